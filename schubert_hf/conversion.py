@@ -1,0 +1,108 @@
+"""BERT -> SchuBERT, the same function, and back where the layers are uniform.
+
+The weights keep their names and shapes both ways: a BERT is a SchuBERT whose layers happen to be alike, with
+h = a k and k = v. Loading a BERT checkpoint by name needs none of this: `SchuBertFor....from_pretrained` converts.
+"""
+
+import os
+from typing import Any
+
+import transformers
+from transformers import BertConfig, PreTrainedModel
+
+from .auto import MODELS
+from .configuration_schubert import LAYER_LISTS, SchuBertConfig
+from .modeling_schubert import SchuBertLoadError, SchuBertModel, SchuBertPreTrainedModel
+
+_BY_NAME = {model.__name__: model for model in MODELS.values()}
+
+
+class ConversionError(ValueError):
+    """A model that has no counterpart on the other side: raised by `convert_bert`, `to_bert` and `load`."""
+
+
+def convert_bert(bert: PreTrainedModel, **kwargs: Any) -> SchuBertPreTrainedModel:
+    """The SchuBERT class with `bert`'s head, with its weights; `bert` is left as it is.
+
+    Args:
+        bert: `BertModel` or a BERT with one of the seven heads.
+        **kwargs: see `SchuBertPreTrainedModel.from_bert`.
+
+    Raises:
+        ConversionError: for a class without counterpart, e.g. `BertLMHeadModel`.
+        SchuBertLoadError, SchuBertConfigError: for another model, a decoder, relative positions.
+    """
+    return _head(f"Schu{type(bert).__name__}").from_bert(bert, **kwargs)
+
+
+def to_bert(model: PreTrainedModel) -> PreTrainedModel:
+    """The BERT that computes the same as `model`, for a SchuBERT that has BERT's shape; `model` is left as it is.
+
+    Returns:
+        transformers' BERT class with the same head, with `model`'s weights, dtype, device and mode.
+
+    Raises:
+        ConversionError: the layers differ, or they are alike but break h = a k or k = v.
+    """
+    config = model.config
+    if config.model_type != SchuBertConfig.model_type:
+        raise ConversionError(f"`model` is a {config.model_type!r} model, allowed is 'schubert'.")
+    _check_bert_shape(config)
+    fields = {name: value for name, value in config.to_dict().items() if name not in {*LAYER_LISTS, "auto_map"}}
+    bert_config = BertConfig.from_dict({**fields, "model_type": "bert", "architectures": None})
+    bert_config._attn_implementation = config._attn_implementation
+
+    bert_class = getattr(transformers, type(model).__name__.removeprefix("Schu"))
+    pooled = {"add_pooling_layer": model.pooler is not None} if type(model).__name__ == SchuBertModel.__name__ else {}
+    bert: PreTrainedModel = bert_class(bert_config, **pooled).to(model.dtype)
+    bert.load_state_dict(model.state_dict())
+    bert.tie_weights()
+    bert.to(model.device)
+    return bert.train(model.training)
+
+
+def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
+    """Open any BERT or SchuBERT checkpoint as the SchuBERT class that its `architectures` names.
+
+    A checkpoint that names none is opened as `SchuBertModel`.
+
+    Args:
+        name_or_path: a folder, or a model on the Hub.
+        **kwargs: arguments of `from_pretrained`.
+
+    Raises:
+        ConversionError: the class that it names has no counterpart.
+        SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
+    """
+    hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+    config = SchuBertConfig.from_pretrained(name_or_path, **{key: kwargs[key] for key in hub if key in kwargs})
+    names = config.architectures or [SchuBertModel.__name__]
+    model: SchuBertPreTrainedModel = _head(names[0]).from_pretrained(name_or_path, **kwargs)
+    return model
+
+
+def _head(name: str) -> type[SchuBertPreTrainedModel]:
+    if name not in _BY_NAME:
+        raise ConversionError(
+            f"No SchuBERT class is the counterpart of {name.removeprefix('Schu')!r}. There are {', '.join(_BY_NAME)}: "
+            "name one with `.from_bert(model)` or `.from_pretrained(path)`."
+        )
+    return _BY_NAME[name]
+
+
+def _check_bert_shape(config: SchuBertConfig) -> None:
+    for name in LAYER_LISTS:
+        widths = getattr(config, name)
+        if len(set(widths)) > 1:
+            raise ConversionError(f"`{name}` is {widths}: a BERT has the same in every layer. Keep the SchuBERT.")
+    hidden, heads = config.hidden_sizes[0], config.head_counts[0]
+    key_query, value = config.key_query_sizes[0], config.value_sizes[0]
+    if min(heads, config.filter_sizes[0]) == 0 or heads * key_query != hidden or key_query != value:
+        raise ConversionError(
+            f"`hidden_sizes` {hidden}, `head_counts` {heads}, `key_query_sizes` {key_query}, `value_sizes` {value}, "
+            f"`filter_sizes` {config.filter_sizes[0]}: a BERT has heads * key_query == hidden, key_query == value and "
+            "no empty sublayer. Keep the SchuBERT."
+        )
+
+
+__all__ = ["ConversionError", "SchuBertLoadError", "convert_bert", "load", "to_bert"]

@@ -1,0 +1,135 @@
+"""What a shape costs: the objective that is shrunk, and with it the price of every unit.
+
+A shape is the five lists of a config, nothing else; a cost is a function from shape to number. Budgets, the weights beta of
+the penalty and the report all ask the same cost, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from .configuration_schubert import LAYER_LISTS, SchuBertConfig
+
+SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+DIMENSIONS = {"h": "hidden_sizes", "f": "filter_sizes", "a": "head_counts", "k": "key_query_sizes", "v": "value_sizes"}
+
+
+class BudgetError(ValueError):
+    """A target that cannot be met: not a size, above the model's own, or below the smallest shape that can be reached."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The widths of every layer: h, f, a, k, v of the paper, one int per layer each."""
+
+    hidden_sizes: tuple[int, ...]
+    filter_sizes: tuple[int, ...]
+    head_counts: tuple[int, ...]
+    key_query_sizes: tuple[int, ...]
+    value_sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: SchuBertConfig) -> Shape:
+        return cls(**{name: tuple(getattr(config, name)) for name in LAYER_LISTS})
+
+    def lists(self) -> dict[str, list[int]]:
+        """The shape as keyword arguments of `SchuBertConfig`."""
+        return {name: list(getattr(self, name)) for name in LAYER_LISTS}
+
+    def shrink(self, dimension: str, layer: int | None, units: int) -> Shape:
+        """A shape with `units` fewer units of one dimension.
+
+        Args:
+            dimension: one of h, f, a, k, v.
+            layer: the layer; None for h, whose units go through all layers.
+        """
+        name = DIMENSIONS[dimension]
+        sizes = list(getattr(self, name))
+        for index in range(len(sizes)) if layer is None else [layer]:
+            sizes[index] -= units
+        return replace(self, **{name: tuple(sizes)})
+
+
+class Cost(Protocol):
+    """A function from shape to cost. `unit` names what it counts."""
+
+    unit: str
+
+    def __call__(self, shape: Shape) -> float: ...
+
+
+class ParameterCost:
+    """Parameters of the whole model, embeddings and head included, tied ones once.
+
+    Args:
+        config: gives everything but the shape: vocabulary, positions, labels.
+        architecture: the class whose parameters are counted, e.g. "SchuBertForMaskedLM".
+    """
+
+    unit = "parameters"
+
+    def __init__(self, config: SchuBertConfig, architecture: str):
+        # A private copy: its lists are replaced at every call, unchecked, since a shape that is asked about is legal.
+        self._config = copy.deepcopy(config)
+        self._architecture = architecture
+
+    def __call__(self, shape: Shape) -> float:
+        self._config.__dict__.update(shape.lists())
+        return float(self._config.num_parameters(self._architecture))
+
+
+def unit_cost(cost: Cost, shape: Shape, dimension: str, layer: int | None) -> float:
+    """What one unit costs in this shape: the difference that removing it makes."""
+    return cost(shape) - cost(shape.shrink(dimension, layer, 1))
+
+
+def penalty_weights(cost: Cost, shape: Shape, groups: Iterable[tuple[str, int | None]]) -> dict[tuple[str, int | None], float]:
+    """beta of Algorithm 1 (Khetan & Karnin 2020): the cost of one unit, in units of the cost of one attention head.
+
+    For BERT-base: beta_a = 1, beta_h = 0.73, beta_k = beta_v = 0.094, beta_f = 0.0078.
+
+    Args:
+        groups: (dimension, layer) pairs; layer None for h.
+    """
+    heads = [unit_cost(cost, shape, "a", layer) for layer, count in enumerate(shape.head_counts) if count]
+    weights = {group: unit_cost(cost, shape, *group) for group in groups}
+    # Without a single head any other common measure serves: only the proportions matter.
+    reference = sum(heads) / len(heads) if heads else max(weights.values(), default=1.0)
+    return {group: weight / reference for group, weight in weights.items()}
+
+
+def parse_target(target: str | float, size: float) -> float:
+    """A budget as a number: "66M", "120K" or 5_000_000 parameters; 0.6 or "60%" of `size`.
+
+    Raises:
+        BudgetError: it is neither, or it is not below `size`.
+    """
+    text = str(target).strip().upper().replace("_", "")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)([KMB%]?)", text)
+    if match is None or isinstance(target, bool):
+        raise BudgetError(f'`target` is {target!r}; give a size like "66M" or a fraction like 0.6 or "60%".')
+    number, suffix = float(match[1]), match[2]
+    if suffix == "%":
+        budget = number / 100 * size
+    elif suffix == "" and number <= 1:
+        budget = number * size
+    else:
+        budget = number * SUFFIXES[suffix]
+    if not 0 < budget < size:
+        raise BudgetError(
+            f"`target` is {target!r}, that is {format_size(budget)}; it must lie below the model's {format_size(size)}. "
+            "Give a smaller target."
+        )
+    return budget
+
+
+def format_size(number: float) -> str:
+    """1234567 -> "1.23M"."""
+    for suffix in ("B", "M", "K"):
+        if abs(number) >= SUFFIXES[suffix]:
+            return f"{number / SUFFIXES[suffix]:.2f}{suffix}"
+    return f"{number:g}"

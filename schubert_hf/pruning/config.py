@@ -1,0 +1,136 @@
+"""PruningConfig: every setting of Algorithm 1, flat, with the help text that the command line shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..cost import DIMENSIONS
+from ..training.loop import LoopConfig
+from .units import check_dimensions
+
+
+class PruningConfigError(ValueError):
+    """A setting that is not allowed."""
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """Settings of Algorithm 1 (Khetan & Karnin 2020). What the paper does not give (section 8 of its facts: gamma, rounds, learning
+    rates, steps) has defaults of ours, chosen on the embedded model.
+
+    Raises:
+        PruningConfigError: a value out of its range, named with the range.
+    """
+
+    target: str | float = _option("60%", 'What must remain of the whole model, embeddings included: "66M", 0.6 or "60%".')
+    dimensions: str = _option("hfakv", "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values.")
+    rounds: int = _option(3, "Rounds T of [train alphas, select, cut, recover].")
+    multiple_of: str | int | Mapping[str, int] = _option(
+        8, 'What kept widths are multiples of: 8 means h and f; "h=16,f=32,k=4" sets them one by one; others are free.'
+    )
+    alpha_steps: int = _option(30, "Steps per round that train the alphas, the weights frozen.")
+    alpha_learning_rate: float = _option(0.02, "Learning rate of the alphas.")
+    gamma: float = _option(1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model.")
+    recovery_steps: int = _option(60, "Steps per round that train the smaller model; 0 for none.")
+    recovery_learning_rate: float = _option(5e-4, "Peak learning rate of the recovery.")
+    recovery_warmup_steps: int = _option(5, "Steps of linear warm-up in each recovery.")
+    weight_decay: float = _option(0.01, "Weight decay of matrices in the recovery.")
+    batch_size: int = _option(32, "Examples per step, over all processes.")
+    micro_batch_size: int | None = _option(None, "Examples per process and forward pass; default: no accumulation.")
+    max_grad_norm: float = _option(1.0, "Clipping of the recovery's gradients; 0 for none.")
+    eval_examples: int = _option(256, "Held-out examples per evaluation.")
+    seed: int = _option(0, "Seed of order, masks and dropout.")
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "dimensions", check_dimensions(self.dimensions))
+        except ValueError as error:
+            raise PruningConfigError(str(error)) from error
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= least):
+                raise PruningConfigError(f"`{name}` is {value!r}; allowed is a number of at least {least}.")
+            declared = next(option.type for option in fields(self) if option.name == name)
+            if value is not None and str(declared).startswith("int") and not isinstance(value, int):
+                raise PruningConfigError(f"`{name}` is {value!r}; allowed is a whole number.")
+        object.__setattr__(self, "multiple_of", parse_multiples(self.multiple_of))
+
+    @property
+    def multiples(self) -> Mapping[str, int]:
+        """`multiple_of` by letter."""
+        return parse_multiples(self.multiple_of)
+
+    def alpha_loop(self) -> LoopConfig:
+        """How the alphas are trained: no decay, no clipping (it would scale the penalty's pull with the loss's)."""
+        return LoopConfig(
+            steps=self.alpha_steps,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            learning_rate=self.alpha_learning_rate,
+            schedule="constant",
+            weight_decay=0.0,
+            max_grad_norm=0.0,
+            seed=self.seed,
+        )
+
+    def recovery_loop(self) -> LoopConfig:
+        """How the smaller model is trained after each cut."""
+        return LoopConfig(
+            steps=self.recovery_steps,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            learning_rate=self.recovery_learning_rate,
+            schedule="linear",
+            warmup_steps=min(self.recovery_warmup_steps, self.recovery_steps),
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            seed=self.seed,
+        )
+
+
+_LEAST = {
+    "rounds": 1,
+    "alpha_steps": 1,
+    "alpha_learning_rate": 0,
+    "gamma": 0,
+    "recovery_steps": 0,
+    "recovery_learning_rate": 0,
+    "recovery_warmup_steps": 0,
+    "weight_decay": 0,
+    "batch_size": 1,
+    "micro_batch_size": 1,
+    "max_grad_norm": 0,
+    "eval_examples": 1,
+}
+
+
+def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
+    """8 -> {"h": 8, "f": 8}; "h=16,k=4" -> {"h": 16, "k": 4}.
+
+    Raises:
+        PruningConfigError: it is neither.
+    """
+    if isinstance(value, str):
+        pairs = [re.fullmatch(r"\s*([a-z])\s*=\s*(\d+)\s*", part) for part in value.split(",")]
+        if value.strip().isdigit():
+            value = int(value)
+        elif all(pairs):
+            value = {pair[1]: int(pair[2]) for pair in pairs if pair}
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = {"h": value, "f": value}
+    if (
+        not isinstance(value, Mapping)
+        or set(value) - set(DIMENSIONS)
+        or any(type(multiple) is not int or multiple < 1 for multiple in value.values())
+    ):
+        raise PruningConfigError(
+            f'`multiple_of` is {value!r}; give a whole number like 8 (for h and f), or one per letter like "h=16,f=32,k=4".'
+        )
+    return dict(value)

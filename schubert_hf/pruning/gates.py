@@ -1,0 +1,227 @@
+"""Alphas: trainable scales on a model's units, attached with hooks, folded into the weights afterwards.
+
+Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer:
+
+    K, Q, V: alpha_k (alpha_v), alpha_a on the rows, alpha_h on the columns      P: alpha_h on the rows, alpha_v, alpha_a on the columns
+    D:       alpha_f on the rows, alpha_h on the columns                         G: alpha_h on the rows, alpha_f on the columns
+
+Here they multiply activations instead, which is the same function and needs no gradient of any weight. Where both factors of a
+path meet linear maps only, as along Q . K and V -> P, one multiplication by the square stands for the two.
+
+Decisions that the paper leaves open: a bias is scaled with its row; an alpha_h of exactly 0 removes the channel, which is more than
+zeroing the matrices: it also leaves the residual stream, and LayerNorm takes its statistics over the live channels. So a gated
+model with zeros is, to rounding, the compacted one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from ..configuration_schubert import SchuBertConfig
+from .units import LAYER, Axis, AxisKind, Group, UnknownTensorError, find_groups, find_row, tensor_axes
+
+
+class GateSite(NamedTuple):
+    """Where activations are multiplied: a module of each layer, its input or output, by which axis, to which power."""
+
+    pattern: str
+    side: Literal["input", "output"]
+    kind: AxisKind
+    power: int
+
+
+SITES: tuple[GateSite, ...] = (
+    GateSite(LAYER + r"attention\.self", "input", "hidden", 1),  # columns of Q, K, V at once
+    GateSite(LAYER + r"attention\.self\.query", "output", "key_query", 2),  # rows of Q and of K: q . k is bilinear
+    GateSite(LAYER + r"attention\.output\.dense", "input", "value", 2),  # rows of V, columns of P: linear between
+    GateSite(LAYER + r"attention\.output\.dense", "output", "hidden", 1),
+    GateSite(LAYER + r"intermediate\.dense", "input", "hidden", 1),
+    GateSite(LAYER + r"intermediate\.dense", "output", "filter", 1),  # before the activation: not to be merged
+    GateSite(LAYER + r"output\.dense", "input", "filter", 1),
+    GateSite(LAYER + r"output\.dense", "output", "hidden", 1),
+)
+
+
+class Gates(nn.Module):
+    """One vector of alphas per group of units, all 1 at first: alpha_h for the network, alpha_f, a, k, v per layer.
+
+    Args:
+        config: of the model to gate.
+        dimensions: the letters whose units get alphas; the others count as 1.
+    """
+
+    def __init__(self, config: SchuBertConfig, dimensions: str = "hfakv"):
+        super().__init__()
+        self.groups = find_groups(config, dimensions)
+        self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
+        self._channels_removed = False
+        self._hidden_sizes = list(config.hidden_sizes)
+        self._heads = list(config.head_counts)
+        self._sizes = {"key_query": list(config.key_query_sizes), "value": list(config.value_sizes)}
+
+    def __getitem__(self, group: Group) -> nn.Parameter:
+        """The alphas of a group, shape (units,)."""
+        return self.alphas[str(group)]
+
+    def values(self) -> dict[Group, Tensor]:
+        """A detached copy of the alphas by group."""
+        return {group: self[group].detach().clone() for group in self.groups}
+
+    def zero(self, removed: Mapping[Group, Tensor]) -> None:
+        """Sets the alphas of some units to 0.
+
+        Args:
+            removed: indices of the units by group.
+        """
+        with torch.no_grad():
+            for group, indices in removed.items():
+                self[group][indices] = 0.0
+                # A flag, not a look at the alphas: that would make a GPU wait in every LayerNorm.
+                self._channels_removed |= group.dimension == "h" and len(indices) > 0
+
+    def penalty(self, weights: Mapping[Group, float]) -> Tensor:
+        """sum over groups of beta |alpha|_1, divided by the sum of all beta: 1 when every alpha is 1, 0 when none is left.
+
+        Args:
+            weights: beta by group (see `cost.penalty_weights`).
+        """
+        total = sum(weights[group] * units for group, units in self.groups.items())
+        return torch.stack([weights[group] * self[group].abs().sum() for group in self.groups]).sum() / total
+
+    def factor(self, axis: Axis) -> Tensor | None:
+        """What the entries of an axis are multiplied by, shape (width of the axis,); None where no alpha stands.
+
+        The key/query and value axes run over heads first: entry a * k + n is multiplied by alpha_a[a] alpha_k[n].
+        """
+        if axis.kind == "hidden":
+            alpha = self._find("h", None)
+            return None if alpha is None else alpha[: self._hidden_sizes[axis.layer]]
+        if axis.kind == "filter":
+            return self._find("f", axis.layer)
+        heads = self._find("a", axis.layer)
+        entries = self._find("k" if axis.kind == "key_query" else "v", axis.layer)
+        if heads is None and entries is None:
+            return None
+        if heads is None:
+            return entries.repeat(self._heads[axis.layer]) if entries is not None else None
+        if entries is None:
+            return heads.repeat_interleave(self._sizes[axis.kind][axis.layer])
+        return (heads[:, None] * entries).flatten()
+
+    @contextmanager
+    def attached(self, model: PreTrainedModel) -> Iterator[None]:
+        """Within the block, `model` computes with the alphas of this module; afterwards it is as it was."""
+        handles: list[RemovableHandle] = []
+        try:
+            for name, module in model.named_modules():
+                handles += self._attach(name.removeprefix("bert."), module)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _find(self, dimension: str, layer: int | None) -> Tensor | None:
+        group = Group(dimension, layer)
+        return self[group] if group in self.groups else None
+
+    def _attach(self, name: str, module: nn.Module) -> Iterator[RemovableHandle]:
+        for site, axis in _sites(name):
+            if self.factor(axis) is None:
+                continue
+            if site.side == "input":
+                yield module.register_forward_pre_hook(self._scale_input(axis, site.power), with_kwargs=True)
+            else:
+                yield module.register_forward_hook(self._scale_output(axis, site.power))
+        if Group("h", None) in self.groups and (axis := _stream_axis(name)) is not None:
+            hook = self._normalize_live if isinstance(module, nn.LayerNorm) else self._mask_live
+            yield module.register_forward_hook(hook(axis))
+
+    def _scale_input(self, axis: Axis, power: int) -> Callable[..., Any]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return (args[0] * self._power(axis, power), *args[1:]), kwargs
+
+        return hook
+
+    def _scale_output(self, axis: Axis, power: int) -> Callable[..., Tensor]:
+        return lambda module, args, output: output * self._power(axis, power)
+
+    def _power(self, axis: Axis, power: int) -> Tensor:
+        factor = self.factor(axis)
+        assert factor is not None  # hooks are attached where there is one
+        return factor if power == 1 else factor.square()
+
+    def _live(self, axis: Axis) -> Tensor | None:
+        """1 for channels that are there, 0 for removed ones; None while all are there."""
+        alpha = self.factor(axis) if self._channels_removed else None
+        return None if alpha is None else (alpha.detach() != 0).to(alpha.dtype)
+
+    def _mask_live(self, axis: Axis) -> Callable[..., Tensor | None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            live = self._live(axis)
+            return None if live is None else output * live
+
+        return hook
+
+    def _normalize_live(self, axis: Axis) -> Callable[..., Tensor | None]:
+        def hook(module: nn.LayerNorm, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            live = self._live(axis)
+            if live is None:
+                return None
+            centred = (args[0] - (args[0] * live).sum(-1, keepdim=True) / live.sum()) * live
+            variance = centred.square().sum(-1, keepdim=True) / live.sum()
+            normalized = centred * torch.rsqrt(variance + module.eps)
+            return (normalized * module.weight + module.bias) * live
+
+        return hook
+
+
+def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
+    """The parameters of `model` with the alphas multiplied into its six matrices and their row biases.
+
+    Returns:
+        New tensors by parameter name, in the dtype of the model: together they compute what the gated model computes, as long
+        as no alpha_h is 0 (removing a channel is `compact`'s work). The model is not touched.
+
+    Raises:
+        ValueError: an alpha is not finite.
+    """
+    for group, alpha in gates.values().items():
+        if not bool(torch.isfinite(alpha).all()):
+            raise ValueError(f"The alphas of group `{group}` are not all finite; they cannot be folded. Train them anew.")
+    folded = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        value = tensor.detach()
+        if find_row(name.rpartition(".")[0])[0].gated:
+            wide = value.double()  # rounded once, however many factors there are
+            for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+                factor = gates.factor(axis) if axis is not None else None
+                if factor is not None:
+                    shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
+                    wide = wide * factor.detach().double().view(shape)
+            value = wide.to(value.dtype)
+        folded[name] = value
+    return folded
+
+
+def _sites(name: str) -> Iterator[tuple[GateSite, Axis]]:
+    for site in SITES:
+        if match := re.fullmatch(site.pattern, name):
+            yield site, Axis(site.kind, int(match[1]))
+
+
+def _stream_axis(name: str) -> Axis | None:
+    """The hidden axis that a module writes and that no alpha multiplies: LayerNorms, pooler."""
+    try:
+        row, (rows, _) = find_row(name)
+    except UnknownTensorError:
+        return None
+    return rows if rows is not None and rows.kind == "hidden" and not row.gated else None
+

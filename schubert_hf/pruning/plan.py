@@ -1,0 +1,160 @@
+"""A pruning plan: what stays, and the shape that it makes. Frozen, checked, JSON in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..configuration_schubert import SchuBertConfig
+from ..cost import Shape
+from .units import Axis, Group
+
+Indices = tuple[int, ...]
+
+
+class PlanError(ValueError):
+    """A plan that contradicts itself or the model that it is applied to."""
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Sorted indices of the units that stay, in the numbering of the model that is cut.
+
+    Attributes:
+        source: the shape of the model that the plan cuts.
+        hidden: channels of the stream (h); layer i has those below its `hidden_sizes[i]`.
+        filters: per layer (f).
+        heads: per layer (a).
+        key_query: per layer and kept head (k): every head of a layer keeps the same number.
+        value: per layer and kept head (v).
+    """
+
+    source: Shape
+    hidden: Indices
+    filters: tuple[Indices, ...]
+    heads: tuple[Indices, ...]
+    key_query: tuple[tuple[Indices, ...], ...]
+    value: tuple[tuple[Indices, ...], ...]
+
+    def __post_init__(self) -> None:
+        layers = len(self.source.hidden_sizes)
+        for name in ("filters", "heads", "key_query", "value"):
+            if len(getattr(self, name)) != layers:
+                raise PlanError(f"`{name}` describes {len(getattr(self, name))} layers, the model has {layers}.")
+        _check_indices("hidden", self.hidden, max(self.source.hidden_sizes))
+        if not self.hidden or self.hidden[0] >= min(self.source.hidden_sizes):
+            raise PlanError(
+                f"`hidden` keeps no channel of the narrowest layer, which has {min(self.source.hidden_sizes)}. Keep one of them."
+            )
+        for layer in range(layers):
+            _check_indices(f"filters[{layer}]", self.filters[layer], self.source.filter_sizes[layer])
+            _check_indices(f"heads[{layer}]", self.heads[layer], self.source.head_counts[layer])
+            sizes = {"key_query": self.source.key_query_sizes[layer], "value": self.source.value_sizes[layer]}
+            for name, size in sizes.items():
+                kept: tuple[Indices, ...] = getattr(self, name)[layer]
+                if len(kept) != len(self.heads[layer]) or len({len(indices) for indices in kept}) > 1:
+                    raise PlanError(
+                        f"`{name}[{layer}]` has lengths {[len(indices) for indices in kept]} for {len(self.heads[layer])} "
+                        "kept heads: every kept head of a layer keeps the same number of entries."
+                    )
+                for indices in kept:
+                    _check_indices(f"{name}[{layer}]", indices, size)
+                    if not indices:
+                        raise PlanError(f"`{name}[{layer}]` keeps nothing of a head that stays. Remove the head instead.")
+
+    @classmethod
+    def from_kept(cls, source: Shape, kept: Mapping[Group, Indices]) -> PruningPlan:
+        """A plan from the kept units of some groups; all units of the others stay. All heads of a layer share k and v."""
+        layers = range(len(source.hidden_sizes))
+
+        def indices(dimension: str, layer: int | None, size: int) -> Indices:
+            return tuple(sorted(kept.get(Group(dimension, layer), range(size))))
+
+        heads = tuple(indices("a", layer, source.head_counts[layer]) for layer in layers)
+        return cls(
+            source=source,
+            hidden=indices("h", None, max(source.hidden_sizes)),
+            filters=tuple(indices("f", layer, source.filter_sizes[layer]) for layer in layers),
+            heads=heads,
+            key_query=tuple(
+                (indices("k", layer, source.key_query_sizes[layer]),) * len(heads[layer]) for layer in layers
+            ),
+            value=tuple((indices("v", layer, source.value_sizes[layer]),) * len(heads[layer]) for layer in layers),
+        )
+
+    @property
+    def shape(self) -> Shape:
+        """The widths after the cut. A layer that loses all heads keeps its key/query and value sizes, which then mean nothing."""
+        return Shape(
+            hidden_sizes=tuple(sum(n < width for n in self.hidden) for width in self.source.hidden_sizes),
+            filter_sizes=tuple(map(len, self.filters)),
+            head_counts=tuple(map(len, self.heads)),
+            key_query_sizes=_head_sizes(self.key_query, self.source.key_query_sizes),
+            value_sizes=_head_sizes(self.value, self.source.value_sizes),
+        )
+
+    def kept(self, axis: Axis) -> Tensor:
+        """Indices along an axis of a tensor that stay, shape (new width,).
+
+        The key/query and value axes run over heads first: entry n of head a is a * size + n.
+        """
+        if axis.kind == "hidden":
+            width = self.source.hidden_sizes[axis.layer]
+            entries = [n for n in self.hidden if n < width]
+        elif axis.kind == "filter":
+            entries = list(self.filters[axis.layer])
+        else:
+            sizes = self.source.key_query_sizes if axis.kind == "key_query" else self.source.value_sizes
+            per_head = (self.key_query if axis.kind == "key_query" else self.value)[axis.layer]
+            size = sizes[axis.layer]
+            entries = [h * size + n for h, kept in zip(self.heads[axis.layer], per_head, strict=True) for n in kept]
+        return torch.tensor(entries, dtype=torch.long)
+
+    def check_source(self, config: SchuBertConfig) -> None:
+        """Raises `PlanError` unless the plan was made for a model of this shape."""
+        shape = Shape.of(config)
+        wrong = [name for name, sizes in asdict(shape).items() if sizes != getattr(self.source, name)]
+        if wrong:
+            raise PlanError(
+                f"The plan cuts a model with other `{'`, `'.join(wrong)}`: {getattr(self.source, wrong[0])}, but this model has "
+                f"{getattr(shape, wrong[0])}. Apply it to the model that it was made for."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain lists and ints."""
+        value: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PruningPlan:
+        """Reads what `to_json` gave.
+
+        Raises:
+            PlanError: fields are missing, or the indices contradict each other.
+        """
+        try:
+            source = Shape(**{name: tuple(sizes) for name, sizes in value["source"].items()})
+            return cls(
+                source=source,
+                hidden=tuple(value["hidden"]),
+                **{name: tuple(map(tuple, value[name])) for name in ("filters", "heads")},
+                **{name: tuple(tuple(map(tuple, heads)) for heads in value[name]) for name in ("key_query", "value")},
+            )
+        except (KeyError, TypeError) as error:
+            raise PlanError(f"This is no pruning plan: {error!r}. Give what `PruningPlan.to_json` wrote.") from error
+
+
+def _head_sizes(per_layer: tuple[tuple[Indices, ...], ...], source: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(len(heads[0]) if heads else size for heads, size in zip(per_layer, source, strict=True))
+
+
+def _check_indices(name: str, indices: Indices, size: int) -> None:
+    if any(type(n) is not int for n in indices) or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+        raise PlanError(f"`{name}` is {indices}; give sorted, distinct ints.")
+    if indices and not (0 <= indices[0] and indices[-1] < size):
+        raise PlanError(f"`{name}` has indices from {indices[0]} to {indices[-1]}; allowed is 0 to {size - 1}.")

@@ -1,0 +1,89 @@
+"""What a pruning run leaves: rounds with their sizes and losses, as plain values with a JSON form."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..cost import Shape
+from .plan import PruningPlan
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round of Algorithm 1.
+
+    Attributes:
+        number: 1 for the first.
+        budget: what the cut aimed at, in the cost's unit.
+        size_before, size: before and after the cut.
+        before, after_cut, after_recovery: held-out losses and accuracies (see `training.loop.evaluate`).
+        shape: the widths after the cut.
+        alphas: smallest, mean and largest alpha by group, before selection.
+        seconds: by phase.
+    """
+
+    number: int
+    budget: float
+    size_before: float
+    size: float
+    before: dict[str, float]
+    after_cut: dict[str, float]
+    after_recovery: dict[str, float]
+    shape: Shape
+    alphas: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> RoundRecord:
+        shape = Shape(**{name: tuple(sizes) for name, sizes in value["shape"].items()})
+        return cls(**{**value, "shape": shape})
+
+
+@dataclass(frozen=True)
+class PruningResult:
+    """The smaller model and how it came about.
+
+    Attributes:
+        model: in evaluation mode, on the device where it was trained.
+        source: the shape of the model that was given.
+        rounds: one record each.
+        plans: one per round, each in the numbering of the round before.
+        unit: what the sizes count.
+        output_dir: where the model lies; None if nothing was written.
+    """
+
+    model: PreTrainedModel
+    source: Shape
+    rounds: tuple[RoundRecord, ...]
+    plans: tuple[PruningPlan, ...]
+    unit: str
+    output_dir: Path | None
+
+    @property
+    def source_size(self) -> float:
+        return self.rounds[0].size_before
+
+    @property
+    def size(self) -> float:
+        return self.rounds[-1].size
+
+    @property
+    def kept(self) -> float:
+        """The fraction of the source's size that remains."""
+        return self.size / self.source_size
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "unit": self.unit,
+            "source_size": self.source_size,
+            "size": self.size,
+            "source": asdict(self.source),
+            "rounds": [record.to_json() for record in self.rounds],
+        }

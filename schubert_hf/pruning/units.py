@@ -1,0 +1,146 @@
+"""THE table: which slices of which tensors one unit of h, f, a, k, v owns.
+
+Gates, penalty, counting and surgery all read it; a new kind of tensor is a new row. An axis of a tensor runs over the
+channels, filters, keys or values of one layer. A unit of the paper's letters owns
+
+    h   channel n of every hidden axis
+    f   entry n of the filter axis of its layer
+    k   entry n of every head on the key/query axis of its layer
+    v   entry n of every head on the value axis of its layer
+    a   the whole block of one head on both axes
+
+The six matrices Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other rows are cut only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ..configuration_schubert import SchuBertConfig
+from ..cost import DIMENSIONS
+
+AxisKind = Literal["hidden", "filter", "key_query", "value"]
+
+
+class Axis(NamedTuple):
+    """What one axis of a tensor runs over: a kind, and the layer whose width it has (-1: the last one)."""
+
+    kind: AxisKind
+    layer: int
+
+
+class Group(NamedTuple):
+    """Units that are compared with each other and share a vector of alphas; `layer` is None for h."""
+
+    dimension: str
+    layer: int | None
+
+    def __str__(self) -> str:
+        return self.dimension if self.layer is None else f"{self.dimension}{self.layer}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of module: what the axes of its `weight` run over. A bias, and a LayerNorm's two vectors, have `rows` alone.
+
+    Attributes:
+        pattern: the module's name after the base model's prefix; the group is the layer.
+        rows: axis 0 of the weight: outputs of a linear map.
+        columns: axis 1: inputs of a linear map, widths of an embedding.
+        gated: the alphas of both axes multiply this matrix.
+    """
+
+    pattern: str
+    rows: AxisKind | None
+    columns: AxisKind | None = None
+    gated: bool = False
+    rows_layer: int | None = None
+    columns_layer: int | None = None
+
+
+LAYER = r"encoder\.layer\.(\d+)\."
+
+TABLE: tuple[Row, ...] = (
+    Row(r"embeddings\.(?:word|position|token_type)_embeddings", None, "hidden", columns_layer=0),
+    Row(r"embeddings\.LayerNorm", "hidden", rows_layer=0),
+    Row(LAYER + r"attention\.self\.(?:query|key)", "key_query", "hidden", gated=True),  # Q, K
+    Row(LAYER + r"attention\.self\.value", "value", "hidden", gated=True),  # V
+    Row(LAYER + r"attention\.output\.dense", "hidden", "value", gated=True),  # P
+    Row(LAYER + r"intermediate\.dense", "filter", "hidden", gated=True),  # D
+    Row(LAYER + r"output\.dense", "hidden", "filter", gated=True),  # G
+    Row(LAYER + r"(?:attention\.)?output\.LayerNorm", "hidden"),
+    Row(r"pooler\.dense", "hidden", "hidden", rows_layer=-1, columns_layer=-1),
+    # The decoder is tied to the word embeddings, so the transform writes channels of the first layer's width.
+    Row(r"cls\.predictions\.transform\.dense", "hidden", "hidden", rows_layer=0, columns_layer=-1),
+    Row(r"cls\.predictions\.transform\.LayerNorm", "hidden", rows_layer=0),
+    Row(r"cls\.predictions\.decoder", None, "hidden", columns_layer=0),
+    Row(r"cls\.predictions", None),  # the vocabulary's bias
+    Row(r"cls\.seq_relationship|classifier|qa_outputs", None, "hidden", columns_layer=-1),
+)
+
+
+class UnknownTensorError(ValueError):
+    """The model has a tensor that the table does not describe, so it cannot be cut."""
+
+
+def find_row(module: str) -> tuple[Row, tuple[Axis | None, Axis | None]]:
+    """The row of a module, with its two axes.
+
+    Args:
+        module: a module's name, with or without the base model's prefix.
+
+    Raises:
+        UnknownTensorError: no row fits.
+    """
+    name = module.removeprefix("bert.")
+    for row in TABLE:
+        if match := re.fullmatch(row.pattern, name):
+            layer = int(match[1]) if match.groups() else 0
+            rows = Axis(row.rows, layer if row.rows_layer is None else row.rows_layer) if row.rows else None
+            columns = Axis(row.columns, layer if row.columns_layer is None else row.columns_layer) if row.columns else None
+            return row, (rows, columns)
+    raise UnknownTensorError(
+        f"`{module}` is not a module of SchuBERT, so its widths are unknown and it cannot be cut. "
+        "Remove it from the model, prune, and put it on the result."
+    )
+
+
+def tensor_axes(name: str, ndim: int) -> tuple[Axis | None, ...]:
+    """The axes of a parameter, by its name (e.g. `bert.pooler.dense.weight`) and number of dimensions."""
+    module, _, _ = name.rpartition(".")
+    return find_row(module)[1][:ndim]
+
+
+def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group, int]:
+    """The groups of some dimensions, with the number of units of each; groups without units are left out.
+
+    Args:
+        dimensions: letters of h, f, a, k, v.
+
+    Raises:
+        ValueError: another letter.
+    """
+    groups: dict[Group, int] = {}
+    for dimension in check_dimensions(dimensions):
+        if dimension == "h":
+            groups[Group("h", None)] = max(config.hidden_sizes)
+            continue
+        for layer, size in enumerate(getattr(config, DIMENSIONS[dimension])):
+            # A layer without heads has no keys and no values, whatever its config says of their size.
+            if size and (dimension == "f" or config.head_counts[layer]):
+                groups[Group(dimension, layer)] = size
+    return groups
+
+
+def check_dimensions(dimensions: Iterable[str]) -> str:
+    """Letters in the table's order, each once."""
+    letters = "".join(dimensions)
+    if not letters or set(letters) - set(DIMENSIONS) or len(set(letters)) < len(letters):
+        raise ValueError(
+            f"`dimensions` is {letters!r}; give one or more of h (hidden), f (filters), a (heads), k (keys and queries), "
+            'v (values), each once, e.g. "hfakv".'
+        )
+    return "".join(letter for letter in DIMENSIONS if letter in letters)

@@ -1,0 +1,164 @@
+"""Documents to sentence pairs for masked-language-model and next-sentence training (Devlin et al. 2019, section 3.1).
+
+Each example is `[CLS] A [SEP] B [SEP]`. In half of them B follows A in the same document (label 0); in the other half it
+was drawn from another document (label 1). A and B are runs of sentences that together fill `max_length`.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from .text import TextSourceError
+
+# A sentence ends at . ! or ?, perhaps inside a closing quote or bracket, before white space.
+SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["'”’)\]])\s+""")
+SHORT_SEQUENCE_PROBABILITY = 0.1  # as in the original BERT: a tenth of the examples is shorter, to train those positions
+
+
+def make_pairs(
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int = 128,
+    seed: int = 0,
+    description: str = "Sentence pairs",
+) -> Dataset:
+    """Tokenises documents and pairs their sentences.
+
+    Args:
+        documents: a dataset with the column `text`, one document a row (see `load_documents`).
+        max_length: word pieces per example, special tokens included.
+        seed: decides where pairs are cut and which B is random.
+
+    Returns:
+        A dataset with the columns `input_ids`, `token_type_ids` and `next_sentence_label` (0: B follows A, 1: random).
+
+    Raises:
+        TextSourceError: the text is too short to make one pair, or `max_length` leaves no room for two sentences.
+    """
+    if max_length < 8:
+        raise TextSourceError(f"`max_length` is {max_length}; a sentence pair with its three special tokens needs at least 8.")
+
+    def pair_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        # Seeded by the batch's place, so that the same text gives the same pairs whatever ran before.
+        rng = random.Random(f"{seed}-{indices[0]}")
+        tokenized = tokenize_documents(batch["text"], tokenizer, max_length)
+        examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)]
+        return {
+            "input_ids": [_join(tokenizer, first, second) for first, second, _ in examples],
+            "token_type_ids": [[0] * (len(first) + 2) + [1] * (len(second) + 1) for first, second, _ in examples],
+            "next_sentence_label": [int(is_random) for _, _, is_random in examples],
+        }
+
+    pairs = documents.map(
+        pair_batch,
+        with_indices=True,
+        batched=True,
+        batch_size=1000,
+        remove_columns=documents.column_names,
+        desc=description,
+    )
+    if len(pairs) == 0:
+        raise TextSourceError("The text is too short to make one sentence pair of it. Give at least two sentences.")
+    return pairs
+
+
+def split_sentences(text: str) -> list[str]:
+    """Splits one document into sentences; line breaks inside it count as spaces."""
+    return [sentence for sentence in SENTENCE_END.split(" ".join(text.split())) if sentence]
+
+
+def tokenize_documents(
+    texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[list[list[int]]]:
+    """Texts to documents of sentences of word-piece ids. What has no two sentences is joined to the next document."""
+    documents: list[list[str]] = []
+    pending: list[str] = []
+    for text in texts:
+        pending += split_sentences(text or "")
+        if len(pending) > 1:
+            documents.append(pending)
+            pending = []
+    if pending and documents:
+        documents[-1] += pending
+    flat = [sentence for document in documents for sentence in document]
+    if not flat:
+        return []
+    # `verbose=False`: a sentence longer than the model's positions is cut below, so the warning would mislead.
+    ids = iter(tokenizer(flat, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"])
+    # A sentence that fills half of an example leaves no room for a second one: cut it.
+    longest = max(2, (max_length - 3) // 2)
+    return [
+        [piece for _ in document for piece in _cut(next(ids), longest)]
+        for document in documents
+    ]
+
+
+def pair_document(
+    documents: list[list[list[int]]], number: int, max_length: int, rng: random.Random
+) -> list[tuple[list[int], list[int], bool]]:
+    """Pairs the sentences of one document, as in the original BERT's data preparation.
+
+    Args:
+        documents: documents of sentences of word-piece ids; random B's are drawn from the others.
+        number: the document to pair.
+
+    Returns:
+        A list of (A, B, is_random).
+    """
+    document = documents[number]
+    room = max_length - 3
+    pairs: list[tuple[list[int], list[int], bool]] = []
+    start = 0
+    while start < len(document):
+        target = rng.randint(4, room) if rng.random() < SHORT_SEQUENCE_PROBABILITY else room
+        end, length = start, 0
+        while end < len(document) and length < target:
+            length += len(document[end])
+            end += 1
+        if end - start < 2:
+            break  # a single sentence is left: it has no successor, and a random B alone would upset the halves
+        split = rng.randint(start + 1, end - 1)
+        first = [token for sentence in document[start:split] for token in sentence]
+        is_random = len(documents) > 1 and rng.random() < 0.5
+        if is_random:
+            second = _random_second(documents, number, target - len(first), rng)
+            end = split  # what A did not use is read again: no text is lost to random pairs
+        else:
+            second = [token for sentence in document[split:end] for token in sentence]
+        _truncate(first, second, room, rng)
+        if first and second:
+            pairs.append((first, second, is_random))
+        start = end
+    return pairs
+
+
+def _random_second(documents: list[list[list[int]]], number: int, target: int, rng: random.Random) -> list[int]:
+    other = rng.randrange(len(documents) - 1)
+    document = documents[other + (other >= number)]
+    second: list[int] = []
+    for sentence in document[rng.randrange(len(document)) :]:
+        second += sentence
+        if len(second) >= target:
+            break
+    return second
+
+
+def _truncate(first: list[int], second: list[int], room: int, rng: random.Random) -> None:
+    """Shortens the longer one, at its front or its back, until both fit."""
+    while len(first) + len(second) > room:
+        longer = first if len(first) > len(second) else second
+        longer.pop(0 if rng.random() < 0.5 else -1)
+
+
+def _cut(ids: list[int], longest: int) -> list[list[int]]:
+    return [ids[start : start + longest] for start in range(0, len(ids), longest)]
+
+
+def _join(tokenizer: PreTrainedTokenizerBase, first: list[int], second: list[int]) -> list[int]:
+    return [tokenizer.cls_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.sep_token_id]

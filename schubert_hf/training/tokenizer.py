@@ -1,0 +1,41 @@
+"""Trains a WordPiece vocabulary of BERT's kind on raw text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertTokenizerFast
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def train_wordpiece(documents: Dataset, *, vocab_size: int, max_length: int, lowercase: bool = True) -> BertTokenizerFast:
+    """Trains a WordPiece tokenizer (Wu et al. 2016) with BERT's normalisation, `[PAD]` at 0.
+
+    Args:
+        documents: a dataset with the column `text`.
+        vocab_size: word pieces, special tokens included; fewer where the text has no more.
+        max_length: what the tokenizer truncates to when asked; the model's number of positions.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))  # type: ignore[call-arg]
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        continuing_subword_prefix="##",
+        limit_alphabet=400,  # scripts that occur once in an encyclopedia would take the places of English word pieces
+    )
+    tokenizer.train_from_iterator(_texts(documents), trainer=trainer, length=len(documents))
+    vocabulary = tokenizer.get_vocab()
+    cls, sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    return BertTokenizerFast(tokenizer_object=tokenizer, do_lower_case=lowercase, model_max_length=max_length)
+
+
+def _texts(documents: Dataset) -> Iterator[list[str]]:
+    for batch in documents.iter(batch_size=1000):
+        yield [text for text in batch["text"] if text]

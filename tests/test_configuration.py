@@ -1,0 +1,272 @@
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig
+
+from schubert_hf import SchuBertConfig, SchuBertConfigError, SchuBertModel
+from schubert_hf.auto import MODELS
+
+LISTS = ("hidden_sizes", "filter_sizes", "head_counts", "key_query_sizes", "value_sizes")
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> SchuBertConfig:
+    """Any legal shape: sublayers may be empty, hidden sizes may grow and shrink."""
+    layers = draw(st.integers(1, 4))
+    least = {"hidden_sizes": 1, "filter_sizes": 0, "head_counts": 0, "key_query_sizes": 1, "value_sizes": 1}
+    widths = {
+        name: draw(st.lists(st.integers(low, 9), min_size=layers, max_size=layers)) for name, low in least.items()
+    }
+    return SchuBertConfig(
+        **widths,
+        vocab_size=draw(st.integers(1, 20)),
+        max_position_embeddings=draw(st.integers(4, 20)),
+        type_vocab_size=draw(st.integers(1, 3)),
+        num_labels=draw(st.integers(1, 5)),
+        tie_word_embeddings=draw(st.booleans()),
+    )
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values())
+
+
+def test_default_is_bert_base():
+    config = SchuBertConfig()
+    assert config.hidden_sizes == [768] * 12
+    assert config.filter_sizes == [3072] * 12
+    assert config.head_counts == [12] * 12
+    assert config.key_query_sizes == config.value_sizes == [64] * 12
+    assert config.num_parameters() == 109_482_240
+
+
+def test_bert_scalars_fill_the_lists():
+    config = SchuBertConfig(hidden_size=36, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37)
+    assert [getattr(config, name) for name in LISTS] == [[36] * 2, [37] * 2, [4] * 2, [9] * 2, [9] * 2]
+
+
+def test_scalars_are_read_off_the_lists(ragged):
+    config = ragged()
+    assert config.hidden_size == 43
+    assert config.num_hidden_layers == 3
+    assert config.num_attention_heads == 3
+    assert config.intermediate_size == 53
+
+
+def test_missing_lists_take_the_length_of_the_given(ragged):
+    config = SchuBertConfig(filter_sizes=[5, 0, 7], hidden_size=36, num_attention_heads=4)
+    assert config.hidden_sizes == [36] * 3
+    assert config.key_query_sizes == [9] * 3
+
+
+def test_tuples_become_lists_of_their_own(ragged):
+    widths = [5, 6, 7]
+    config = ragged(filter_sizes=(5, 6, 7), head_counts=widths)
+    widths[0] = 99
+    assert config.filter_sizes == [5, 6, 7]
+    assert config.head_counts == [5, 6, 7]
+
+
+def test_a_bert_config_is_a_valid_input(bert_config, tmp_path, caplog):
+    bert = bert_config(num_labels=3, hidden_act="relu", architectures=["BertForMaskedLM"])
+    bert.save_pretrained(tmp_path)
+    for config in (SchuBertConfig.from_pretrained(tmp_path), SchuBertConfig.from_dict(bert.to_dict())):
+        assert config.model_type == config.to_dict()["model_type"] == "schubert"
+        assert config.hidden_sizes == [36, 36]
+        assert config.key_query_sizes == [9, 9]
+        assert (config.num_labels, config.hidden_act) == (3, "relu")
+        assert config.architectures == ["SchuBertForMaskedLM"]
+    assert not caplog.records
+
+
+def test_shared_fields_have_berts_defaults():
+    bert, config = BertConfig().to_dict(), SchuBertConfig().to_dict()
+    shared = bert.keys() & config.keys() - {"model_type", "transformers_version"}
+    assert {name: bert[name] for name in shared} == {name: config[name] for name in shared}
+    assert bert.keys() - config.keys() == {"use_cache"}
+
+
+@pytest.mark.parametrize("fields", [{}, {"filter_sizes": [0, 5, 0], "head_counts": [0, 0, 0], "num_labels": 3}])
+def test_round_trips(ragged, tmp_path, fields):
+    config = ragged(**fields)
+    assert copy.deepcopy(config) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+    config.save_pretrained(tmp_path)
+    for again in (
+        SchuBertConfig.from_pretrained(tmp_path),
+        SchuBertConfig.from_dict(config.to_dict()),
+        SchuBertConfig.from_dict(config.to_diff_dict()),
+        SchuBertConfig(**json.loads((tmp_path / "config.json").read_text())),
+    ):
+        again.transformers_version = None
+        assert again == config
+    assert copy.deepcopy(config).hidden_sizes is not config.hidden_sizes
+
+
+MALFORMED = {
+    "a number": ({"hidden_sizes": 5}, ["`hidden_sizes`", "5", "for each layer"]),
+    "a string": ({"hidden_sizes": "5"}, ["`hidden_sizes`", "'5'"]),
+    "an array": ({"head_counts": np.array([1, 2])}, ["`head_counts`", "array([1, 2])"]),
+    "no layer": ({"value_sizes": []}, ["`value_sizes`", "[]"]),
+    "a float": ({"filter_sizes": [4, 4.0]}, ["`filter_sizes`", "4.0 of type float in layer 1", "int()"]),
+    "a bool": ({"head_counts": [True]}, ["`head_counts`", "True of type bool in layer 0"]),
+    "numpy's int": ({"head_counts": [np.int64(3)]}, ["`head_counts`", "of type int64 in layer 0", "int()"]),
+    "None inside": ({"head_counts": [None]}, ["`head_counts`", "None of type NoneType in layer 0"]),
+    "hidden 0": ({"hidden_sizes": [4, 0]}, ["`hidden_sizes`", "0 in layer 1", "at least 1"]),
+    "key 0": ({"key_query_sizes": [0]}, ["`key_query_sizes`", "0 in layer 0", "at least 1"]),
+    "value 0": ({"value_sizes": [0]}, ["`value_sizes`", "0 in layer 0", "at least 1"]),
+    "negative": ({"filter_sizes": [-1]}, ["`filter_sizes`", "-1 in layer 0", "at least 0"]),
+    "lengths": ({"hidden_sizes": [4, 4], "filter_sizes": [4]}, ["`hidden_sizes` has 2", "`filter_sizes` has 1"]),
+    "hidden_size": ({"hidden_size": 5, "hidden_sizes": [5, 6]}, ["`hidden_size` is 5", "`hidden_sizes`: 6"]),
+    "layers": ({"num_hidden_layers": 3, "filter_sizes": [5, 5]}, ["`num_hidden_layers` is 3", "lists: 2"]),
+    "heads": ({"num_attention_heads": 2, "head_counts": [3, 1]}, ["`num_attention_heads` is 2", "`head_counts`: 3"]),
+    "filters": ({"intermediate_size": 2, "filter_sizes": [3]}, ["`intermediate_size` is 2", "`filter_sizes`: 3"]),
+    "no multiple": ({"hidden_size": 37}, ["`key_query_sizes` is not given", "37 and 12", "Give `key_query_sizes`"]),
+    "no heads": ({"num_attention_heads": 0}, ["`key_query_sizes` is not given", "768 and 0"]),
+    "scalar type": ({"hidden_size": 768.0}, ["`hidden_size`", "768.0 of type float"]),
+    "no layers": ({"num_hidden_layers": 0}, ["`num_hidden_layers`", "at least 1"]),
+    "vocabulary": ({"vocab_size": 0}, ["`vocab_size` is 0"]),
+    "positions": ({"max_position_embeddings": -1}, ["`max_position_embeddings` is -1"]),
+    "dropout": ({"hidden_dropout_prob": 1.5}, ["`hidden_dropout_prob` is 1.5", "0 to 1"]),
+    "not a number": ({"layer_norm_eps": float("nan")}, ["`layer_norm_eps` is nan"]),
+    "padding": ({"pad_token_id": 99, "vocab_size": 99}, ["`pad_token_id` is 99", "`vocab_size` 99"]),
+    "decoder": ({"is_decoder": True}, ["`is_decoder` is True", "encoder"]),
+    "cross": ({"add_cross_attention": True}, ["`add_cross_attention` is True"]),
+    "relative": ({"position_embedding_type": "relative_key"}, ["`position_embedding_type` is 'relative_key'"]),
+    "roberta": ({"model_type": "roberta"}, ["`model_type` is 'roberta'", "'schubert'", "'bert'"]),
+}
+
+
+@pytest.mark.parametrize(("fields", "words"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_shapes(fields, words):
+    with pytest.raises(SchuBertConfigError) as error:
+        SchuBertConfig(**fields)
+    assert [word for word in words if word not in str(error.value)] == []
+    assert isinstance(error.value, ValueError)
+
+
+def test_wrong_types_of_other_fields_are_stricts_to_name():
+    with pytest.raises(StrictDataclassError, match="vocab_size"):
+        SchuBertConfig(vocab_size="99")
+
+
+def test_assigning_a_list_derives_the_scalars_again(ragged):
+    config = ragged()
+    config.hidden_sizes = (5, 6, 7)
+    config.filter_sizes = [1, 0, 1]
+    assert (config.hidden_sizes, config.hidden_size, config.intermediate_size) == ([5, 6, 7], 7, 1)
+    config.validate()
+
+
+@pytest.mark.parametrize("widths", [None, [1, 2.0, 3], [0, 1, 2], "abc"])
+def test_assigning_a_bad_list_changes_nothing(ragged, widths):
+    config = ragged()
+    with pytest.raises(SchuBertConfigError, match="`hidden_sizes`"):
+        config.hidden_sizes = widths
+    assert config == ragged()
+
+
+def test_another_depth_needs_all_lists(ragged, tmp_path):
+    config = ragged()
+    config.hidden_sizes = [5, 6]
+    with pytest.raises(StrictDataclassError, match="`hidden_sizes` has 2, `filter_sizes` has 3"):
+        config.validate()
+    with pytest.raises(SchuBertConfigError, match="`hidden_sizes` has 2"):
+        config.save_pretrained(tmp_path)
+    for name in LISTS[1:]:
+        setattr(config, name, getattr(config, name)[:2])
+    config.validate()
+    assert config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"])
+def test_scalars_of_a_finished_config_follow_the_lists(ragged, name):
+    config = ragged()
+    setattr(config, name, getattr(config, name))
+    with pytest.raises(SchuBertConfigError, match=f"`{name}` is 2, .*whole new list"):
+        setattr(config, name, 2)
+
+
+@pytest.mark.parametrize("edit", [lambda c: c.hidden_sizes.append(3), lambda c: c.head_counts.__setitem__(0, 2.5)])
+def test_edits_in_place_are_caught_before_use_and_save(ragged, tmp_path, edit):
+    config = ragged()
+    edit(config)
+    with pytest.raises(StrictDataclassError, match=r"`(hidden_sizes|head_counts)`"):
+        config.validate()
+    with pytest.raises(SchuBertConfigError):
+        config.save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError):
+        SchuBertModel(config)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_edit_in_place_that_leaves_a_scalar_behind(ragged):
+    config = ragged()
+    config.hidden_sizes[-1] = 5
+    with pytest.raises(StrictDataclassError, match="`hidden_size` is 43"):
+        config.validate()
+
+
+def test_loading_checks_what_was_written(ragged, tmp_path):
+    ragged().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({**saved, "filter_sizes": [41, -29, 53]}))
+    with pytest.raises(SchuBertConfigError, match="-29 in layer 1"):
+        SchuBertConfig.from_pretrained(tmp_path)
+    path.write_text(json.dumps({**saved, "model_type": "distilbert"}))
+    with pytest.raises(SchuBertConfigError, match="'distilbert'"):
+        SchuBertConfig.from_pretrained(tmp_path)
+
+
+def test_loading_takes_whole_lists_as_overrides(ragged, tmp_path):
+    ragged().save_pretrained(tmp_path)
+    assert SchuBertConfig.from_pretrained(tmp_path, filter_sizes=[1, 2, 3]).intermediate_size == 3
+    with pytest.raises(SchuBertConfigError, match="`filter_sizes` has 2"):
+        SchuBertConfig.from_pretrained(tmp_path, filter_sizes=[1, 2])
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs(), st.sampled_from(list(MODELS.values())))
+def test_parameters_equal_the_count(config, model_class):
+    with torch.device("meta"):
+        model = model_class(config)
+    name = model_class.__name__
+    assert config.num_parameters(name) == count(model) == model.num_parameters()
+    parts = config.parameter_breakdown(name)
+    base = model if model_class is SchuBertModel else model.bert
+    assert parts["embeddings"] == count(base.embeddings)
+    assert parts["pooler"] == (count(base.pooler) if base.pooler is not None else 0)
+    for i, layer in enumerate(base.encoder.layer):
+        assert parts[f"encoder.layer.{i}.attention"] == count(layer.attention)
+        assert parts[f"encoder.layer.{i}.filters"] == count(layer.intermediate) + count(layer.output)
+
+
+def test_parameters_without_pooler(ragged):
+    config = ragged()
+    without = SchuBertModel(config, add_pooling_layer=False)
+    assert config.num_parameters(add_pooling_layer=False) == count(without)
+
+
+def test_parameters_of_an_unknown_class(ragged):
+    with pytest.raises(SchuBertConfigError, match="'BertModel', allowed is SchuBertModel"):
+        ragged().num_parameters("BertModel")
+
+
+@settings(max_examples=20, deadline=None)
+@given(configs(), st.integers(1, 4), st.integers(1, 3))
+def test_flops_equal_the_counter(config, seq_len, batch_size):
+    config._attn_implementation = "eager"
+    model = SchuBertModel(config).eval()
+    ids = torch.zeros(batch_size, seq_len, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    assert config.flops(seq_len, batch_size) == counter.get_total_flops()
