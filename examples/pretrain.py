@@ -3,13 +3,14 @@
     accelerate launch examples/pretrain.py --text my_text.txt --output-dir my-bert --steps 200 --hidden-size 96
 
 From scratch a WordPiece vocabulary is trained on the same text; with `--model` its tokenizer and weights are kept. The
-run can be interrupted at any moment and goes on with `--resume`. What it did is left in OUTPUT_DIR/pretraining.json.
+run can be interrupted at any moment (Ctrl-C, SIGTERM) and goes on with `--resume`. What it did is left in
+OUTPUT_DIR/pretraining.json.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,32 +18,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoTokenizer, HfArgumentParser, PreTrainedTokenizerBase
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
+from schubert_hf.cli import one_line_errors, parse
 from schubert_hf.training.checkpoint import (
     MODEL,
-    atomic_folder,
+    CheckpointError,
+    list_checkpoints,
     load_optimizer,
     load_state,
-    newest_checkpoint,
     save_checkpoint,
     write_json,
 )
-from schubert_hf.training.loop import LoopConfig, StepResult, TrainingLoop, evaluate
+from schubert_hf.training.environment import environment
+from schubert_hf.training.interrupt import Interrupted, InterruptGuard
+from schubert_hf.training.loop import LoopConfig, LoopConfigError, StepResult, TrainingLoop, evaluate
 from schubert_hf.training.objective import PretrainingObjective
+from schubert_hf.training.output import check_output_folder, halved, result_files
 from schubert_hf.training.pairs import make_pairs
+from schubert_hf.training.progress import quiet, show_on_main_process_only
 from schubert_hf.training.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.text import load_documents, split_documents
 from schubert_hf.training.tokenizer import train_wordpiece
 from schubert_hf.training.unigram import unigram_loss
 
+# What may differ between a run and its continuation: it changes no weight.
+FREE = {"output_dir", "resume", "save_steps", "micro_batch_size", "half"}
 
-@dataclass
+
+@dataclass(frozen=True)
 class Arguments:
     """What to train, on what, for how long."""
 
@@ -58,7 +67,9 @@ class Arguments:
     intermediate_size: int = field(default=768, metadata={"help": "From scratch: filters per layer."})
     vocab_size: int = field(default=8192, metadata={"help": "From scratch: word pieces of the vocabulary."})
     max_length: int = field(default=128, metadata={"help": "Word pieces per example, and positions of a new model."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout while training; 0 suits runs of about one epoch."})
+    dropout: float | None = field(
+        default=None, metadata={"help": "Dropout. Default: that of --model; 0 from scratch, for about one epoch."}
+    )
     steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
     batch_size: int = field(default=32, metadata={"help": "Examples per step, over all processes."})
     micro_batch_size: int | None = field(default=None, metadata={"help": "Examples per process and forward pass."})
@@ -69,115 +80,224 @@ class Arguments:
     eval_examples: int = field(default=1000, metadata={"help": "Held-out examples per evaluation."})
     save_steps: int = field(default=500, metadata={"help": "Steps between checkpoints (and evaluations)."})
     seed: int = field(default=0, metadata={"help": "Seed of weights, order, masks and dropout."})
-    half: bool = field(default=True, metadata={"help": "Save the finished weights in float16."})
+    half: bool = field(default=True, metadata={"help": "Store the finished weights in float16."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in --output-dir."})
+
+    def __post_init__(self) -> None:
+        for name in ("eval_examples", "save_steps"):
+            if getattr(self, name) < 1:
+                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
+        self.loop()
+
+    def loop(self) -> LoopConfig:
+        return LoopConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            adam_beta2=0.98,
+            seed=self.seed,
+        )
 
 
 def main() -> None:
-    parser = HfArgumentParser(Arguments)
-    (arguments,) = parser.parse_args_into_dataclasses()
-    pretrain(arguments)
-
-
-def pretrain(arguments: Arguments) -> None:
-    """Trains, evaluates, saves."""
+    (arguments,) = parse("Pretrains a BERT with MLM + NSP.", Arguments)
     accelerator = Accelerator()
-    output = Path(arguments.output_dir)
-    checkpoints = output / "checkpoints"
-    if (output / "config.json").exists():
-        raise SystemExit(f"`{output}` already holds a model. Give another --output-dir, or remove it.")
-    checkpoint = newest_checkpoint(checkpoints) if arguments.resume else None
-    if checkpoint is None and checkpoints.exists() and any(checkpoints.iterdir()):
-        raise SystemExit(f"`{checkpoints}` holds checkpoints. Go on with --resume, or give another --output-dir.")
+    show_on_main_process_only(accelerator)
+    with one_line_errors():
+        try:
+            checkpoint = open_output(arguments)
+            Pretraining(arguments, accelerator, checkpoint).run()
+        except Interrupted as stop:
+            if accelerator.is_main_process:
+                print(f"{stop}. Go on with --resume.", file=sys.stderr)
+            raise SystemExit(stop.exit_code) from None
+    accelerator.end_training()
 
-    with accelerator.main_process_first():
-        documents, held_out = read_text(arguments)
-        tokenizer = load_tokenizer(arguments, documents, checkpoint)
-        pairs = make_pairs(documents, tokenizer, max_length=arguments.max_length, seed=arguments.seed)
-        eval_pairs = make_pairs(held_out, tokenizer, max_length=arguments.max_length, seed=arguments.seed)
 
-    model = load_model(arguments, tokenizer, checkpoint)
-    objective = PretrainingObjective(model)
-    config = LoopConfig(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        micro_batch_size=arguments.micro_batch_size,
-        learning_rate=arguments.learning_rate,
-        schedule=arguments.schedule,
-        warmup_steps=arguments.warmup_steps,
-        weight_decay=arguments.weight_decay,
-        adam_beta2=0.98,
-        seed=arguments.seed,
-    )
-    loop = TrainingLoop(accelerator, objective, model.named_parameters(), config)
-    history: dict[str, Any] = {"evaluations": [], "seconds": 0.0}
-    if checkpoint is not None:
+def open_output(arguments: Arguments) -> Path | None:
+    """The checkpoint to go on from, if any; refuses before anything is loaded."""
+    check_output_folder(Path(arguments.output_dir))
+    folder = Path(arguments.output_dir) / "checkpoints"
+    whole = list_checkpoints(folder)
+    if whole and not arguments.resume:
+        raise CheckpointError(f"`{folder}` holds checkpoints. Go on with --resume, or give another --output-dir.")
+    if arguments.resume and not whole:
+        raise CheckpointError(f"`{folder}` holds no whole checkpoint to resume. Begin without --resume.")
+    return whole[-1] if whole else None
+
+
+class Pretraining:
+    """One run: reads its text, trains, evaluates and saves every `save_steps`, and writes the finished model."""
+
+    def __init__(self, arguments: Arguments, accelerator: Accelerator, checkpoint: Path | None) -> None:
+        self.arguments, self.accelerator = arguments, accelerator
+        self.output = Path(arguments.output_dir)
+        set_seed(arguments.seed)
+        model, tokenizer = load_checkpoint(arguments, checkpoint)
+        with accelerator.main_process_first():
+            documents, held_out = read_text(arguments)
+        self.tokenizer = tokenizer or train_tokenizer(arguments, accelerator, documents)
+        self.model = model or new_model(arguments, self.tokenizer)
+        with accelerator.main_process_first():
+            self.pairs, eval_pairs = (
+                make_pairs(part, self.tokenizer, max_length=arguments.max_length, seed=arguments.seed)
+                for part in (documents, held_out)
+            )
+        eval_pairs = eval_pairs.select(range(min(arguments.eval_examples, len(eval_pairs))))
+        self.eval_stream = ExampleStream(eval_pairs, shuffle=False)
+        self.eval_collator = MaskingCollator(self.tokenizer, seed=arguments.seed + 1)
+        self.objective = PretrainingObjective(self.model)
+        self.loop = TrainingLoop(accelerator, self.objective, self.model.named_parameters(), arguments.loop())
+        self.settings = {name: value for name, value in asdict(arguments).items() if name not in FREE}
+        self.settings["examples"] = len(self.pairs)
+        self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0}
+        self._recent: list[StepResult] = []  # since the last evaluation
+        if checkpoint is not None:
+            self._continue(checkpoint)
+        self._began = time.monotonic() - self.history["seconds"]
+
+    def run(self) -> None:
+        stream = ExampleStream(self.pairs, seed=self.arguments.seed)
+        collator = MaskingCollator(self.tokenizer, seed=self.arguments.seed)
+        with InterruptGuard(self.accelerator) as guard:
+
+            def on_step(result: StepResult) -> None:
+                self._recent.append(result)
+                if self.loop.step == self.arguments.steps:
+                    return
+                if self.loop.step % self.arguments.save_steps == 0:
+                    self._evaluate()
+                    self._save()
+                guard.check()
+
+            try:
+                self.loop.run(stream, collator, on_step=on_step, description="pretraining")
+            except Interrupted:
+                self._save()
+                raise
+            self._evaluate()
+            self._save()
+        if self.accelerator.is_main_process:
+            self._finish()
+        self.accelerator.wait_for_everyone()
+
+    def _continue(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
-        history = state["history"]
-        loop.load_state(state["step"], load_optimizer(checkpoint))
-        accelerator.print(f"Going on from step {loop.step} of {checkpoint}.")
+        before = state.get("settings", {})
+        for name, value in json.loads(json.dumps(self.settings)).items():
+            if before.get(name) != value:
+                raise CheckpointError(
+                    f"`{checkpoint}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
+                    "Give the same settings, or another --output-dir."
+                )
+        self.history = state["history"]
+        self.loop.load_state(state["step"], load_optimizer(checkpoint))
+        self._say(f"Going on from step {self.loop.step} of {checkpoint}.")
 
-    collator = MaskingCollator(tokenizer, seed=arguments.seed)
-    eval_collator = MaskingCollator(tokenizer, seed=arguments.seed + 1)
-    eval_stream = ExampleStream(eval_pairs.select(range(min(arguments.eval_examples, len(eval_pairs)))), shuffle=False)
-    began = time.monotonic() - history["seconds"]
+    def _evaluate(self) -> None:
+        held_out = evaluate(self.accelerator, self.objective, self.eval_stream, self.eval_collator, batch_size=64)
+        train = {
+            name: sum(result.losses[name] for result in self._recent) / max(1, len(self._recent))
+            for name in self.objective.terms
+        }
+        self.history["evaluations"].append({"step": self.loop.step, "train": train, "held_out": held_out})
+        self._recent.clear()
+        self._say(f"step {self.loop.step}: " + ", ".join(f"{key} {value:.4f}" for key, value in held_out.items()))
 
-    def save_and_evaluate(train_loss: dict[str, float]) -> None:
-        held_out_loss = evaluate(accelerator, objective, eval_stream, eval_collator, batch_size=64)
-        history["seconds"] = time.monotonic() - began
-        history["evaluations"].append({"step": loop.step, "train": train_loss, "held_out": held_out_loss})
-        accelerator.print(f"step {loop.step}: " + ", ".join(f"{key} {value:.4f}" for key, value in held_out_loss.items()))
-        if accelerator.is_main_process:
+    def _save(self) -> None:
+        self.history["seconds"] = time.monotonic() - self._began
+        if self.accelerator.is_main_process:
             save_checkpoint(
-                checkpoints / f"step-{loop.step:08d}",
-                accelerator.unwrap_model(loop.objective).model,
-                state={"step": loop.step, "history": history},
-                optimizer=loop.state_tensors(),
-                tokenizer=tokenizer,
+                self.output / "checkpoints" / f"step-{self.loop.step:08d}",
+                self.model,
+                state={"step": self.loop.step, "settings": self.settings, "history": self.history},
+                optimizer=self.loop.state_tensors(),
+                tokenizer=self.tokenizer,
                 keep=2,
             )
+        self.accelerator.wait_for_everyone()
 
-    def on_step(result: StepResult) -> None:
-        if loop.step % arguments.save_steps == 0 and loop.step < arguments.steps:
-            save_and_evaluate(result.losses)
+    def _finish(self) -> None:
+        unigram = unigram_loss(
+            self.pairs,
+            self.eval_stream,
+            self.eval_collator,
+            vocab_size=len(self.tokenizer),
+            special_ids=self.tokenizer.all_special_ids,
+        )
+        report = {
+            "arguments": asdict(self.arguments),
+            "parameters": self.model.num_parameters(),
+            "examples": len(self.pairs),
+            "epochs": self.arguments.steps * self.arguments.batch_size / len(self.pairs),
+            "unigram_loss": unigram,
+            **environment(self.accelerator),
+            **self.history,
+        }
+        with result_files(self.output) as folder, quiet():
+            weights = halved(self.model) if self.arguments.half else None
+            self.model.save_pretrained(folder, state_dict=weights)
+            self.tokenizer.save_pretrained(folder)
+            write_json(folder / "pretraining.json", report)
+        final = self.history["evaluations"][-1]["held_out"]
+        self._say(
+            f"Held-out masked-token loss {final['mlm']:.3f} nats (perplexity {math.exp(final['mlm']):.1f}, accuracy "
+            f"{final['mlm_accuracy']:.3f}); unigram cross-entropy of the same tokens {unigram:.3f}.\n"
+            f"Saved in {self.output}. Next: accelerate launch examples/prune.py --model {self.output}"
+        )
 
-    stream = ExampleStream(pairs, seed=arguments.seed)
-    try:
-        results = loop.run(stream, collator, on_step=on_step, description="pretraining")
-    except KeyboardInterrupt:
-        save_and_evaluate({})
-        raise SystemExit(f"Interrupted at step {loop.step}. Go on with --resume.") from None
-    save_and_evaluate(results[-1].losses if results else {})
-
-    if accelerator.is_main_process:
-        unigram = unigram_loss(pairs, eval_stream, eval_collator, vocab_size=len(tokenizer))
-        save_model(arguments, accelerator.unwrap_model(loop.objective).model, tokenizer)
-        report(arguments, history, len(pairs), unigram, accelerator, model.num_parameters())
+    def _say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(text, file=sys.stdout)
 
 
 def read_text(arguments: Arguments) -> tuple[Dataset, Dataset]:
+    """Documents to train on, and held-out ones."""
     documents = concatenate_datasets([load_documents(source) for source in arguments.text])
     if arguments.eval_text:
         return documents, concatenate_datasets([load_documents(source) for source in arguments.eval_text])
     return split_documents(documents, held_out=arguments.eval_examples, seed=arguments.seed)
 
 
-def load_tokenizer(
-    arguments: Arguments, documents: Dataset, checkpoint: Path | None
-) -> PreTrainedTokenizerBase:
-    if checkpoint is not None:
-        return AutoTokenizer.from_pretrained(checkpoint / MODEL)
-    if arguments.model is not None:
-        return AutoTokenizer.from_pretrained(arguments.model)
-    return train_wordpiece(documents, vocab_size=arguments.vocab_size, max_length=arguments.max_length)
+def load_checkpoint(
+    arguments: Arguments, checkpoint: Path | None
+) -> tuple[SchuBertForPreTraining | None, PreTrainedTokenizerBase | None]:
+    """Model and tokenizer to go on from: of this run's checkpoint, or of `--model`; none from scratch."""
+    dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = {} if checkpoint or arguments.dropout is None else dict.fromkeys(dropouts, arguments.dropout)
+    source = checkpoint / MODEL if checkpoint else arguments.model
+    if source is None:
+        return None, None
+    try:
+        model = SchuBertForPreTraining.from_pretrained(source, dtype=torch.float32, **dropout)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except OSError as error:
+        raise CheckpointError(f"`{source}` cannot be loaded: {str(error).splitlines()[0]}") from error
+    for what, got, limit in (
+        ("`max_length`", arguments.max_length, model.config.max_position_embeddings),
+        ("The tokenizer's vocabulary", len(tokenizer), model.config.vocab_size),
+    ):
+        if got > limit:
+            raise CheckpointError(f"{what} is {got}; the model `{source}` has room for {limit}.")
+    return model, tokenizer
 
 
-def load_model(
-    arguments: Arguments, tokenizer: PreTrainedTokenizerBase, checkpoint: Path | None
-) -> SchuBertForPreTraining:
-    source = checkpoint / MODEL if checkpoint is not None else arguments.model
-    if source is not None:
-        return SchuBertForPreTraining.from_pretrained(source, dtype=torch.float32)
+def train_tokenizer(arguments: Arguments, accelerator: Accelerator, documents: Dataset) -> PreTrainedTokenizerBase:
+    """One process trains the vocabulary, all others get it."""
+    box: list[Any] = [None]
+    if accelerator.is_main_process:
+        box = [train_wordpiece(documents, vocab_size=arguments.vocab_size, max_length=arguments.max_length)]
+    broadcast_object_list(box)
+    tokenizer: PreTrainedTokenizerBase = box[0]
+    return tokenizer
+
+
+def new_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SchuBertForPreTraining:
+    """Seeded here, so that the weights do not depend on what ran before."""
     set_seed(arguments.seed)
     return SchuBertForPreTraining(
         SchuBertConfig(
@@ -187,52 +307,10 @@ def load_model(
             num_attention_heads=arguments.num_attention_heads,
             intermediate_size=arguments.intermediate_size,
             max_position_embeddings=arguments.max_length,
-            hidden_dropout_prob=arguments.dropout,
-            attention_probs_dropout_prob=arguments.dropout,
+            hidden_dropout_prob=arguments.dropout or 0.0,
+            attention_probs_dropout_prob=arguments.dropout or 0.0,
             pad_token_id=tokenizer.pad_token_id,
         )
-    )
-
-
-def save_model(arguments: Arguments, model: SchuBertForPreTraining, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes the files beside `checkpoints/`; config.json last, since it is what marks a whole model."""
-    output = Path(arguments.output_dir)
-    with atomic_folder(output / "finished") as folder:
-        (model.half() if arguments.half else model).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    for path in sorted((output / "finished").iterdir(), key=lambda path: path.name == "config.json"):
-        path.replace(output / path.name)
-    (output / "finished").rmdir()
-
-
-def report(
-    arguments: Arguments,
-    history: dict[str, Any],
-    examples: int,
-    unigram: float,
-    accelerator: Accelerator,
-    parameters: int,
-) -> None:
-    final = history["evaluations"][-1]["held_out"]
-    write_json(
-        Path(arguments.output_dir) / "pretraining.json",
-        {
-            "arguments": asdict(arguments),
-            "examples": examples,
-            "epochs": arguments.steps * arguments.batch_size / examples,
-            "parameters": parameters,
-            "unigram_loss": unigram,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {accelerator.num_processes} process(es)",
-            "device": str(accelerator.device),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
-            **history,
-        },
-    )
-    print(
-        f"Held-out masked-token loss {final['mlm']:.3f} nats (perplexity {math.exp(final['mlm']):.1f}, "
-        f"accuracy {final['mlm_accuracy']:.3f}); unigram cross-entropy of the same tokens {unigram:.3f}.\n"
-        f"Saved in {arguments.output_dir}. Next: accelerate launch examples/prune.py --model {arguments.output_dir}",
-        file=sys.stdout,
     )
 
 

@@ -4,15 +4,24 @@ The weights keep their names and shapes both ways: a BERT is a SchuBERT whose la
 h = a k and k = v. Loading a BERT checkpoint by name needs none of this: `SchuBertFor....from_pretrained` converts.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import transformers
 from transformers import BertConfig, PreTrainedModel
+from transformers.utils import logging
 
 from .auto import MODELS
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
-from .modeling_schubert import SchuBertLoadError, SchuBertModel, SchuBertPreTrainedModel
+from .modeling_schubert import (
+    SchuBertForMaskedLM,
+    SchuBertForPreTraining,
+    SchuBertLoadError,
+    SchuBertModel,
+    SchuBertPreTrainedModel,
+)
 
 _BY_NAME = {model.__name__: model for model in MODELS.values()}
 
@@ -81,6 +90,42 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
     return model
 
 
+def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
+    """Open a BERT or SchuBERT checkpoint with all the pretraining heads that its tensors hold, whatever class it names.
+
+    Many a BERT was saved with both heads and names only the masked-LM one in its `architectures`.
+
+    Returns:
+        `SchuBertForPreTraining` where there is a NSP head and a pooler, else `SchuBertForMaskedLM`.
+
+    Raises:
+        ConversionError: the checkpoint has no masked-LM head.
+        SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
+    """
+    for head, needed in ((SchuBertForPreTraining, ("cls.", "pooler.")), (SchuBertForMaskedLM, ("cls.",))):
+        with _quiet():
+            model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
+        if not any(key.startswith(needed) for key in missing):
+            found: SchuBertPreTrainedModel = model
+            return found
+    raise ConversionError(
+        f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so there is no loss to train it with. "
+        "Take a checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model."
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning about a head that is tried and not there."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def _head(name: str) -> type[SchuBertPreTrainedModel]:
     if name not in _BY_NAME:
         raise ConversionError(
@@ -105,4 +150,4 @@ def _check_bert_shape(config: SchuBertConfig) -> None:
         )
 
 
-__all__ = ["ConversionError", "SchuBertLoadError", "convert_bert", "load", "to_bert"]
+__all__ = ["ConversionError", "SchuBertLoadError", "convert_bert", "load", "load_for_pretraining", "to_bert"]

@@ -1,7 +1,7 @@
 """What a shape costs: the objective that is shrunk, and with it the price of every unit.
 
-A shape is the five lists of a config, nothing else; a cost is a function from shape to number. Budgets, the weights beta of
-the penalty and the report all ask the same cost, so they cannot disagree.
+A shape is the five lists of a config, nothing else; a cost is a function from shape to number. Budgets, the weights
+beta of the penalty and the report all ask the same cost, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ from typing import Protocol
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
-DIMENSIONS = {"h": "hidden_sizes", "f": "filter_sizes", "a": "head_counts", "k": "key_query_sizes", "v": "value_sizes"}
+DIMENSIONS = {
+    "h": "hidden_sizes",
+    "f": "filter_sizes",
+    "a": "head_counts",
+    "k": "key_query_sizes",
+    "v": "value_sizes",
+}
 
 
 class BudgetError(ValueError):
-    """A target that cannot be met: not a size, above the model's own, or below the smallest shape that can be reached."""
+    """A target that cannot be met: no size, not below the model's own, or below the smallest that can be reached."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,20 @@ class ParameterCost:
     Args:
         config: gives everything but the shape: vocabulary, positions, labels.
         architecture: the class whose parameters are counted, e.g. "SchuBertForMaskedLM".
+        add_pooling_layer: counts a pooler, or not; by default as the architecture has one.
     """
 
     unit = "parameters"
 
-    def __init__(self, config: SchuBertConfig, architecture: str):
+    def __init__(self, config: SchuBertConfig, architecture: str, *, add_pooling_layer: bool | None = None) -> None:
         # A private copy: its lists are replaced at every call, unchecked, since a shape that is asked about is legal.
         self._config = copy.deepcopy(config)
         self._architecture = architecture
+        self._add_pooling_layer = add_pooling_layer
 
     def __call__(self, shape: Shape) -> float:
         self._config.__dict__.update(shape.lists())
-        return float(self._config.num_parameters(self._architecture))
+        return float(self._config.num_parameters(self._architecture, add_pooling_layer=self._add_pooling_layer))
 
 
 def unit_cost(cost: Cost, shape: Shape, dimension: str, layer: int | None) -> float:
@@ -87,12 +95,16 @@ def unit_cost(cost: Cost, shape: Shape, dimension: str, layer: int | None) -> fl
     return cost(shape) - cost(shape.shrink(dimension, layer, 1))
 
 
-def penalty_weights(cost: Cost, shape: Shape, groups: Iterable[tuple[str, int | None]]) -> dict[tuple[str, int | None], float]:
+def penalty_weights(
+    cost: Cost, shape: Shape, groups: Iterable[tuple[str, int | None]]
+) -> dict[tuple[str, int | None], float]:
     """beta of Algorithm 1 (Khetan & Karnin 2020): the cost of one unit, in units of the cost of one attention head.
 
     For BERT-base: beta_a = 1, beta_h = 0.73, beta_k = beta_v = 0.094, beta_f = 0.0078.
 
     Args:
+        cost: what is shrunk.
+        shape: of the model whose units are weighed.
         groups: (dimension, layer) pairs; layer None for h.
     """
     heads = [unit_cost(cost, shape, "a", layer) for layer, count in enumerate(shape.head_counts) if count]
@@ -109,7 +121,7 @@ def parse_target(target: str | float, size: float) -> float:
         BudgetError: it is neither, or it is not below `size`.
     """
     text = str(target).strip().upper().replace("_", "")
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)([KMB%]?)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([KMB%]?)", text)
     if match is None or isinstance(target, bool):
         raise BudgetError(f'`target` is {target!r}; give a size like "66M" or a fraction like 0.6 or "60%".')
     number, suffix = float(match[1]), match[2]
@@ -121,8 +133,8 @@ def parse_target(target: str | float, size: float) -> float:
         budget = number * SUFFIXES[suffix]
     if not 0 < budget < size:
         raise BudgetError(
-            f"`target` is {target!r}, that is {format_size(budget)}; it must lie below the model's {format_size(size)}. "
-            "Give a smaller target."
+            f"`target` is {target!r}, that is {format_size(budget)}; allowed is more than 0 and less than the model's "
+            f"own {format_size(size)}. Give another target."
         )
     return budget
 

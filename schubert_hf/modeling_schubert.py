@@ -361,6 +361,7 @@ class SchuBertPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     accepts_loss_kwargs = False  # the losses are plain means, so that Trainer divides by its accumulation steps
     _no_split_modules = ["SchuBertEmbeddings", "SchuBertLayer"]
+    _keys_to_ignore_on_load_unexpected = [r"position_ids$"]  # the first BERTs stored them
     _can_record_outputs = {"hidden_states": SchuBertLayer, "attentions": SchuBertSelfAttention}
 
     def __init__(self, config: SchuBertConfig, *inputs: Any, **kwargs: Any) -> None:
@@ -369,7 +370,7 @@ class SchuBertPreTrainedModel(PreTrainedModel):
                 f"`config` is a {type(config).__name__} of model type {config.model_type!r}, allowed is 'schubert'. "
                 "Write `SchuBertConfig.from_dict(config.to_dict())` for a BERT, or `from_bert` for a BERT model."
             )
-        config.validate()
+        config.validate_shape()
         super().__init__(config, *inputs, **kwargs)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Fixtures, all built in code: tiny models whose sizes are all different and odd, so that a swapped axis cannot pass."""
+"""Fixtures, all built in code: tiny models of sizes all different and odd, so that a swapped axis cannot pass."""
 
 import os
 

@@ -203,7 +203,7 @@ def test_edits_in_place_are_caught_before_use_and_save(ragged, tmp_path, edit):
         config.validate()
     with pytest.raises(SchuBertConfigError):
         config.save_pretrained(tmp_path)
-    with pytest.raises(StrictDataclassError):
+    with pytest.raises(SchuBertConfigError):
         SchuBertModel(config)
     assert not (tmp_path / "config.json").exists()
 

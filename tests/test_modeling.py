@@ -82,6 +82,9 @@ def test_no_tensor_of_size_zero(ragged):
     assert sum(isinstance(module, BiasOnly) for module in model.modules()) == 3
 
 
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")  # transformers' call
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, as it imports its compiler
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")  # as intended
 @pytest.mark.parametrize("implementation", ["sdpa", "flex_attention"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_implementations_agree(ragged, randomised, batch, implementation, masked):
@@ -96,7 +99,8 @@ def test_attention_implementations_agree(ragged, randomised, batch, implementati
         model.set_attn_implementation("eager")
         want = model(**inputs).last_hidden_state
         model.set_attn_implementation(implementation)
-        close(model(**inputs).last_hidden_state[keep], want[keep])
+        with torch.compiler.set_stance("force_eager"):  # flex without its compiler: slow, and the same
+            close(model(**inputs).last_hidden_state[keep], want[keep])
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -151,6 +155,7 @@ def test_regression_and_several_labels(ragged, ids, num_labels):
         assert model.config.problem_type == "multi_label_classification"
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")  # the name of 5.x
 def test_gradient_checkpointing_changes_no_gradient(ragged, batch):
     inputs = batch(SchuBertForPreTraining)
     model = SchuBertForPreTraining(ragged(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
@@ -242,6 +247,16 @@ def test_exports_with_a_dynamic_batch(ragged, randomised, ids, fields):
     more = torch.randint(1, 99, (5, 11))
     with torch.no_grad():
         close(program.module()(more).last_hidden_state, model(more).last_hidden_state)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_compiles_into_one_graph(ragged, randomised, ids, implementation):
+    config = ragged(**EMPTY)
+    config._attn_implementation = implementation
+    model = randomised(SchuBertModel(config))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        close(compiled(ids).last_hidden_state, model(ids).last_hidden_state)
 
 
 def test_hidden_sizes_may_go_anywhere(ragged, ids):

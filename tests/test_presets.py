@@ -49,5 +49,5 @@ def test_overrides_and_copies():
 
 
 def test_unknown_name():
-    with pytest.raises(SchuBertConfigError, match="'schubert-1m'.*bert-base, schubert-99m"):
+    with pytest.raises(SchuBertConfigError, match=r"'schubert-1m'.*bert-base, schubert-99m"):
         SchuBertConfig.from_preset("schubert-1m")

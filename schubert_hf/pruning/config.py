@@ -29,15 +29,21 @@ class PruningConfig:
         PruningConfigError: a value out of its range, named with the range.
     """
 
-    target: str | float = _option("60%", 'What must remain of the whole model, embeddings included: "66M", 0.6 or "60%".')
-    dimensions: str = _option("hfakv", "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values.")
+    target: str | float = _option(
+        "60%", 'What must remain of the whole model, embeddings included: "66M", 0.6 or "60%".'
+    )
+    dimensions: str = _option(
+        "hfakv", "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values."
+    )
     rounds: int = _option(3, "Rounds T of [train alphas, select, cut, recover].")
     multiple_of: str | int | Mapping[str, int] = _option(
         8, 'What kept widths are multiples of: 8 means h and f; "h=16,f=32,k=4" sets them one by one; others are free.'
     )
     alpha_steps: int = _option(30, "Steps per round that train the alphas, the weights frozen.")
     alpha_learning_rate: float = _option(0.02, "Learning rate of the alphas.")
-    gamma: float = _option(1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model.")
+    gamma: float = _option(
+        1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model."
+    )
     recovery_steps: int = _option(60, "Steps per round that train the smaller model; 0 for none.")
     recovery_learning_rate: float = _option(5e-4, "Peak learning rate of the recovery.")
     recovery_warmup_steps: int = _option(5, "Steps of linear warm-up in each recovery.")
@@ -55,7 +61,9 @@ class PruningConfig:
             raise PruningConfigError(str(error)) from error
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= least):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not value >= least
+            ):
                 raise PruningConfigError(f"`{name}` is {value!r}; allowed is a number of at least {least}.")
             declared = next(option.type for option in fields(self) if option.name == name)
             if value is not None and str(declared).startswith("int") and not isinstance(value, int):

@@ -2,15 +2,18 @@
 
 Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer:
 
-    K, Q, V: alpha_k (alpha_v), alpha_a on the rows, alpha_h on the columns      P: alpha_h on the rows, alpha_v, alpha_a on the columns
-    D:       alpha_f on the rows, alpha_h on the columns                         G: alpha_h on the rows, alpha_f on the columns
+    Q, K    rows by alpha_k, alpha_a    columns by alpha_h
+    V       rows by alpha_v, alpha_a    columns by alpha_h
+    P       rows by alpha_h             columns by alpha_v, alpha_a
+    D       rows by alpha_f             columns by alpha_h
+    G       rows by alpha_h             columns by alpha_f
 
-Here they multiply activations instead, which is the same function and needs no gradient of any weight. Where both factors of a
-path meet linear maps only, as along Q . K and V -> P, one multiplication by the square stands for the two.
+Here they multiply activations instead, which is the same function and needs no gradient of any weight. Where both
+factors of a path meet linear maps only, as along Q . K and V -> P, one multiplication by the square stands for both.
 
-Decisions that the paper leaves open: a bias is scaled with its row; an alpha_h of exactly 0 removes the channel, which is more than
-zeroing the matrices: it also leaves the residual stream, and LayerNorm takes its statistics over the live channels. So a gated
-model with zeros is, to rounding, the compacted one.
+Decisions that the paper leaves open: a bias is scaled with its row; removing a channel (`Gates.zero`) is more than
+zeroing its rows and columns: it also leaves the residual stream, and LayerNorm takes its statistics over the live
+channels. So a gated model with zeros is, to rounding, the compacted one.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ from transformers import PreTrainedModel
 
 from ..configuration_schubert import SchuBertConfig
 from .units import LAYER, Axis, AxisKind, Group, UnknownTensorError, find_groups, find_row, tensor_axes
+
+
+class FoldError(ValueError):
+    """Alphas that cannot be multiplied into the weights: the result would not be finite."""
 
 
 class GateSite(NamedTuple):
@@ -58,7 +65,7 @@ class Gates(nn.Module):
         dimensions: the letters whose units get alphas; the others count as 1.
     """
 
-    def __init__(self, config: SchuBertConfig, dimensions: str = "hfakv"):
+    def __init__(self, config: SchuBertConfig, dimensions: str = "hfakv") -> None:
         super().__init__()
         self.groups = find_groups(config, dimensions)
         self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
@@ -69,14 +76,15 @@ class Gates(nn.Module):
 
     def __getitem__(self, group: Group) -> nn.Parameter:
         """The alphas of a group, shape (units,)."""
-        return self.alphas[str(group)]
+        alpha: nn.Parameter = self.alphas[str(group)]
+        return alpha
 
     def values(self) -> dict[Group, Tensor]:
         """A detached copy of the alphas by group."""
         return {group: self[group].detach().clone() for group in self.groups}
 
     def zero(self, removed: Mapping[Group, Tensor]) -> None:
-        """Sets the alphas of some units to 0.
+        """Sets the alphas of some units to 0, which removes them.
 
         Args:
             removed: indices of the units by group.
@@ -88,7 +96,7 @@ class Gates(nn.Module):
                 self._channels_removed |= group.dimension == "h" and len(indices) > 0
 
     def penalty(self, weights: Mapping[Group, float]) -> Tensor:
-        """sum over groups of beta |alpha|_1, divided by the sum of all beta: 1 when every alpha is 1, 0 when none is left.
+        """sum over groups of beta |alpha|_1, by the sum of all beta: 1 when every alpha is 1, 0 when all are 0.
 
         Args:
             weights: beta by group (see `cost.penalty_weights`).
@@ -137,26 +145,26 @@ class Gates(nn.Module):
             if self.factor(axis) is None:
                 continue
             if site.side == "input":
-                yield module.register_forward_pre_hook(self._scale_input(axis, site.power), with_kwargs=True)
+                yield module.register_forward_pre_hook(self._scale_input(axis, site.power))
             else:
                 yield module.register_forward_hook(self._scale_output(axis, site.power))
-        if Group("h", None) in self.groups and (axis := _stream_axis(name)) is not None:
+        stream = _stream_axis(name) if Group("h", None) in self.groups else None
+        if stream is not None:
             hook = self._normalize_live if isinstance(module, nn.LayerNorm) else self._mask_live
-            yield module.register_forward_hook(hook(axis))
+            yield module.register_forward_hook(hook(stream))
 
-    def _scale_input(self, axis: Axis, power: int) -> Callable[..., Any]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            return (args[0] * self._power(axis, power), *args[1:]), kwargs
-
-        return hook
+    def _scale_input(self, axis: Axis, power: int) -> Callable[..., tuple[Any, ...]]:
+        return lambda module, args: (self._scale(args[0], axis, power), *args[1:])
 
     def _scale_output(self, axis: Axis, power: int) -> Callable[..., Tensor]:
-        return lambda module, args, output: output * self._power(axis, power)
+        return lambda module, args, output: self._scale(output, axis, power)
 
-    def _power(self, axis: Axis, power: int) -> Tensor:
+    def _scale(self, activations: Tensor, axis: Axis, power: int) -> Tensor:
         factor = self.factor(axis)
-        assert factor is not None  # hooks are attached where there is one
-        return factor if power == 1 else factor.square()
+        if factor is None:
+            return activations
+        # The alphas stay in full precision; what they multiply keeps its dtype, or the next matrix would not take it.
+        return activations * (factor if power == 1 else factor.square()).to(activations.dtype)
 
     def _live(self, axis: Axis) -> Tensor | None:
         """1 for channels that are there, 0 for removed ones; None while all are there."""
@@ -166,7 +174,7 @@ class Gates(nn.Module):
     def _mask_live(self, axis: Axis) -> Callable[..., Tensor | None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             live = self._live(axis)
-            return None if live is None else output * live
+            return None if live is None else output * live.to(output.dtype)
 
         return hook
 
@@ -175,10 +183,11 @@ class Gates(nn.Module):
             live = self._live(axis)
             if live is None:
                 return None
-            centred = (args[0] - (args[0] * live).sum(-1, keepdim=True) / live.sum()) * live
+            stream = args[0].to(torch.promote_types(args[0].dtype, torch.float32))  # as LayerNorm's own statistics
+            centred = (stream - (stream * live).sum(-1, keepdim=True) / live.sum()) * live
             variance = centred.square().sum(-1, keepdim=True) / live.sum()
             normalized = centred * torch.rsqrt(variance + module.eps)
-            return (normalized * module.weight + module.bias) * live
+            return ((normalized * module.weight + module.bias) * live).to(output.dtype)
 
         return hook
 
@@ -187,27 +196,39 @@ def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
     """The parameters of `model` with the alphas multiplied into its six matrices and their row biases.
 
     Returns:
-        New tensors by parameter name, in the dtype of the model: together they compute what the gated model computes, as long
-        as no alpha_h is 0 (removing a channel is `compact`'s work). The model is not touched.
+        Tensors by parameter name, in the dtype of the model: together they compute what the gated model computes, as
+        long as no channel is removed (that is `compact`'s work). The model is not touched; what no alpha multiplies is
+        its own.
 
     Raises:
-        ValueError: an alpha is not finite.
+        FoldError: an alpha is not finite, or a weight would not be.
     """
     for group, alpha in gates.values().items():
         if not bool(torch.isfinite(alpha).all()):
-            raise ValueError(f"The alphas of group `{group}` are not all finite; they cannot be folded. Train them anew.")
+            raise FoldError(
+                f"The alphas of group `{group}` are not all finite; they cannot be folded. Train them anew."
+            )
     folded = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
-        value = tensor.detach()
+        folded[name] = tensor.detach()
         if find_row(name.rpartition(".")[0])[0].gated:
-            wide = value.double()  # rounded once, however many factors there are
-            for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
-                factor = gates.factor(axis) if axis is not None else None
-                if factor is not None:
-                    shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
-                    wide = wide * factor.detach().double().view(shape)
-            value = wide.to(value.dtype)
-        folded[name] = value
+            folded[name] = _fold(name, tensor.detach(), gates)
+    return folded
+
+
+def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
+    wide = tensor.double()  # rounded once, however many factors there are
+    for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+        factor = gates.factor(axis) if axis is not None else None
+        if factor is not None:
+            shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
+            wide = wide * factor.detach().double().view(shape)
+    folded = wide.to(tensor.dtype)
+    if not bool(torch.isfinite(folded).all()):
+        raise FoldError(
+            f"`{name}` is not finite in {tensor.dtype} with its alphas folded in. "
+            "Prune the model in float32 (`model.float()`), and look for NaN in its weights."
+        )
     return folded
 
 
@@ -224,4 +245,3 @@ def _stream_axis(name: str) -> Axis | None:
     except UnknownTensorError:
         return None
     return rows if rows is not None and rows.kind == "hidden" and not row.gated else None
-

@@ -65,7 +65,9 @@ class PruningPlan:
                 for indices in kept:
                     _check_indices(f"{name}[{layer}]", indices, size)
                     if not indices:
-                        raise PlanError(f"`{name}[{layer}]` keeps nothing of a head that stays. Remove the head instead.")
+                        raise PlanError(
+                            f"`{name}[{layer}]` keeps nothing of a head that stays. Remove the head instead."
+                        )
 
     @classmethod
     def from_kept(cls, source: Shape, kept: Mapping[Group, Indices]) -> PruningPlan:

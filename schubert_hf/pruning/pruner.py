@@ -40,8 +40,9 @@ from .gates import Gates, fold_tensors
 from .importance import alpha_importance
 from .plan import PruningPlan
 from .result import PruningResult, RoundRecord
-from .selection import select
+from .selection import check_reachable, select
 from .surgery import compact
+from .units import find_groups
 
 RECORD = "pruning.json"
 
@@ -238,7 +239,9 @@ class SchuBertPruner:
         own = torch.stack([parameter.detach().double().sum() for parameter in model.parameters()]).sum()[None]
         sums = self.accelerator.gather(own)
         if not bool((sums == sums[0]).all()):
-            raise RuntimeError(f"The processes hold different weights after a cut: {sums.tolist()}. This is a bug; report it.")
+            raise RuntimeError(
+                f"The processes hold different weights after a cut: {sums.tolist()}. This is a bug; report it."
+            )
 
     def _evaluate(self, description: str) -> dict[str, float]:
         return evaluate(
@@ -253,8 +256,8 @@ class SchuBertPruner:
 
     def _check_reachable(self) -> None:
         """Fails now rather than after an hour of training: the smallest shape must meet the budget."""
-        gates = Gates(self.model.config, self.config.dimensions)
-        select(gates.values(), self.model.config, self.cost, self.budget, multiple_of=self.config.multiples)
+        groups = find_groups(self.model.config, self.config.dimensions)
+        check_reachable(groups, self.model.config, self.cost, self.budget, multiple_of=self.config.multiples)
 
     def _settings(self) -> dict[str, Any]:
         return {"config": asdict(self.config), "source": asdict(self.source), "examples": len(self.stream.examples)}
@@ -267,7 +270,9 @@ class SchuBertPruner:
                 "rounds": [record.to_json() for record in self.records],
                 "plans": [plan.to_json() for plan in self.plans],
             }
-            save_checkpoint(self.output_dir / "checkpoints" / f"round-{len(self.records):03d}", self.model, state=state)
+            save_checkpoint(
+                self.output_dir / "checkpoints" / f"round-{len(self.records):03d}", self.model, state=state
+            )
         self.accelerator.wait_for_everyone()
 
     def _open_checkpoint(self, folder: Path, resume: bool) -> None:
@@ -315,5 +320,7 @@ class _Clock:
 def _architecture(model: PreTrainedModel) -> str:
     name = type(model).__name__
     if name not in {known.__name__ for known in MODELS.values()}:
-        raise ValueError(f"`{name}` is no SchuBERT class. Convert a BERT with `schubert_hf.convert_bert(model)` first.")
+        raise ValueError(
+            f"`{name}` is no SchuBERT class. Convert a BERT with `schubert_hf.convert_bert(model)` first."
+        )
     return name

@@ -1,30 +1,45 @@
 """Scores and a budget to a plan: step 4 of Algorithm 1 (Khetan & Karnin 2020), met to within one step.
 
 Units go in steps of `multiple_of` within their group, least important first. Steps of all groups compete by the mean
-importance of their units. The cut is made where the cost first falls to the budget; then steps are put back, most important
-first, as long as they fit, so that what is left under the budget is less than any step that was taken.
+importance of their units. The cut is made where the cost first falls to the budget; then steps are put back, most
+important first, as long as they fit, so that what is left under the budget is less than any step that was taken.
+
+Steps come in queues and leave each in order, so a cost need only know how many units have left each queue. A group is
+one queue. The channels of a model with unequal hidden sizes are several: one for each stretch between two widths, so
+that widths which are multiples stay multiples.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..configuration_schubert import SchuBertConfig
-from ..cost import BudgetError, Cost, Shape, format_size
+from ..cost import DIMENSIONS, BudgetError, Cost, Shape, format_size
 from .plan import Indices, PruningPlan
 from .units import Group
 
 
-@dataclass(frozen=True)
-class Step:
-    """Units of one group that go together; `number` counts the steps of the group, the first to go is 0."""
+@dataclass(frozen=True, eq=False)  # compared by identity: there are a hundred queues and a hundred thousand steps
+class Queue:
+    """Units of a group that go one after the other; those of h are the channels from `start` to the next width."""
 
     group: Group
-    number: int
+    start: int
+
+
+class Step(NamedTuple):
+    """Units that go together, with the importance that decides when."""
+
+    queue: Queue
     units: Indices
     score: float
 
@@ -42,6 +57,7 @@ def select(
     Args:
         scores: importance of the units of every group that may be cut, shape (units,); the smallest go first.
         config: of the model that is cut.
+        cost: what is limited.
         budget: in the unit of `cost`.
         multiple_of: per dimension, what the number of kept units of a group is a multiple of (default 1). A group keeps
             its whole width or a multiple, and at least one step.
@@ -50,77 +66,114 @@ def select(
         BudgetError: the smallest shape that can be reached is above the budget.
     """
     source = Shape.of(config)
-    steps = plan_steps(scores, multiple_of or {}, narrowest=min(source.hidden_sizes))
+    check_reachable(scores, config, cost, budget, multiple_of=multiple_of)
+    steps = plan_steps(scores, source, multiple_of or {})
 
-    def size_after(number: int) -> float:
-        return cost(shape_without(source, steps[:number]))
+    def fits(gone: Mapping[Queue, int]) -> bool:
+        return cost(shape_without(source, gone)) <= budget
 
-    if size_after(len(steps)) > budget:
-        letters = "".join(dict.fromkeys(group.dimension for group in scores))
-        raise BudgetError(
-            f"The target {format_size(budget)} {cost.unit} is below {format_size(size_after(len(steps)))}, the smallest that "
-            f"removing {letters!r} can reach with one step left in every group. "
-            "Give a larger target, more `dimensions`, or a smaller `multiple_of`."
-        )
-    number = bisect_left(range(len(steps)), True, key=lambda count: size_after(count) <= budget)
-    removed = _put_back(steps[:number], lambda taken: cost(shape_without(source, taken)) <= budget)
-    gone = {group: {unit for step in removed if step.group == group for unit in step.units} for group in scores}
+    number = bisect_left(range(len(steps)), True, key=lambda count: fits(count_units(steps[:count])))
+    removed: dict[Group, set[int]] = {group: set() for group in scores}
+    for step in _put_back(steps[:number], fits):
+        removed[step.queue.group].update(step.units)
     return PruningPlan.from_kept(
         source,
-        {group: tuple(n for n in range(len(score)) if n not in gone[group]) for group, score in scores.items()},
+        {group: tuple(n for n in range(len(score)) if n not in removed[group]) for group, score in scores.items()},
     )
 
 
-def plan_steps(scores: Mapping[Group, Tensor], multiple_of: Mapping[str, int], *, narrowest: int) -> list[Step]:
-    """All steps that may be taken, in the order in which they go.
+def check_reachable(
+    groups: Iterable[Group],
+    config: SchuBertConfig,
+    cost: Cost,
+    budget: float,
+    *,
+    multiple_of: Mapping[str, int] | None = None,
+) -> None:
+    """Raises `BudgetError`, which names the smallest size that can be reached, unless that meets the budget."""
+    groups = list(groups)
+    smallest = cost(smallest_shape(Shape.of(config), groups, multiple_of or {}))
+    if smallest > budget:
+        letters = "".join(dict.fromkeys(group.dimension for group in groups))
+        raise BudgetError(
+            f"The target {format_size(budget)} {cost.unit} is below {math.ceil(smallest):_}, the smallest that removing "
+            f"{letters!r} can reach with one step left in every group. "
+            "Give a larger target, more `dimensions`, or a smaller `multiple_of`."
+        )
 
-    Args:
-        narrowest: the smallest hidden size: one of its channels, the most important, always stays.
-    """
-    steps = []
+
+def smallest_shape(source: Shape, groups: Iterable[Group], multiple_of: Mapping[str, int]) -> Shape:
+    """The shape that is left when every step is taken: one multiple of each group, or the whole of a smaller one."""
+    lists = source.lists()
+    for dimension, layer in groups:
+        sizes, least = lists[DIMENSIONS[dimension]], multiple_of.get(dimension, 1)
+        if layer is None:  # the narrowest layer keeps as much, and no other more
+            sizes[:] = [min(least, *sizes)] * len(sizes)
+        else:
+            sizes[layer] = min(least, sizes[layer])
+    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
+
+
+def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mapping[str, int]) -> list[Step]:
+    """All steps that may be taken, in the order in which they go; equals go in the order of `scores`."""
+    steps: list[Step] = []
     for group, score in scores.items():
-        multiple = multiple_of.get(group.dimension, 1)
-        order = sorted(range(len(score)), key=score.tolist().__getitem__)
-        if group.dimension == "h" and narrowest < len(order):
-            kept = next(n for n in reversed(order) if n < narrowest)
-            order = [n for n in order if n != kept] + [kept]
-        # The first step takes the odd rest, so that what stays is a multiple; the last multiple never goes.
-        first = len(order) % multiple or multiple
-        bounds = [0, *range(first, len(order), multiple)]
-        running = float("-inf")
-        for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-            units = tuple(sorted(order[start:end]))
-            # Never below the step before it: within a group steps go in order, also after the exchange above.
-            running = max(running, float(score[list(units)].double().mean()))
-            steps.append(Step(group, number, units, running))
+        if not bool(torch.isfinite(score).all()):
+            raise ValueError(f"The importance of group `{group}` is not finite everywhere; it cannot be ranked.")
+        values, multiple = score.double().tolist(), multiple_of.get(group.dimension, 1)
+        for start, end in pairwise(_stretches(group, len(values), source)):
+            order = sorted(range(start, end), key=values.__getitem__)
+            # The first step takes the odd rest, so that what stays is a multiple. The last multiple never goes, except
+            # for channels that a narrower layer lacks anyway.
+            bounds = [0, *range(len(order) % multiple or multiple, len(order), multiple)]
+            steps += _queue_steps(Queue(group, start), order, [*bounds, len(order)] if start else bounds, values)
     return sorted(steps, key=lambda step: step.score)
 
 
-def shape_without(source: Shape, removed: list[Step]) -> Shape:
-    """The shape that is left when some steps are taken."""
-    gone: dict[Group, list[int]] = {}
-    for step in removed:
-        gone.setdefault(step.group, []).extend(step.units)
-    shape = source
-    for group, units in gone.items():
-        if group.layer is not None:
-            shape = shape.shrink(group.dimension, group.layer, len(units))
-        else:  # channels go from every layer that is wide enough to have them
-            sizes = tuple(width - sum(unit < width for unit in units) for width in source.hidden_sizes)
-            shape = Shape(**{**shape.__dict__, "hidden_sizes": sizes})
-    return shape
+def _queue_steps(queue: Queue, order: list[int], bounds: list[int], values: list[float]) -> Iterator[Step]:
+    score = float("-inf")
+    for first, last in pairwise(bounds):
+        units = sorted(order[first:last])
+        # Never below the step before it, whatever the rounding of the mean: a queue is left in order.
+        score = max(score, sum(values[unit] for unit in units) / len(units))
+        yield Step(queue, tuple(units), score)
 
 
-def _put_back(removed: list[Step], fits: Callable[[list[Step]], bool]) -> list[Step]:
-    """Gives back steps, the most important first, while the rest still fits; of a group only the last one taken can go back."""
-    removed = list(removed)
-    full: set[Group] = set()  # groups whose last step does not fit; that only gets worse as others are put back
-    for candidate in reversed(list(removed)):
-        if candidate.group in full:
+def count_units(steps: Iterable[Step]) -> Counter[Queue]:
+    """How many units leave each queue with some steps."""
+    gone: Counter[Queue] = Counter()
+    for step in steps:
+        gone[step.queue] += len(step.units)
+    return gone
+
+
+def shape_without(source: Shape, gone: Mapping[Queue, int]) -> Shape:
+    """The shape that is left when so many units of each queue have gone."""
+    lists = source.lists()
+    for queue, units in gone.items():
+        sizes, layer = lists[DIMENSIONS[queue.group.dimension]], queue.group.layer
+        if layer is not None:
+            sizes[layer] -= units
             continue
-        rest = [step for step in removed if step != candidate]
-        if fits(rest):
-            removed = rest
-        else:
-            full.add(candidate.group)
-    return removed
+        for index, width in enumerate(source.hidden_sizes):
+            sizes[index] -= units if width > queue.start else 0
+    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
+
+
+def _stretches(group: Group, units: int, source: Shape) -> list[int]:
+    """The bounds between which units are alike: the widths of h that occur, for other groups the whole."""
+    return sorted({0, *source.hidden_sizes}) if group.layer is None else [0, units]
+
+
+def _put_back(removed: list[Step], fits: Callable[[Mapping[Queue, int]], bool]) -> list[Step]:
+    """Gives back steps, the most important first, while the rest fits; of a queue only the last one can go back."""
+    gone = count_units(removed)
+    full: set[Queue] = set()  # queues whose last step does not fit; that only gets worse as others are put back
+    stay_removed = []
+    for step in reversed(removed):
+        gone[step.queue] -= len(step.units)
+        if step.queue in full or not fits(gone):
+            gone[step.queue] += len(step.units)
+            full.add(step.queue)
+            stay_removed.append(step)
+    return stay_removed

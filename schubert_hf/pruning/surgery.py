@@ -14,7 +14,9 @@ from .plan import PruningPlan
 from .units import tensor_axes
 
 
-def compact(model: PreTrainedModel, plan: PruningPlan, *, tensors: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
+def compact(
+    model: PreTrainedModel, plan: PruningPlan, *, tensors: Mapping[str, Tensor] | None = None
+) -> PreTrainedModel:
     """Builds the model that is left when a plan's units go.
 
     Every tensor keeps the indices that the plan keeps along its axes (see `units.TABLE`). Since the softmax scale is

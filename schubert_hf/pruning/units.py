@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from transformers import PreTrainedModel
+
 from ..configuration_schubert import SchuBertConfig
 from ..cost import DIMENSIONS
 
@@ -44,13 +46,16 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of module: what the axes of its `weight` run over. A bias, and a LayerNorm's two vectors, have `rows` alone.
+    """One kind of module: what the axes of its `weight` run over.
+
+    A bias, and a LayerNorm's two vectors, have `rows` alone.
 
     Attributes:
         pattern: the module's name after the base model's prefix; the group is the layer.
         rows: axis 0 of the weight: outputs of a linear map.
         columns: axis 1: inputs of a linear map, widths of an embedding.
         gated: the alphas of both axes multiply this matrix.
+        rows_layer, columns_layer: whose width the axis has (-1: the last one); None for the module's own layer.
     """
 
     pattern: str
@@ -99,9 +104,7 @@ def find_row(module: str) -> tuple[Row, tuple[Axis | None, Axis | None]]:
     for row in TABLE:
         if match := re.fullmatch(row.pattern, name):
             layer = int(match[1]) if match.groups() else 0
-            rows = Axis(row.rows, layer if row.rows_layer is None else row.rows_layer) if row.rows else None
-            columns = Axis(row.columns, layer if row.columns_layer is None else row.columns_layer) if row.columns else None
-            return row, (rows, columns)
+            return row, (_axis(row.rows, row.rows_layer, layer), _axis(row.columns, row.columns_layer, layer))
     raise UnknownTensorError(
         f"`{module}` is not a module of SchuBERT, so its widths are unknown and it cannot be cut. "
         "Remove it from the model, prune, and put it on the result."
@@ -114,10 +117,40 @@ def tensor_axes(name: str, ndim: int) -> tuple[Axis | None, ...]:
     return find_row(module)[1][:ndim]
 
 
+def axis_width(config: SchuBertConfig, axis: Axis) -> int:
+    """How many entries an axis has; the key/query and value axes run over heads first."""
+    if axis.kind == "hidden":
+        return int(config.hidden_sizes[axis.layer])
+    if axis.kind == "filter":
+        return int(config.filter_sizes[axis.layer])
+    sizes = config.key_query_sizes if axis.kind == "key_query" else config.value_sizes
+    return int(config.head_counts[axis.layer] * sizes[axis.layer])
+
+
+def check_tensors(model: PreTrainedModel) -> None:
+    """Looks whether the table describes every tensor of a model, and whether each is as wide as the config says.
+
+    Raises:
+        UnknownTensorError: it does not, or one is not.
+    """
+    layers = len(model.config.hidden_sizes)
+    for name, tensor in model.state_dict().items():
+        for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+            if axis is None:
+                continue
+            width = axis_width(model.config, axis) if axis.layer < layers else 0
+            if tensor.shape[dim] != width:
+                raise UnknownTensorError(
+                    f"`{name}` has the shape {tuple(tensor.shape)}, but by the config its axis {dim} is {width} wide. "
+                    "Build the model from its config, then prune it."
+                )
+
+
 def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group, int]:
     """The groups of some dimensions, with the number of units of each; groups without units are left out.
 
     Args:
+        config: of the model.
         dimensions: letters of h, f, a, k, v.
 
     Raises:
@@ -140,7 +173,11 @@ def check_dimensions(dimensions: Iterable[str]) -> str:
     letters = "".join(dimensions)
     if not letters or set(letters) - set(DIMENSIONS) or len(set(letters)) < len(letters):
         raise ValueError(
-            f"`dimensions` is {letters!r}; give one or more of h (hidden), f (filters), a (heads), k (keys and queries), "
-            'v (values), each once, e.g. "hfakv".'
+            f"`dimensions` is {letters!r}; give one or more of h (hidden), f (filters), a (heads), k (keys and "
+            'queries), v (values), each once, e.g. "hfakv".'
         )
     return "".join(letter for letter in DIMENSIONS if letter in letters)
+
+
+def _axis(kind: AxisKind | None, layer: int | None, own_layer: int) -> Axis | None:
+    return None if kind is None else Axis(kind, own_layer if layer is None else layer)

@@ -1,7 +1,7 @@
 """Folders that are whole or not there: written beside their place, flushed, and renamed.
 
-A checkpoint is `model/` (config.json and model.safetensors), `optimizer.safetensors` and `state.json`. Only safetensors and
-JSON are written and read; nothing is unpickled.
+A checkpoint is `model/` (config.json and model.safetensors), `optimizer.safetensors` and `state.json`. Only
+safetensors and JSON are written and read; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .progress import quiet
 
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -29,21 +32,29 @@ class CheckpointError(ValueError):
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A new folder to write into; it takes `target`'s place, in one rename, when the block ends without an error.
+    """A new folder to write into; it takes `target`'s place when the block ends without an error.
 
-    Whatever stops the block leaves what stood at `target` untouched.
+    Whatever stops the block leaves what stood at `target` untouched. A process that is killed in the block leaves a
+    hidden folder beside `target`, which the next writer of the same `target` clears away.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.writing-{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside, replaced = target.with_name(f".{target.name}.writing"), target.with_name(f".{target.name}.replaced")
+    if replaced.exists() and not target.exists():  # killed between the two renames below
+        replaced.rename(target)
+    for leftover in (beside, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     beside.mkdir()
     try:
         yield beside
         _flush(beside)
-        replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
         if target.exists():
-            os.replace(target, replaced)
-        os.replace(beside, target)
+            target.rename(replaced)
+        try:
+            beside.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
         _flush_folder(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
@@ -52,9 +63,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON beside `path` and renames it into place."""
-    beside = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
 
 
 def save_checkpoint(
@@ -70,26 +84,50 @@ def save_checkpoint(
 
     Args:
         target: its folder; those beside it sort by name, the newest last.
+        model: its weights and config go to `MODEL`.
         state: any JSON.
         optimizer: the tensors of `TrainingLoop.state_tensors`.
+        tokenizer: goes beside the weights.
         keep: how many checkpoints stay in `target`'s parent, this one included; None: all.
+
+    Raises:
+        CheckpointError: the disk refuses; what stood there before is whole.
     """
-    with atomic_folder(target) as folder:
-        model.save_pretrained(folder / MODEL)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder / MODEL)
-        if optimizer:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}, folder / OPTIMIZER)
-        # Last: a folder with this file is whole.
-        write_json(folder / STATE, state)
+    try:
+        _write_checkpoint(target, model, state, optimizer, tokenizer)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The checkpoint `{target}` cannot be written: {error}. Earlier ones are whole: make room and resume."
+        ) from error
     if keep is not None:
         for old in list_checkpoints(target.parent)[:-keep]:
             shutil.rmtree(old)
 
 
+def _write_checkpoint(
+    target: Path,
+    model: PreTrainedModel,
+    state: dict[str, Any],
+    optimizer: dict[str, Tensor] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
+    for torn in target.parent.glob(".*.writing"):
+        shutil.rmtree(torn, ignore_errors=True)
+    with atomic_folder(target) as folder:
+        with quiet():
+            model.save_pretrained(folder / MODEL)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder / MODEL)
+        if optimizer:
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}
+            save_file(tensors, folder / OPTIMIZER)
+        # Last: a folder with this file is whole.
+        write_json(folder / STATE, state)
+
+
 def list_checkpoints(parent: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(state.parent for state in parent.glob(f"[!.]*/{STATE}"))
+    return sorted(state.parent for state in parent.glob(f"[!.]*/{STATE}") if _is_whole(state.parent))
 
 
 def newest_checkpoint(parent: Path) -> Path | None:
@@ -104,16 +142,37 @@ def load_state(folder: Path) -> dict[str, Any]:
         CheckpointError: the folder holds no whole checkpoint.
     """
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"`{folder}` holds no whole checkpoint: {error}. Begin anew or give another folder.") from error
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} holds no object")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"`{folder}` holds no whole checkpoint: {error}. Begin anew or give another folder."
+        ) from error
     return state
 
 
 def load_optimizer(folder: Path) -> dict[str, Tensor]:
-    """The optimizer tensors of a checkpoint; empty where none were saved."""
+    """The optimizer tensors of a checkpoint; empty where none were saved.
+
+    Raises:
+        CheckpointError: the file is torn.
+    """
     path = folder / OPTIMIZER
-    return load_file(path) if path.exists() else {}
+    try:
+        return load_file(path) if path.exists() else {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"`{path}` cannot be read: {error}. Remove `{folder}` and resume from the one before it."
+        ) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        load_state(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _flush(folder: Path) -> None:

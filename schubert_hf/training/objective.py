@@ -1,14 +1,13 @@
 """What is minimised: modules that turn a batch into sums of losses, with a model inside.
 
-An objective returns sums, not means, and counts what they are sums of apart from the forward pass. The loop divides by the
-count of the whole step, over all processes and micro-batches, so that a step is the same however it is cut up.
+An objective returns sums, not means, and counts what they are sums of apart from the forward pass. The loop divides
+by the count of the whole step, over all processes and micro-batches: a step is the same however it is cut up.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -17,12 +16,16 @@ Batch = dict[str, Tensor]
 IGNORED = -100
 
 
+class ObjectiveError(ValueError):
+    """A model that the objective has no loss for."""
+
+
 class Objective(nn.Module):
     """Base of all objectives: `terms` names the losses; `forward` gives their sums, `count` what to divide them by."""
 
     terms: tuple[str, ...] = ("loss",)
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -38,21 +41,22 @@ class Objective(nn.Module):
 class PretrainingObjective(Objective):
     """L_MLM + L_NSP (Devlin et al. 2019; equation of Algorithm 1 in Khetan & Karnin 2020, without its penalty).
 
-    The MLM head is applied at the masked positions alone, about a seventh of all: with a vocabulary of thousands the decoder
-    would otherwise cost as much as the layers. The NSP term is there where the model has that head.
+    The MLM head is applied at the masked positions alone, about a seventh of all: with a vocabulary of thousands the
+    decoder would otherwise cost as much as the layers. The NSP term is there where the model has that head.
 
     Args:
-        model: a model with a masked-LM head in `cls.predictions` and, optionally, a NSP head in `cls.seq_relationship`.
+        model: a model with a masked-LM head in `cls.predictions` and, optionally, a NSP head in
+            `cls.seq_relationship`.
 
     Raises:
-        ValueError: the model has no masked-LM head.
+        ObjectiveError: the model has no masked-LM head; or, by `count`, the examples lack labels for a head it has.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         head = getattr(model, "cls", None)
         if not hasattr(head, "predictions"):
-            raise ValueError(
+            raise ObjectiveError(
                 f"`{type(model).__name__}` has no masked-language-model head. "
                 "Load the checkpoint as SchuBertForMaskedLM or SchuBertForPreTraining."
             )
@@ -62,6 +66,11 @@ class PretrainingObjective(Objective):
     def count(self, batch: Batch) -> dict[str, int]:
         counts = {"mlm": int((batch["labels"] != IGNORED).sum())}
         if self.has_nsp:
+            if "next_sentence_label" not in batch:
+                raise ObjectiveError(
+                    f"The examples have the columns {sorted(batch)}; a model with a next-sentence head needs "
+                    "`next_sentence_label`, too. Add it (see `make_pairs`), or load the model as SchuBertForMaskedLM."
+                )
             counts["nsp"] = len(batch["next_sentence_label"])
         return counts
 

@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from .checkpoint import atomic_folder
 
 # What shows that a folder holds a model. Written last, so a folder with it is whole.
@@ -24,15 +27,27 @@ def check_output_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputFolderError(f"`{output}` cannot be written: {error.strerror}. Give another output folder.") from error
+        raise OutputFolderError(
+            f"`{output}` cannot be written: {error.strerror}. Give another output folder."
+        ) from error
 
 
 @contextlib.contextmanager
 def result_files(output: Path) -> Iterator[Path]:
-    """A folder to write a result's files into; they move to `output`, the marker last, when the block ends without an error."""
+    """A folder to write the result into; they move to `output`, the marker last, if the block ends without error."""
     finished = output / ".finished"
     with atomic_folder(finished) as folder:
         yield folder
     for path in sorted(finished.iterdir(), key=lambda path: path.name == MARKER):
         path.replace(output / path.name)
     shutil.rmtree(finished)
+
+
+def halved(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights in float16 for `save_pretrained(state_dict=...)`, tied ones still tied.
+
+    The config that is saved with them keeps the model's own dtype, which is what they are loaded as.
+    """
+    halves: dict[int, Tensor] = {}
+    tensors = model.state_dict(keep_vars=True)
+    return {name: halves.setdefault(id(tensor), tensor.detach().half()) for name, tensor in tensors.items()}

@@ -1,7 +1,7 @@
 """Documents to sentence pairs for masked-language-model and next-sentence training (Devlin et al. 2019, section 3.1).
 
-Each example is `[CLS] A [SEP] B [SEP]`. In half of them B follows A in the same document (label 0); in the other half it
-was drawn from another document (label 1). A and B are runs of sentences that together fill `max_length`.
+Each example is `[CLS] A [SEP] B [SEP]`. In half of them B follows A in the same document (label 0); in the other
+half it was drawn from another document (label 1). A and B are runs of sentences that together fill `max_length`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,30 @@ import random
 import re
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from .text import TextSourceError
+from .tokenizer import require_special_tokens
 
-# A sentence ends at . ! or ?, perhaps inside a closing quote or bracket, before white space.
-SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["'”’)\]])\s+""")
-SHORT_SEQUENCE_PROBABILITY = 0.1  # as in the original BERT: a tenth of the examples is shorter, to train those positions
+Sentences = list[list[int]]  # a document: word-piece ids by sentence
+
+# A sentence ends at . ! or ?, perhaps inside a closing quote or bracket, before white space; or at the full stops of
+# scripts that write no white space.
+SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["'”’)\]])\s+|(?<=[。！？])\s*""")
+SHORT_SEQUENCE_PROBABILITY = (
+    0.1  # as in the original BERT: a tenth of the examples is shorter, to train those positions
+)
+LEAST_LENGTH = 8
+SPECIAL = 3  # [CLS], [SEP], [SEP]
+# A quarter of the bytes that `datasets` would take by itself.
+FEATURES = Features(
+    {
+        "input_ids": List(Value("int32")),
+        "token_type_ids": List(Value("int8")),
+        "next_sentence_label": Value("int8"),
+    }
+)
 
 
 def make_pairs(
@@ -32,23 +48,31 @@ def make_pairs(
 
     Args:
         documents: a dataset with the column `text`, one document a row (see `load_documents`).
+        tokenizer: a BERT's tokenizer.
         max_length: word pieces per example, special tokens included.
         seed: decides where pairs are cut and which B is random.
+        description: of the progress bar.
 
     Returns:
         A dataset with the columns `input_ids`, `token_type_ids` and `next_sentence_label` (0: B follows A, 1: random).
 
     Raises:
         TextSourceError: the text is too short to make one pair, or `max_length` leaves no room for two sentences.
+        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
     """
-    if max_length < 8:
-        raise TextSourceError(f"`max_length` is {max_length}; a sentence pair with its three special tokens needs at least 8.")
+    require_special_tokens(tokenizer)
+    if max_length < LEAST_LENGTH:
+        raise TextSourceError(
+            f"`max_length` is {max_length}; a pair of sentences with its special tokens needs at least {LEAST_LENGTH}."
+        )
 
     def pair_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         # Seeded by the batch's place, so that the same text gives the same pairs whatever ran before.
         rng = random.Random(f"{seed}-{indices[0]}")
         tokenized = tokenize_documents(batch["text"], tokenizer, max_length)
-        examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)]
+        examples = [
+            pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)
+        ]
         return {
             "input_ids": [_join(tokenizer, first, second) for first, second, _ in examples],
             "token_type_ids": [[0] * (len(first) + 2) + [1] * (len(second) + 1) for first, second, _ in examples],
@@ -61,6 +85,7 @@ def make_pairs(
         batched=True,
         batch_size=1000,
         remove_columns=documents.column_names,
+        features=FEATURES,
         desc=description,
     )
     if len(pairs) == 0:
@@ -75,8 +100,12 @@ def split_sentences(text: str) -> list[str]:
 
 def tokenize_documents(
     texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[list[list[int]]]:
-    """Texts to documents of sentences of word-piece ids. What has no two sentences is joined to the next document."""
+) -> list[Sentences]:
+    """Texts to documents of sentences of word-piece ids, none empty.
+
+    What has no two sentences is joined to the next document. A text that makes a single document is cut in two, so
+    that there is another one to draw random sentences from.
+    """
     documents: list[list[str]] = []
     pending: list[str] = []
     for text in texts:
@@ -84,35 +113,39 @@ def tokenize_documents(
         if len(pending) > 1:
             documents.append(pending)
             pending = []
-    if pending and documents:
-        documents[-1] += pending
+    if pending:
+        documents = [*documents[:-1], documents[-1] + pending] if documents else [pending]
     flat = [sentence for document in documents for sentence in document]
     if not flat:
         return []
     # `verbose=False`: a sentence longer than the model's positions is cut below, so the warning would mislead.
-    ids = iter(tokenizer(flat, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"])
+    encoded = tokenizer(
+        flat, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )
+    ids = iter(encoded["input_ids"])
     # A sentence that fills half of an example leaves no room for a second one: cut it.
-    longest = max(2, (max_length - 3) // 2)
-    return [
-        [piece for _ in document for piece in _cut(next(ids), longest)]
-        for document in documents
-    ]
+    longest = max(2, (max_length - SPECIAL) // 2)
+    tokenized = [[piece for _ in document for piece in _cut(next(ids), longest)] for document in documents]
+    tokenized = [document for document in tokenized if document]
+    return _halves(tokenized[0]) if len(tokenized) == 1 else tokenized
 
 
 def pair_document(
-    documents: list[list[list[int]]], number: int, max_length: int, rng: random.Random
+    documents: list[Sentences], number: int, max_length: int, rng: random.Random
 ) -> list[tuple[list[int], list[int], bool]]:
     """Pairs the sentences of one document, as in the original BERT's data preparation.
 
     Args:
         documents: documents of sentences of word-piece ids; random B's are drawn from the others.
         number: the document to pair.
+        max_length: of A, B and the special tokens.
+        rng: decides the cuts and the random B's.
 
     Returns:
         A list of (A, B, is_random).
     """
     document = documents[number]
-    room = max_length - 3
+    room = max_length - SPECIAL
     pairs: list[tuple[list[int], list[int], bool]] = []
     start = 0
     while start < len(document):
@@ -122,7 +155,9 @@ def pair_document(
             length += len(document[end])
             end += 1
         if end - start < 2:
-            break  # a single sentence is left: it has no successor, and a random B alone would upset the halves
+            if end == len(document):
+                break  # a single sentence is left: it has no successor, and a random B alone would upset the halves
+            end += 1  # a short target, met by one sentence
         split = rng.randint(start + 1, end - 1)
         first = [token for sentence in document[start:split] for token in sentence]
         is_random = len(documents) > 1 and rng.random() < 0.5
@@ -131,32 +166,46 @@ def pair_document(
             end = split  # what A did not use is read again: no text is lost to random pairs
         else:
             second = [token for sentence in document[split:end] for token in sentence]
-        _truncate(first, second, room, rng)
+        first, second = _fit(first, second, room, rng)
         if first and second:
             pairs.append((first, second, is_random))
         start = end
     return pairs
 
 
-def _random_second(documents: list[list[list[int]]], number: int, target: int, rng: random.Random) -> list[int]:
+def _random_second(documents: list[Sentences], number: int, target: int, rng: random.Random) -> list[int]:
     other = rng.randrange(len(documents) - 1)
     document = documents[other + (other >= number)]
     second: list[int] = []
-    for sentence in document[rng.randrange(len(document)) :]:
+    for sentence in document[rng.randrange(max(1, len(document))) :]:
         second += sentence
         if len(second) >= target:
             break
     return second
 
 
-def _truncate(first: list[int], second: list[int], room: int, rng: random.Random) -> None:
-    """Shortens the longer one, at its front or its back, until both fit."""
-    while len(first) + len(second) > room:
-        longer = first if len(first) > len(second) else second
-        longer.pop(0 if rng.random() < 0.5 else -1)
+def _fit(first: list[int], second: list[int], room: int, rng: random.Random) -> tuple[list[int], list[int]]:
+    """Shortens the longer one until both fit; what goes is taken from its front and its back, in random parts."""
+    excess = max(0, len(first) + len(second) - room)
+    lead = len(first) - len(second)
+    # The longer one alone until they are equal, then both by turns.
+    alone = min(excess, abs(lead))
+    both = excess - alone
+    from_first = (alone if lead > 0 else 0) + both // 2
+    return _shorten(first, from_first, rng), _shorten(second, excess - from_first, rng)
 
 
-def _cut(ids: list[int], longest: int) -> list[list[int]]:
+def _shorten(ids: list[int], by: int, rng: random.Random) -> list[int]:
+    front = rng.randint(0, by) if by else 0
+    return ids[front : len(ids) - (by - front)]
+
+
+def _halves(document: Sentences) -> list[Sentences]:
+    middle = len(document) // 2
+    return [document[:middle], document[middle:]] if middle > 1 else [document]
+
+
+def _cut(ids: list[int], longest: int) -> Sentences:
     return [ids[start : start + longest] for start in range(0, len(ids), longest)]
 
 

@@ -1,8 +1,9 @@
 """An endless, shuffled, addressable stream of training examples.
 
-Position p of the stream is one example, always the same one: it decides the epoch, the example in that epoch's order, and
-the masks. So what a step trains on depends on nothing but the seed and the step's number: not on the number of processes,
-not on how the batch is accumulated, not on where a run was interrupted. Resuming is beginning at another position.
+Position p of the stream is one example, always the same one: it decides the epoch, the example in that epoch's
+order, and the masks. So what a step trains on depends on nothing but the seed and the step's number: not on the
+number of processes, not on how the batch is accumulated, not on where a run was interrupted. Resuming is beginning
+at another position.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
-from transformers import DataCollatorForLanguageModeling
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from .objective import IGNORED
+from .tokenizer import require_special_tokens
 
 POSITION = "stream_position"
-Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+
+
+class StreamError(ValueError):
+    """A stream of no examples."""
 
 
 class ExampleStream(Dataset[dict[str, Any]]):
@@ -25,67 +34,97 @@ class ExampleStream(Dataset[dict[str, Any]]):
         examples: anything with a length whose items are dicts of features.
         seed: decides the order of every epoch.
         shuffle: without it every epoch has the order of `examples`.
+
+    Raises:
+        StreamError: there are no examples.
     """
 
-    def __init__(self, examples: Any, *, seed: int = 0, shuffle: bool = True):
+    def __init__(self, examples: Any, *, seed: int = 0, shuffle: bool = True) -> None:
         if len(examples) == 0:
-            raise ValueError("The training set is empty. Give at least one example.")
+            raise StreamError("The set of examples is empty. Give at least one example.")
         self.examples = examples
         self.seed = seed
         self.shuffle = shuffle
         self._epoch = -1
-        self._order: list[int] = []
+        self._order = torch.empty(0, dtype=torch.long)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, offset = divmod(position, len(self.examples))
         if self.shuffle and epoch != self._epoch:
             generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
-            self._epoch, self._order = epoch, torch.randperm(len(self.examples), generator=generator).tolist()
-        index = self._order[offset] if self.shuffle else offset
+            self._epoch, self._order = epoch, torch.randperm(len(self.examples), generator=generator)
+        index = int(self._order[offset]) if self.shuffle else offset
         return {**self.examples[index], POSITION: position}
 
 
-class MaskingCollator(DataCollatorForLanguageModeling):
-    """Pads a batch and masks it dynamically: 15 % of the tokens, of those 80 % `[MASK]`, 10 % random, 10 % unchanged.
+class MaskingCollator:
+    """Pads a batch and masks it dynamically (Devlin et al. 2019, section 3.1).
 
-    The masks of an example depend on `seed` and its position in the stream alone.
+    15 % of the tokens are predicted; of those 80 % become `[MASK]`, 10 % a random word piece, 10 % stay. Special
+    tokens are never predicted. The masks of an example depend on `seed`, its position in the stream and its tokens
+    alone: neither on the other examples of its batch nor on the padding that they cause.
+
+    Args:
+        tokenizer: a BERT's tokenizer.
+        mlm_probability: share of the tokens that are predicted.
+        seed: decides the masks.
+
+    Raises:
+        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
     """
 
-    def torch_call(self, examples: list[Any]) -> dict[str, Any]:
-        examples = [dict(example) for example in examples]
-        positions = [example.pop(POSITION, number) for number, example in enumerate(examples)]
-        batch = dict(self.tokenizer.pad(examples, return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of))
-        special = torch.isin(batch["input_ids"], torch.tensor(self.tokenizer.all_special_ids))
-        rows = []
-        for ids, fixed, position in zip(batch["input_ids"], special, positions, strict=True):
-            self.generator = torch.Generator().manual_seed(mix_seed(self.seed or 0, position))
-            rows.append(self.torch_mask_tokens(ids[None].clone(), special_tokens_mask=fixed[None]))
-        batch["input_ids"] = torch.cat([ids for ids, _ in rows])
-        batch["labels"] = torch.cat([labels for _, labels in rows])
-        return batch
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, mlm_probability: float = 0.15, seed: int = 0) -> None:
+        require_special_tokens(tokenizer)
+        self.tokenizer = tokenizer
+        self.mlm_probability = mlm_probability
+        self.seed = seed
+        self._special = torch.tensor(tokenizer.all_special_ids)
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Examples (`input_ids` and other lists or numbers) to a batch with `attention_mask` and `labels`."""
+        rows = [self._mask(example, number) for number, example in enumerate(examples)]
+        return {name: self._stack(name, [row[name] for row in rows]) for name in rows[0]}
+
+    def _mask(self, example: dict[str, Any], number: int) -> dict[str, Tensor]:
+        row = {name: _tensor(value) for name, value in example.items() if name != POSITION}
+        ids = row["input_ids"]  # (tokens,)
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, example.get(POSITION, number)))
+        chosen, kind = torch.rand(2, len(ids), generator=generator)  # in [0, 1)
+        random_ids = torch.randint(len(self.tokenizer), ids.shape, generator=generator)
+        chosen = (chosen < self.mlm_probability) & ~torch.isin(ids, self._special)
+        masked = ids.masked_fill(chosen & (kind < 0.8), self.tokenizer.mask_token_id)
+        return {
+            **row,
+            "input_ids": torch.where(chosen & (kind >= 0.9), random_ids, masked),
+            "attention_mask": row.get("attention_mask", torch.ones_like(ids)),
+            "labels": ids.masked_fill(~chosen, IGNORED),
+        }
+
+    def _stack(self, name: str, values: list[Tensor]) -> Tensor:
+        if values[0].ndim == 0:
+            return torch.stack(values)
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED}.get(name, 0)
+        return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
+
+
+def _tensor(value: Any) -> Tensor:
+    tensor = torch.as_tensor(value)
+    return tensor if tensor.is_floating_point() else tensor.long()
 
 
 class PlainCollator:
     """Drops the position before a collator that does not know of it."""
 
-    def __init__(self, collator: Collator):
+    def __init__(self, collator: Collator) -> None:
         self.collator = collator
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         return self.collator([{name: value for name, value in row.items() if name != POSITION} for row in examples])
 
 
-def stream_loader(
-    stream: ExampleStream, collator: Collator, *, start: int, stop: int, batch_size: int, workers: int = 0
-) -> DataLoader[dict[str, Any]]:
-    """A loader over the positions `start` to `stop` (exclusive), in that order."""
-    return DataLoader(
-        stream,
-        batch_size=batch_size,
-        sampler=range(start, stop),
-        collate_fn=collator if isinstance(collator, MaskingCollator) else PlainCollator(collator),
-        num_workers=workers,
-    )
+def for_stream(collator: Collator) -> Collator:
+    """A collator for the items of an `ExampleStream`."""
+    return collator if isinstance(collator, MaskingCollator) else PlainCollator(collator)
 
 
 def mix_seed(*numbers: int) -> int:

@@ -1,4 +1,4 @@
-"""Trains a WordPiece vocabulary of BERT's kind on raw text."""
+"""Trains a WordPiece vocabulary of BERT's kind on raw text; says what a tokenizer needs for pretraining."""
 
 from __future__ import annotations
 
@@ -6,20 +6,39 @@ from collections.abc import Iterator
 
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ALPHABET = 400  # scripts that occur once in an encyclopedia would take the places of English word pieces
 
 
-def train_wordpiece(documents: Dataset, *, vocab_size: int, max_length: int, lowercase: bool = True) -> BertTokenizerFast:
+class TokenizerError(ValueError):
+    """A tokenizer that lacks what masked-language-model training needs."""
+
+
+def require_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `TokenizerError` where one of the special tokens of BERT's examples is missing."""
+    names = ("cls_token", "sep_token", "mask_token", "pad_token")
+    missing = [name for name in names if getattr(tokenizer, name, None) is None]
+    if missing:
+        raise TokenizerError(
+            f"The tokenizer `{tokenizer.name_or_path or type(tokenizer).__name__}` has no {', '.join(missing)}. "
+            "Give a BERT's tokenizer, or add them with `tokenizer.add_special_tokens`."
+        )
+
+
+def train_wordpiece(
+    documents: Dataset, *, vocab_size: int, max_length: int, lowercase: bool = True
+) -> BertTokenizerFast:
     """Trains a WordPiece tokenizer (Wu et al. 2016) with BERT's normalisation, `[PAD]` at 0.
 
     Args:
         documents: a dataset with the column `text`.
         vocab_size: word pieces, special tokens included; fewer where the text has no more.
         max_length: what the tokenizer truncates to when asked; the model's number of positions.
+        lowercase: lower-case the text and strip its accents.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))  # type: ignore[call-arg]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -27,7 +46,8 @@ def train_wordpiece(documents: Dataset, *, vocab_size: int, max_length: int, low
         vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
         continuing_subword_prefix="##",
-        limit_alphabet=400,  # scripts that occur once in an encyclopedia would take the places of English word pieces
+        limit_alphabet=ALPHABET,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(documents), trainer=trainer, length=len(documents))
     vocabulary = tokenizer.get_vocab()

@@ -1,0 +1,64 @@
+"""What a pruning run did, as tables in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from .cost import Shape, format_size
+from .pruning.result import PruningResult
+
+COLUMNS = {
+    "hidden_sizes": "hidden h",
+    "filter_sizes": "filters f",
+    "head_counts": "heads a",
+    "key_query_sizes": "key/query k",
+    "value_sizes": "value v",
+}
+
+
+def widths_table(before: Shape, after: Shape) -> Table:
+    """The widths of every layer; where one changed, both."""
+    table = Table(title="Widths, layer by layer")
+    table.add_column("layer", justify="right")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for layer in range(len(after.hidden_sizes)):
+        cells = [_change(getattr(before, name)[layer], getattr(after, name)[layer]) for name in COLUMNS]
+        table.add_row(str(layer), *cells)
+    return table
+
+
+def rounds_table(result: PruningResult) -> Table:
+    """Sizes and held-out losses, a line per round; the loss is the sum of the terms that the model is trained on."""
+    table = Table(title=f"Rounds ({result.unit}; held-out loss in nats)")
+    for heading in ("round", "size", "kept", "loss before", "after the cut", "after recovery", "masked accuracy"):
+        table.add_column(heading, justify="right")
+    for record in result.rounds:
+        table.add_row(
+            str(record.number),
+            format_size(record.size),
+            f"{record.size / result.source_size:.1%}",
+            *(f"{losses['loss']:.3f}" for losses in (record.before, record.after_cut, record.after_recovery)),
+            f"{record.after_recovery['mlm_accuracy']:.1%}" if "mlm_accuracy" in record.after_recovery else "-",
+        )
+    return table
+
+
+def print_report(result: PruningResult, console: Console | None = None) -> None:
+    """Widths, rounds, and a sentence that sums them up."""
+    console = console or Console()
+    console.print(widths_table(result.source, result.rounds[-1].shape))
+    console.print(rounds_table(result))
+    before, after = result.rounds[0].before, result.rounds[-1].after_recovery
+    losses = ", ".join(
+        f"{term} {before[term]:.3f} -> {after[term]:.3f}" for term in before if f"{term}_accuracy" in before
+    )
+    console.print(
+        f"{format_size(result.source_size)} -> {format_size(result.size)} {result.unit} ({result.kept:.1%} kept). "
+        f"Held-out loss: {losses}."
+    )
+
+
+def _change(before: int, after: int) -> str:
+    return str(after) if before == after else f"{before} -> [bold]{after}[/bold]"

@@ -1,0 +1,75 @@
+"""The mean loss over held-out examples, shared out among the processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from .objective import Objective
+from .progress import seconds_between_updates
+from .stream import Collator, ExampleStream, for_stream
+
+
+def evaluate(
+    accelerator: Accelerator,
+    objective: Objective,
+    stream: ExampleStream,
+    collator: Collator,
+    *,
+    batch_size: int,
+    examples: int | None = None,
+    description: str = "evaluating",
+) -> dict[str, float]:
+    """Mean losses and accuracies over the first `examples` of a stream.
+
+    The stream should not be shuffled: then every call sees the same examples with the same masks.
+
+    Args:
+        accelerator: decides devices, processes and precision; every process must call.
+        objective: holds the model; not prepared.
+        stream: held-out examples.
+        collator: masks and batches them.
+        batch_size: examples per process and forward pass.
+        examples: how many; None: all.
+        description: of the progress bar.
+
+    Returns:
+        `{"mlm": loss, "mlm_accuracy": fraction, "nsp": ..., "nsp_accuracy": ..., "loss": sum of the losses}`.
+    """
+    total = min(examples or len(stream.examples), len(stream.examples))
+    share = list(range(total))[accelerator.process_index :: accelerator.num_processes]
+    loader: DataLoader[dict[str, Any]] = DataLoader(
+        stream,
+        batch_sampler=[share[i : i + batch_size] for i in range(0, len(share), batch_size)],
+        collate_fn=for_stream(collator),
+    )
+    sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
+    bar = tqdm(
+        loader,
+        desc=description,
+        leave=False,
+        disable=not accelerator.is_main_process,
+        mininterval=seconds_between_updates(),
+    )
+    was_training = objective.training
+    objective.to(accelerator.device).eval()
+    with torch.no_grad(), accelerator.autocast():
+        for batch in bar:
+            for name, count in objective.count(batch).items():
+                sums[f"{name}_count"] += count
+            for name, value in objective(send_to_device(batch, accelerator.device)).items():
+                sums[name] += float(value)
+    objective.train(was_training)
+    reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
+    return _means(objective.terms, dict(zip(sums, reduced.tolist(), strict=True)))
+
+
+def _means(terms: tuple[str, ...], sums: dict[str, float]) -> dict[str, float]:
+    losses = {name: sums[name] / max(1.0, sums[f"{name}_count"]) for name in terms}
+    accuracies = {f"{name}_accuracy": sums[f"{name}_correct"] / max(1.0, sums[f"{name}_count"]) for name in terms}
+    return {**losses, "loss": sum(losses.values()), **accuracies}

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM, taken between two steps: what has begun is finished, and all processes stop together."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to stop; `exit_code` is what shells expect of a program that ended on it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class InterruptGuard:
+    """Inside `with InterruptGuard(accelerator) as guard`, a signal only leaves a note; `guard.check()` raises on it.
+
+    Launchers send the same signal twice (to the group, and on to each process), so repeated ones change nothing.
+
+    Args:
+        accelerator: of the run; every process must call `check` after every step.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.received = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> InterruptGuard:
+        # Python takes signals in its main thread only; elsewhere (a notebook's worker) they keep their meaning.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises `Interrupted` on every process once any of them has received a signal."""
+        received = self.received
+        if self.accelerator.num_processes > 1:
+            note = torch.tensor([received], device=self.accelerator.device)
+            received = int(self.accelerator.gather(note).max())
+        if received:
+            raise Interrupted(received)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number

@@ -1,0 +1,129 @@
+"""examples/prune.py as a user runs it: real processes, files on disk, no network."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForPreTraining, BertTokenizerFast
+
+from schubert_hf.training.text import load_documents
+from schubert_hf.training.tokenizer import train_wordpiece
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["--rounds", "2", "--alpha-steps", "2", "--recovery-steps", "2", "--batch-size", "4", "--eval-examples", "8"]
+LOGITS = """
+import sys, torch
+{imports}
+from transformers import AutoModelForMaskedLM
+model = AutoModelForMaskedLM.from_pretrained(sys.argv[1]).eval()
+ids = torch.arange(5, 21).reshape(2, 8)
+with torch.no_grad():
+    torch.save(model(input_ids=ids).logits, sys.argv[2])
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    rng = random.Random(0)
+    nouns, verbs = "fox dog bird king river garden letter ship".split(), "saw found lost painted followed sold".split()
+    sentences = [f"The {rng.choice(nouns)} {rng.choice(verbs)} a {rng.choice(nouns)}." for _ in range(1200)]
+    blocks = ["\n".join(sentences[i : i + 12]) for i in range(0, len(sentences), 12)]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(blocks), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory, text) -> Path:
+    """A tiny BERT of transformers, saved by transformers."""
+    folder = tmp_path_factory.mktemp("bert")
+    tokenizer = train_wordpiece(load_documents(text), vocab_size=120, max_length=24)
+    assert isinstance(tokenizer, BertTokenizerFast)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=36,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=56,
+        max_position_embeddings=24,
+    )
+    BertForPreTraining(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def prune(*arguments: object, launch: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(["-m", "accelerate.commands.launch"] if launch else []), "examples/prune.py"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250
+    )
+
+
+def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, tmp_path) -> None:
+    output = tmp_path / "pruned"
+    run = prune("--model", bert, "--text", text, "--target", "0.7", "--output-dir", output, "--max-length", 24, *QUICK, launch=True)
+    assert run.returncode == 0, run.stderr
+    assert "Widths, layer by layer" in run.stdout
+    assert "Load it with" in run.stdout
+
+    record = json.loads((output / "pruning.json").read_text())
+    config = json.loads((output / "config.json").read_text())
+    assert record["size"] <= 0.7 * record["source_size"]
+    assert config["hidden_sizes"] == record["rounds"][-1]["shape"]["hidden_sizes"]
+    assert len(list((output / "checkpoints").glob("round-*"))) == 2
+
+    logits = []
+    for number in range(2):
+        script, result = LOGITS.format(imports="import schubert_hf"), tmp_path / f"logits{number}.pt"
+        subprocess.run([sys.executable, "-c", script, output, result], cwd=tmp_path, check=True)
+        logits.append(torch.load(result, weights_only=True))
+    from schubert_hf import SchuBertForMaskedLM
+
+    model = SchuBertForMaskedLM.from_pretrained(output).eval()
+    with torch.no_grad():
+        own = model(input_ids=torch.arange(5, 21).reshape(2, 8)).logits
+    assert torch.equal(logits[0], logits[1])
+    torch.testing.assert_close(logits[0], own, rtol=0, atol=1e-6)
+
+    again = prune("--model", bert, "--text", text, "--output-dir", output, *QUICK)
+    assert again.returncode != 0
+    assert "already holds a model" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "900M"], "must lie below the model's"),
+        (["--target", "1"], "must lie below the model's"),
+        (["--target", "0.01"], "the smallest that removing"),
+        (["--target", "many"], "give a size like"),
+        (["--dimensions", "hx"], "one or more of h (hidden)"),
+        (["--rounds", "0"], "`rounds` is 0"),
+        (["--multiple-of", "h=0"], "`multiple_of` is"),
+        (["--text", "nowhere.txt"], "does not exist"),
+        (["--text", "LICENSE.empty"], "empty"),
+        (["--model", "tests"], "config.json"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, words, bert, text, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "LICENSE.empty").touch()
+    monkeypatch.chdir(tmp_path)
+    given = {"--model": str(bert), "--text": str(text), "--output-dir": str(tmp_path / "out")}
+    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+    monkeypatch.setattr(sys, "argv", ["prune.py", *[word for pair in given.items() for word in pair], "--max-length", "24"])
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import prune as example
+
+    with pytest.raises(SystemExit) as exit_:
+        example.main()
+    assert words in str(exit_.value)
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert not (tmp_path / "out" / "checkpoints").exists()
