@@ -21,7 +21,11 @@ def main() -> None:
         for command in commands:
             print(f"\n=== README ({language}): {command}", flush=True)
             began = time.monotonic()
-            call = [sys.executable, "-c", command] if language == "python" else ["bash", "-euo", "pipefail", "-c", command]
+            call = (
+                [sys.executable, "-c", command]
+                if language == "python"
+                else ["bash", "-euo", "pipefail", "-c", command]
+            )
             code = subprocess.run(call, cwd=ROOT, check=False).returncode
             print(f"=== {time.monotonic() - began:.0f} s, exit code {code}", flush=True)
             if code:

@@ -38,6 +38,7 @@ from schubert_hf.training.checkpoint import (
 from schubert_hf.training.environment import environment
 from schubert_hf.training.interrupt import Interrupted, InterruptGuard
 from schubert_hf.training.loop import LoopConfig, LoopConfigError, StepResult, TrainingLoop, evaluate
+from schubert_hf.training.loop_config import option
 from schubert_hf.training.objective import PretrainingObjective
 from schubert_hf.training.output import check_output_folder, halved, result_files
 from schubert_hf.training.pairs import make_pairs
@@ -48,11 +49,11 @@ from schubert_hf.training.tokenizer import train_wordpiece
 from schubert_hf.training.unigram import unigram_loss
 
 # What may differ between a run and its continuation: it changes no weight.
-FREE = {"output_dir", "resume", "save_steps", "micro_batch_size", "half"}
+FREE = {"output_dir", "resume", "save_steps", "micro_batch_size", "workers", "half"}
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(LoopConfig):
     """What to train, on what, for how long."""
 
     text: list[str] = field(metadata={"help": "Text files, folders or dataset names to train on."})
@@ -60,47 +61,29 @@ class Arguments:
     eval_text: list[str] = field(
         default_factory=list, metadata={"help": "Held-out text. Default: a part of the documents of --text."}
     )
-    model: str | None = field(default=None, metadata={"help": "Checkpoint to train onwards. Default: from scratch."})
-    hidden_size: int = field(default=192, metadata={"help": "From scratch: width of the residual stream."})
-    num_hidden_layers: int = field(default=8, metadata={"help": "From scratch: layers."})
-    num_attention_heads: int = field(default=6, metadata={"help": "From scratch: heads per layer."})
-    intermediate_size: int = field(default=768, metadata={"help": "From scratch: filters per layer."})
-    vocab_size: int = field(default=8192, metadata={"help": "From scratch: word pieces of the vocabulary."})
-    max_length: int = field(default=128, metadata={"help": "Word pieces per example, and positions of a new model."})
-    dropout: float | None = field(
-        default=None, metadata={"help": "Dropout. Default: that of --model; 0 from scratch, for about one epoch."}
-    )
-    steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
-    batch_size: int = field(default=32, metadata={"help": "Examples per step, over all processes."})
-    micro_batch_size: int | None = field(default=None, metadata={"help": "Examples per process and forward pass."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
-    schedule: str = field(default="linear", metadata={"help": "Schedule: a name from transformers' get_scheduler."})
-    warmup_steps: int = field(default=100, metadata={"help": "Steps of linear warm-up."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of matrices."})
-    eval_examples: int = field(default=1000, metadata={"help": "Held-out examples per evaluation."})
-    save_steps: int = field(default=500, metadata={"help": "Steps between checkpoints (and evaluations)."})
-    seed: int = field(default=0, metadata={"help": "Seed of weights, order, masks and dropout."})
-    half: bool = field(default=True, metadata={"help": "Store the finished weights in float16."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in --output-dir."})
+    model: str | None = option(None, "Checkpoint to train onwards. Default: from scratch.")
+    hidden_size: int = option(192, "From scratch: width of the residual stream.")
+    num_hidden_layers: int = option(8, "From scratch: layers.")
+    num_attention_heads: int = option(6, "From scratch: heads per layer.")
+    intermediate_size: int = option(768, "From scratch: filters per layer.")
+    vocab_size: int = option(8192, "From scratch: word pieces of the vocabulary.")
+    max_length: int = option(128, "Word pieces per example, and positions of a new model.")
+    dropout: float | None = option(None, "Dropout. Default: that of --model; none from scratch.")
+    steps: int = option(1000, "Optimizer steps.")
+    learning_rate: float = option(1e-3, "Peak learning rate.")
+    warmup_steps: int = option(100, "Steps of linear warm-up, part of all steps.")
+    adam_beta2: float = option(0.98, "AdamW's decay of the second moments.")
+    eval_examples: int = option(1000, "Held-out examples per evaluation.")
+    save_steps: int = option(500, "Steps between checkpoints (and evaluations).")
+    seed: int = option(0, "Seed of weights, order, masks and dropout.")
+    half: bool = option(True, "Store the finished weights in float16.")
+    resume: bool = option(False, "Go on from the newest checkpoint in --output-dir.")
 
     def __post_init__(self) -> None:
-        for name in ("eval_examples", "save_steps"):
+        super().__post_init__()
+        for name in ("eval_examples", "save_steps", "vocab_size"):
             if getattr(self, name) < 1:
                 raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
-        self.loop()
-
-    def loop(self) -> LoopConfig:
-        return LoopConfig(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            micro_batch_size=self.micro_batch_size,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            warmup_steps=self.warmup_steps,
-            weight_decay=self.weight_decay,
-            adam_beta2=0.98,
-            seed=self.seed,
-        )
 
 
 def main() -> None:
@@ -151,7 +134,7 @@ class Pretraining:
         self.eval_stream = ExampleStream(eval_pairs, shuffle=False)
         self.eval_collator = MaskingCollator(self.tokenizer, seed=arguments.seed + 1)
         self.objective = PretrainingObjective(self.model)
-        self.loop = TrainingLoop(accelerator, self.objective, self.model.named_parameters(), arguments.loop())
+        self.loop = TrainingLoop(accelerator, self.objective, self.model.named_parameters(), arguments)
         self.settings = {name: value for name, value in asdict(arguments).items() if name not in FREE}
         self.settings["examples"] = len(self.pairs)
         self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0}

@@ -2,16 +2,17 @@
 
     accelerate launch examples/prune.py
 
-Without arguments it takes the small English BERT that lies beside it to 60 % of its parameters, offline, in a few minutes on
-two cores. The same for any BERT, from the Hub or from disk:
+Without arguments it takes the small English BERT that lies beside it to 60 % of its parameters, offline, in a few
+minutes on two cores. The same for any BERT, from the Hub or from disk:
 
-    accelerate launch examples/prune.py --model google-bert/bert-base-uncased --dataset wikitext --target 66M --output-dir my-66m
+    accelerate launch examples/prune.py --model google-bert/bert-base-uncased --dataset wikitext --target 66M
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,8 +20,11 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.cli import command_line, one_line_errors, parse
+from schubert_hf.commands import print_published
 from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.hub.publishing import check_ready
+from schubert_hf.provenance import base_model, source
 from schubert_hf.report import print_report
 from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
@@ -33,16 +37,24 @@ DEFAULT = Path(__file__).parent / "default"
 class Arguments:
     """What to prune, on which text, and where to put it."""
 
-    model: str = field(default=str(DEFAULT / "model"), metadata={"help": "A BERT or SchuBERT: a folder or a name on the Hub."})
+    model: str = field(
+        default=str(DEFAULT / "model"), metadata={"help": "A BERT or SchuBERT: a folder or a name on the Hub."}
+    )
     dataset: str | None = field(default=None, metadata={"help": "Text to train on: a dataset on the Hub."})
     dataset_config: str | None = field(default=None, metadata={"help": "The dataset's configuration."})
-    text: str | None = field(default=None, metadata={"help": "Text to train on: a file or folder. Default: some novels."})
+    text: str | None = field(
+        default=None, metadata={"help": "Text to train on: a file or folder. Default: some novels."}
+    )
     eval_text: str | None = field(
         default=None, metadata={"help": "Held-out text. Default: documents of the training text that are kept apart."}
     )
     output_dir: str = field(default="pruned", metadata={"help": "Folder for the result and its checkpoints."})
     max_length: int = field(default=128, metadata={"help": "Word pieces per example."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run whose checkpoints lie in --output-dir."})
+    push_to_hub: str | None = field(default=None, metadata={"help": "Publish the result under this name on the Hub."})
+    private: bool = field(
+        default=False, metadata={"help": "With --push-to-hub: only you and your organisation see it."}
+    )
 
 
 def main() -> None:
@@ -50,6 +62,8 @@ def main() -> None:
     accelerator = Accelerator()
     with one_line_errors():
         check_output_folder(Path(arguments.output_dir))
+        if arguments.push_to_hub is not None:
+            check_ready(arguments.push_to_hub)
         model = load_for_pretraining(arguments.model, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
         with accelerator.main_process_first():
@@ -62,11 +76,14 @@ def main() -> None:
             tokenizer=tokenizer,
             output_dir=arguments.output_dir,
             accelerator=accelerator,
+            provenance=provenance(arguments, config, train, held_out),
         )
         try:
             result = pruner.prune(resume=arguments.resume)
         except KeyboardInterrupt:
-            raise SystemExit(f"Interrupted. Finished rounds are in {arguments.output_dir}; go on with --resume.") from None
+            raise SystemExit(
+                f"Interrupted. Finished rounds are in {arguments.output_dir}; go on with --resume."
+            ) from None
     if accelerator.is_main_process:
         print_report(result)
         print(
@@ -74,25 +91,49 @@ def main() -> None:
             "    import schubert_hf\n"
             "    from transformers import AutoModelForMaskedLM\n"
             f'    model = AutoModelForMaskedLM.from_pretrained("{arguments.output_dir}")\n'
-            "and fine-tune it like any BERT. For a smaller one lower --target; for a better one raise --recovery-steps."
+            "and fine-tune it like any BERT. Smaller: lower --target. Better: raise --recovery-steps."
         )
+        if arguments.push_to_hub is not None:
+            with one_line_errors():
+                print_published(result.push_to_hub(arguments.push_to_hub, private=arguments.private or None))
 
 
 def load_pairs(
     arguments: Arguments, tokenizer: PreTrainedTokenizerBase, config: PruningConfig
 ) -> tuple[Dataset, Dataset]:
     """Training and held-out sentence pairs."""
-    source, eval_source = arguments.dataset or arguments.text, arguments.eval_text
-    if source is None:
-        source, eval_source = str(DEFAULT / "text" / "train.txt"), eval_source or str(DEFAULT / "text" / "valid.txt")
+    source, eval_source = sources(arguments)
     documents = load_documents(source, config=arguments.dataset_config)
     if eval_source is not None:
         held_out = load_documents(eval_source)
     else:
         documents, held_out = split_documents(documents, held_out=config.eval_examples, seed=config.seed)
     return tuple(  # type: ignore[return-value]
-        make_pairs(part, tokenizer, max_length=arguments.max_length, seed=config.seed) for part in (documents, held_out)
+        make_pairs(part, tokenizer, max_length=arguments.max_length, seed=config.seed)
+        for part in (documents, held_out)
     )
+
+
+def sources(arguments: Arguments) -> tuple[str, str | None]:
+    """Training and held-out text; None keeps some of the training text apart."""
+    source, eval_source = arguments.dataset or arguments.text, arguments.eval_text
+    if source is None:
+        return str(DEFAULT / "text" / "train.txt"), eval_source or str(DEFAULT / "text" / "valid.txt")
+    return source, eval_source
+
+
+def provenance(arguments: Arguments, config: PruningConfig, train: Dataset, held_out: Dataset) -> dict[str, Any]:
+    """What the model's page says of base model and text, and the command that does the same again."""
+    root, (text, eval_text) = DEFAULT.parent.parent, sources(arguments)
+    named = {"config": arguments.dataset_config} if arguments.dataset_config else {}
+    kept_apart = {"name": "documents kept apart from the training text"}
+    return {
+        "base_model": base_model(arguments.model, root=root),
+        "train_data": {**source(text, root=root), **named, "examples": len(train)},
+        "eval_data": {**(source(eval_text, root=root) if eval_text else kept_apart), "examples": len(held_out)},
+        "max_length": arguments.max_length,
+        "command": command_line("accelerate launch examples/prune.py", arguments, config),
+    }
 
 
 if __name__ == "__main__":

@@ -6,13 +6,16 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import shlex
 import typing
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .configuration_schubert import SchuBertConfigError
 from .conversion import ConversionError
 from .cost import BudgetError
+from .hub.errors import InspectError, PublishError, RecordError
 from .modeling_schubert import SchuBertLoadError
 from .pruning.config import PruningConfigError
 from .pruning.plan import PlanError
@@ -30,11 +33,14 @@ USER_ERRORS = (
     BudgetError,
     CheckpointError,
     ConversionError,
+    InspectError,
     NonFiniteLossError,
     ObjectiveError,
     OutputFolderError,
     PlanError,
     PruningConfigError,
+    PublishError,
+    RecordError,
     SchuBertConfigError,
     SchuBertLoadError,
     TextSourceError,
@@ -42,21 +48,68 @@ USER_ERRORS = (
 )
 
 
-def parse(description: str, *kinds: type[Any], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
+def parse(
+    description: str, *kinds: type[Any], arguments: Sequence[str] | None = None, prog: str | None = None
+) -> tuple[Any, ...]:
     """Parses a command line into one instance of each dataclass; a field's `help` metadata is its help text.
 
     Args:
-        kinds: dataclasses with disjoint field names. Fields of type `list[...]` take several values, booleans become `--x/--no-x`.
+        description: the first lines of the help.
+        kinds: dataclasses with disjoint field names. Fields of type `list[...]` take several values, booleans become
+            `--x/--no-x`, fields with `positional` in their metadata are given by their place.
         arguments: by default those of the process.
+        prog: what the help calls the program.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     for kind in kinds:
         hints = typing.get_type_hints(kind)
         for option in dataclasses.fields(kind):
-            parser.add_argument(f"--{option.name.replace('_', '-')}", dest=option.name, **_argument(option, hints[option.name]))
+            if option.metadata.get("positional"):
+                parser.add_argument(option.name, help=option.metadata["help"])
+                continue
+            flag = f"--{option.name.replace('_', '-')}"
+            parser.add_argument(flag, dest=option.name, **_argument(option, hints[option.name]))
     values = vars(parser.parse_args(arguments))
     with one_line_errors():
-        return tuple(kind(**{option.name: values[option.name] for option in dataclasses.fields(kind)}) for kind in kinds)
+        return tuple(
+            kind(**{option.name: values[option.name] for option in dataclasses.fields(kind)}) for kind in kinds
+        )
+
+
+def command_line(script: str, *values: Any) -> str:
+    """The command that `parse` would read these dataclasses from: what is not the default. The inverse of `parse`.
+
+    Files and folders are named by their last part: where they lie is nobody's business.
+
+    Args:
+        script: how the program is called.
+        values: dataclasses whose fields all have defaults.
+    """
+    words = [script]
+    for value in values:
+        plain = type(value)()
+        for option in dataclasses.fields(value):
+            given = getattr(value, option.name)
+            if given != getattr(plain, option.name):
+                words += _words(option, given)
+    return " ".join(words)
+
+
+def _words(option: dataclasses.Field[Any], given: Any) -> list[str]:
+    flag = f"--{option.name.replace('_', '-')}"
+    if isinstance(given, bool):
+        return [flag if given else flag.replace("--", "--no-", 1)]
+    if isinstance(given, dict):
+        given = ",".join(f"{key}={part}" for key, part in given.items())
+    parts = given if isinstance(given, list) else [given]
+    parts = [Path(part).name if isinstance(part, str) and _is_local(part) else part for part in parts]
+    return [flag, *(shlex.quote(str(part)) for part in parts)]
+
+
+def _is_local(text: str) -> bool:
+    return Path(text).is_absolute() or Path(text).exists()
 
 
 @contextlib.contextmanager

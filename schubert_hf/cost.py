@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
 
@@ -60,6 +60,9 @@ class Shape:
         return replace(self, **{name: tuple(sizes)})
 
 
+GroupT = TypeVar("GroupT", bound=tuple[str, int | None])  # (dimension, layer); the layer is None for h
+
+
 class Cost(Protocol):
     """A function from shape to cost. `unit` names what it counts."""
 
@@ -95,17 +98,15 @@ def unit_cost(cost: Cost, shape: Shape, dimension: str, layer: int | None) -> fl
     return cost(shape) - cost(shape.shrink(dimension, layer, 1))
 
 
-def penalty_weights(
-    cost: Cost, shape: Shape, groups: Iterable[tuple[str, int | None]]
-) -> dict[tuple[str, int | None], float]:
+def penalty_weights(cost: Cost, shape: Shape, groups: Iterable[GroupT]) -> dict[GroupT, float]:
     """beta of Algorithm 1 (Khetan & Karnin 2020): the cost of one unit, in units of the cost of one attention head.
 
     For BERT-base: beta_a = 1, beta_h = 0.73, beta_k = beta_v = 0.094, beta_f = 0.0078.
 
     Args:
         cost: what is shrunk.
-        shape: of the model whose units are weighed.
-        groups: (dimension, layer) pairs; layer None for h.
+        shape: of the model.
+        groups: whose units are weighed.
     """
     heads = [unit_cost(cost, shape, "a", layer) for layer, count in enumerate(shape.head_counts) if count]
     weights = {group: unit_cost(cost, shape, *group) for group in groups}

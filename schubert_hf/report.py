@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cost import Shape, format_size
+from .hub.inspection import SEQUENCE, Inspection
 from .pruning.result import PruningResult
 
 COLUMNS = {
@@ -58,6 +59,44 @@ def print_report(result: PruningResult, console: Console | None = None) -> None:
         f"{format_size(result.source_size)} -> {format_size(result.size)} {result.unit} ({result.kept:.1%} kept). "
         f"Held-out loss: {losses}."
     )
+
+
+def print_inspection(inspection: Inspection, console: Console | None = None) -> None:
+    """Widths, and parameters and FLOPs by part, beside the base's where it is known."""
+    console = console or Console()
+    shape, base = inspection.shape, inspection.base
+    same_depth = base is not None and len(base.hidden_sizes) == len(shape.hidden_sizes)
+    console.print(widths_table(base if base is not None and same_depth else shape, shape))
+    console.print(parts_table(inspection))
+    if (before := inspection.base_parameters) is not None:
+        kept = inspection.parameters.total / before.total
+        name = f" against {inspection.base_name}" if inspection.base_name else ""
+        console.print(
+            f"Removed{name}: {1 - kept:.1%} of the parameters; narrower in {', '.join(inspection.pruned_dimensions) or 'nothing'}."
+        )
+
+
+def parts_table(inspection: Inspection) -> Table:
+    """Parameters, and FLOPs of one sequence, by part."""
+    table = Table(title=f"{inspection.architecture}: size by part (FLOPs: {SEQUENCE} tokens, without the head)")
+    table.add_column("part")
+    costs = {
+        "parameters": (inspection.parameters, inspection.base_parameters),
+        "FLOPs": (inspection.flops, inspection.base_flops),
+    }
+    known = inspection.base is not None
+    for title in costs:
+        for heading in (title, "base", "kept") if known else (title,):
+            table.add_column(heading, justify="right")
+    for part in inspection.parameters.to_json():
+        cells = []
+        for now, before in costs.values():
+            value, base = getattr(now, part), getattr(before, part, 0)
+            cells += [format_size(value)] if value else ["-"]
+            if known:
+                cells += [format_size(base), f"{value / base:.1%}"] if base else ["-", "-"]
+        table.add_row(part, *cells, style="bold" if part == "total" else None, end_section=part == "head")
+    return table
 
 
 def _change(before: int, after: int) -> str:

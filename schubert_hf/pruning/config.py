@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..cost import DIMENSIONS
-from ..training.loop import LoopConfig
+from ..training.loop_config import LoopConfig, option
 from .units import check_dimensions
 
 
@@ -16,58 +17,50 @@ class PruningConfigError(ValueError):
     """A setting that is not allowed."""
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
 class PruningConfig:
-    """Settings of Algorithm 1 (Khetan & Karnin 2020). What the paper does not give (section 8 of its facts: gamma, rounds, learning
-    rates, steps) has defaults of ours, chosen on the embedded model.
+    """Settings of Algorithm 1 (Khetan & Karnin 2020).
+
+    What the paper does not give (gamma, rounds, learning rates, steps) has defaults of ours, chosen on the embedded
+    model.
 
     Raises:
         PruningConfigError: a value out of its range, named with the range.
     """
 
-    target: str | float = _option(
+    target: str | float = option(
         "60%", 'What must remain of the whole model, embeddings included: "66M", 0.6 or "60%".'
     )
-    dimensions: str = _option(
+    dimensions: str = option(
         "hfakv", "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values."
     )
-    rounds: int = _option(3, "Rounds T of [train alphas, select, cut, recover].")
-    multiple_of: str | int | Mapping[str, int] = _option(
+    rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover].")
+    multiple_of: str | int | Mapping[str, int] = option(
         8, 'What kept widths are multiples of: 8 means h and f; "h=16,f=32,k=4" sets them one by one; others are free.'
     )
-    alpha_steps: int = _option(30, "Steps per round that train the alphas, the weights frozen.")
-    alpha_learning_rate: float = _option(0.02, "Learning rate of the alphas.")
-    gamma: float = _option(
+    alpha_steps: int = option(30, "Steps per round that train the alphas, the weights frozen.")
+    alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.")
+    gamma: float = option(
         1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model."
     )
-    recovery_steps: int = _option(60, "Steps per round that train the smaller model; 0 for none.")
-    recovery_learning_rate: float = _option(5e-4, "Peak learning rate of the recovery.")
-    recovery_warmup_steps: int = _option(5, "Steps of linear warm-up in each recovery.")
-    weight_decay: float = _option(0.01, "Weight decay of matrices in the recovery.")
-    batch_size: int = _option(32, "Examples per step, over all processes.")
-    micro_batch_size: int | None = _option(None, "Examples per process and forward pass; default: no accumulation.")
-    max_grad_norm: float = _option(1.0, "Clipping of the recovery's gradients; 0 for none.")
-    eval_examples: int = _option(256, "Held-out examples per evaluation.")
-    seed: int = _option(0, "Seed of order, masks and dropout.")
+    recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.")
+    recovery_learning_rate: float = option(5e-4, "Peak learning rate of the recovery.")
+    recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.")
+    weight_decay: float = option(0.01, "Weight decay of matrices in the recovery.")
+    batch_size: int = option(32, "Examples per step, over all processes.")
+    micro_batch_size: int | None = option(None, "Examples per process and forward pass; default: no accumulation.")
+    max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.")
+    eval_examples: int = option(256, "Held-out examples per evaluation.")
+    seed: int = option(0, "Seed of order, masks and dropout.")
 
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "dimensions", check_dimensions(self.dimensions))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not value >= least
-            ):
-                raise PruningConfigError(f"`{name}` is {value!r}; allowed is a number of at least {least}.")
-            declared = next(option.type for option in fields(self) if option.name == name)
-            if value is not None and str(declared).startswith("int") and not isinstance(value, int):
-                raise PruningConfigError(f"`{name}` is {value!r}; allowed is a whole number.")
+        for setting in fields(self):
+            if setting.name in _LEAST:
+                _check_number(setting.name, getattr(self, setting.name), str(setting.type))
         object.__setattr__(self, "multiple_of", parse_multiples(self.multiple_of))
 
     @property
@@ -116,7 +109,17 @@ _LEAST = {
     "micro_batch_size": 1,
     "max_grad_norm": 0,
     "eval_examples": 1,
+    "seed": 0,
 }
+
+
+def _check_number(name: str, value: Any, declared: str) -> None:
+    if value is None and "None" in declared:
+        return
+    kinds = (int,) if declared.startswith("int") else (int, float)
+    if type(value) not in kinds or not math.isfinite(value) or value < _LEAST[name]:
+        kind = "a whole number" if kinds == (int,) else "a number"
+        raise PruningConfigError(f"`{name}` is {value!r}; allowed is {kind} of at least {_LEAST[name]}.")
 
 
 def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
@@ -139,6 +142,7 @@ def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
         or any(type(multiple) is not int or multiple < 1 for multiple in value.values())
     ):
         raise PruningConfigError(
-            f'`multiple_of` is {value!r}; give a whole number like 8 (for h and f), or one per letter like "h=16,f=32,k=4".'
+            f"`multiple_of` is {value!r}; give a whole number like 8 (for h and f), "
+            'or one per letter like "h=16,f=32,k=4".'
         )
     return dict(value)

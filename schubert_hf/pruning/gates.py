@@ -83,6 +83,11 @@ class Gates(nn.Module):
         """A detached copy of the alphas by group."""
         return {group: self[group].detach().clone() for group in self.groups}
 
+    def summary(self) -> dict[str, list[float]]:
+        """Smallest, mean and largest alpha by the name of the group, rounded for a log."""
+        numbers = {group: (alpha.min(), alpha.mean(), alpha.max()) for group, alpha in self.values().items()}
+        return {str(group): [round(float(number), 4) for number in three] for group, three in numbers.items()}
+
     def zero(self, removed: Mapping[Group, Tensor]) -> None:
         """Sets the alphas of some units to 0, which removes them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -42,36 +43,26 @@ class PruningPlan:
     value: tuple[tuple[Indices, ...], ...]
 
     def __post_init__(self) -> None:
-        layers = len(self.source.hidden_sizes)
+        _check_shape(self.source)
+        layers, narrowest = len(self.source.hidden_sizes), min(self.source.hidden_sizes)
         for name in ("filters", "heads", "key_query", "value"):
             if len(getattr(self, name)) != layers:
                 raise PlanError(f"`{name}` describes {len(getattr(self, name))} layers, the model has {layers}.")
         _check_indices("hidden", self.hidden, max(self.source.hidden_sizes))
-        if not self.hidden or self.hidden[0] >= min(self.source.hidden_sizes):
+        if not self.hidden or self.hidden[0] >= narrowest:
             raise PlanError(
-                f"`hidden` keeps no channel of the narrowest layer, which has {min(self.source.hidden_sizes)}. Keep one of them."
+                f"`hidden` keeps no channel of the narrowest layer, which has {narrowest}. Keep one of them."
             )
         for layer in range(layers):
             _check_indices(f"filters[{layer}]", self.filters[layer], self.source.filter_sizes[layer])
             _check_indices(f"heads[{layer}]", self.heads[layer], self.source.head_counts[layer])
-            sizes = {"key_query": self.source.key_query_sizes[layer], "value": self.source.value_sizes[layer]}
-            for name, size in sizes.items():
-                kept: tuple[Indices, ...] = getattr(self, name)[layer]
-                if len(kept) != len(self.heads[layer]) or len({len(indices) for indices in kept}) > 1:
-                    raise PlanError(
-                        f"`{name}[{layer}]` has lengths {[len(indices) for indices in kept]} for {len(self.heads[layer])} "
-                        "kept heads: every kept head of a layer keeps the same number of entries."
-                    )
-                for indices in kept:
-                    _check_indices(f"{name}[{layer}]", indices, size)
-                    if not indices:
-                        raise PlanError(
-                            f"`{name}[{layer}]` keeps nothing of a head that stays. Remove the head instead."
-                        )
+            heads = len(self.heads[layer])
+            _check_heads(f"key_query[{layer}]", self.key_query[layer], heads, self.source.key_query_sizes[layer])
+            _check_heads(f"value[{layer}]", self.value[layer], heads, self.source.value_sizes[layer])
 
     @classmethod
     def from_kept(cls, source: Shape, kept: Mapping[Group, Indices]) -> PruningPlan:
-        """A plan from the kept units of some groups; all units of the others stay. All heads of a layer share k and v."""
+        """A plan from the kept units of some groups; the others stay whole. All heads of a layer share k and v."""
         layers = range(len(source.hidden_sizes))
 
         def indices(dimension: str, layer: int | None, size: int) -> Indices:
@@ -91,7 +82,7 @@ class PruningPlan:
 
     @property
     def shape(self) -> Shape:
-        """The widths after the cut. A layer that loses all heads keeps its key/query and value sizes, which then mean nothing."""
+        """The widths after the cut. A layer that loses all heads keeps its k and v, which then mean nothing."""
         return Shape(
             hidden_sizes=tuple(sum(n < width for n in self.hidden) for width in self.source.hidden_sizes),
             filter_sizes=tuple(map(len, self.filters)),
@@ -123,8 +114,8 @@ class PruningPlan:
         wrong = [name for name, sizes in asdict(shape).items() if sizes != getattr(self.source, name)]
         if wrong:
             raise PlanError(
-                f"The plan cuts a model with other `{'`, `'.join(wrong)}`: {getattr(self.source, wrong[0])}, but this model has "
-                f"{getattr(shape, wrong[0])}. Apply it to the model that it was made for."
+                f"The plan cuts a model with other `{'`, `'.join(wrong)}`: {getattr(self.source, wrong[0])}, but this "
+                f"model has {getattr(shape, wrong[0])}. Apply it to the model that it was made for."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -144,10 +135,12 @@ class PruningPlan:
             return cls(
                 source=source,
                 hidden=tuple(value["hidden"]),
-                **{name: tuple(map(tuple, value[name])) for name in ("filters", "heads")},
-                **{name: tuple(tuple(map(tuple, heads)) for heads in value[name]) for name in ("key_query", "value")},
+                filters=tuple(map(tuple, value["filters"])),
+                heads=tuple(map(tuple, value["heads"])),
+                key_query=tuple(tuple(map(tuple, heads)) for heads in value["key_query"]),
+                value=tuple(tuple(map(tuple, heads)) for heads in value["value"]),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"This is no pruning plan: {error!r}. Give what `PruningPlan.to_json` wrote.") from error
 
 
@@ -155,8 +148,30 @@ def _head_sizes(per_layer: tuple[tuple[Indices, ...], ...], source: tuple[int, .
     return tuple(len(heads[0]) if heads else size for heads, size in zip(per_layer, source, strict=True))
 
 
+def _check_shape(shape: Shape) -> None:
+    for name, sizes in asdict(shape).items():
+        if (
+            any(type(size) is not int or size < 0 for size in sizes)
+            or len(sizes) != len(shape.hidden_sizes)
+            or not sizes
+        ):
+            raise PlanError(f"`source.{name}` is {sizes}; give one int per layer, as in the model's config.")
+
+
+def _check_heads(name: str, kept: tuple[Indices, ...], heads: int, size: int) -> None:
+    lengths = [len(indices) for indices in kept]
+    if len(lengths) != heads or len(set(lengths)) > 1:
+        raise PlanError(
+            f"`{name}` has lengths {lengths} for {heads} kept heads; every kept head of a layer keeps the same number."
+        )
+    if 0 in lengths:
+        raise PlanError(f"`{name}` keeps nothing of a head that stays. Remove the head instead.")
+    for indices in kept:
+        _check_indices(name, indices, size)
+
+
 def _check_indices(name: str, indices: Indices, size: int) -> None:
-    if any(type(n) is not int for n in indices) or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+    if any(type(n) is not int for n in indices) or any(a >= b for a, b in pairwise(indices)):
         raise PlanError(f"`{name}` is {indices}; give sorted, distinct ints.")
-    if indices and not (0 <= indices[0] and indices[-1] < size):
+    if indices and (indices[0] < 0 or indices[-1] >= size):
         raise PlanError(f"`{name}` has indices from {indices[0]} to {indices[-1]}; allowed is 0 to {size - 1}.")

@@ -1,87 +1,73 @@
 """SchuBertPruner: Algorithm 1 of Khetan & Karnin 2020 (arXiv 2005.06628) on Accelerate.
 
-Each of T rounds: alphas to 1; train them alone, under an L1 penalty; zero the smallest, as many as bring the size down by a T-th
-of the way; fold the others into the weights; build the smaller model; train it. The plan is decided by the main process and
-sent to the others, and after every cut all processes must hold the same weights.
+Each of T rounds: alphas to 1; train them alone, under an L1 penalty; zero the smallest, as many as bring the size down
+by a T-th of the way; fold the others into the weights; build the smaller model; train it. The plan is that of the main
+process, which sends it to the others, and after every cut all processes must hold the same weights.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from accelerate.utils import broadcast_object_list, set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..auto import MODELS
-from ..conversion import convert_bert
+from ..conversion import ConversionError, convert_bert
 from ..cost import ParameterCost, Shape, parse_target, penalty_weights
-from ..training.checkpoint import (
-    MODEL,
-    CheckpointError,
-    load_state,
-    newest_checkpoint,
-    save_checkpoint,
-    write_json,
-)
+from ..provenance import machine, versions
+from ..training.checkpoint import write_json
 from ..training.loop import TrainingLoop, evaluate
-from ..training.objective import Batch, Objective, PretrainingObjective
+from ..training.objective import Objective, PretrainingObjective
 from ..training.output import check_output_folder, result_files
-from ..training.stream import Collator, ExampleStream, MaskingCollator
-from .config import PruningConfig
+from ..training.progress import quiet
+from ..training.stream import Collator
+from .checkpoint import Progress, check_not_begun, load_round, save_round
+from .config import PruningConfig, PruningConfigError
+from .data import open_data
+from .gated_objective import GatedObjective
 from .gates import Gates, fold_tensors
 from .importance import alpha_importance
 from .plan import PruningPlan
 from .result import PruningResult, RoundRecord
 from .selection import check_reachable, select
 from .surgery import compact
-from .units import find_groups
+from .units import check_tensors, find_groups
+from .weights import check_same_weights, fingerprint
 
 RECORD = "pruning.json"
-
-
-class GatedObjective(Objective):
-    """An objective whose model computes with gates; as one module, so that data-parallel training sees the alphas."""
-
-    def __init__(self, objective: Objective, gates: Gates):
-        super().__init__(objective.model)
-        self.terms = objective.terms
-        self.inner = objective
-        self.gates = gates
-
-    def count(self, batch: Batch) -> dict[str, int]:
-        return self.inner.count(batch)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with self.gates.attached(self.model):
-            result: dict[str, Tensor] = self.inner(batch)
-            return result
+CHECKPOINTS = "checkpoints"
 
 
 class SchuBertPruner:
     """Prunes a BERT to a budget.
 
     Args:
-        model: a SchuBERT, or a BERT of transformers (converted, not touched), with a masked-LM head.
+        model: a SchuBERT, or a BERT of transformers, with a masked-LM head. It is copied, not touched; half precision
+            is trained, and given back, in float32.
         config: see `PruningConfig`.
-        train_dataset: examples with `input_ids`, `token_type_ids` and, for models with a NSP head, `next_sentence_label`;
-            see `training.pairs.make_pairs`.
+        train_dataset: examples with `input_ids`, `token_type_ids` and, for models with a NSP head,
+            `next_sentence_label`; see `training.pairs.make_pairs`.
         eval_dataset: held-out examples of the same kind.
         data_collator: from examples to a masked batch; by default dynamic masking with `tokenizer`.
         tokenizer: saved with the result.
         output_dir: where checkpoints and result are written; None writes nothing.
         accelerator: by default one is made, as `accelerate launch` configured it.
         objective: makes what is minimised from a model; by default MLM + NSP.
+        provenance: what the model's page should say of base model and text, as JSON; recorded beside versions and
+            machine.
 
     Raises:
         BudgetError: the target cannot be met. Like all errors of bad input it is raised here, before any work.
+        ConversionError, ObjectiveError, UnknownTensorError: the model is none that can be pruned.
+        PruningDataError: the data does not fit the model.
         OutputFolderError: `output_dir` already holds a model.
     """
 
@@ -97,59 +83,77 @@ class SchuBertPruner:
         output_dir: str | Path | None = None,
         accelerator: Accelerator | None = None,
         objective: Callable[[PreTrainedModel], Objective] = PretrainingObjective,
-    ):
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
         self.config = config or PruningConfig()
         self.accelerator = accelerator or Accelerator()
-        self.model: PreTrainedModel = convert_bert(model) if model.config.model_type == "bert" else model
+        if self.config.batch_size % self.accelerator.num_processes:
+            raise PruningConfigError(
+                f"`batch_size` is {self.config.batch_size} examples per step over {self.accelerator.num_processes} "
+                "processes; give a multiple of the number of processes."
+            )
+        self.model = _own_copy(model)
+        self.fingerprint = fingerprint(self.model)
         self.make_objective = objective
         self.objective = objective(self.model)
-        self.cost = ParameterCost(self.model.config, _architecture(self.model))
+        self.cost = ParameterCost(self.model.config, type(self.model).__name__)
         self.source = Shape.of(self.model.config)
         self.source_size = self.cost(self.source)
         self.budget = parse_target(self.config.target, self.source_size)
-        self._check_reachable()
-        if data_collator is None:
-            if tokenizer is None:
-                raise ValueError("Give `data_collator`, or `tokenizer` for dynamic masking with it.")
-            data_collator = MaskingCollator(tokenizer, seed=self.config.seed)
-        self.collator = data_collator
-        self.eval_collator = data_collator
-        if isinstance(data_collator, MaskingCollator):
-            # The same examples must not have the same masks in training and evaluation, should somebody pass the same set.
-            self.eval_collator = MaskingCollator(data_collator.tokenizer, seed=self.config.seed + 1)
-        self.stream = ExampleStream(train_dataset, seed=self.config.seed)
-        self.eval_stream = ExampleStream(eval_dataset, shuffle=False)
+        groups = find_groups(self.model.config, self.config.dimensions)
+        check_reachable(groups, self.model.config, self.cost, self.budget, multiple_of=self.config.multiples)
         self.tokenizer = tokenizer
+        self.data = open_data(
+            train_dataset,
+            eval_dataset,
+            data_collator,
+            tokenizer=tokenizer,
+            objective=self.objective,
+            seed=self.config.seed,
+        )
         self.output_dir = Path(output_dir) if output_dir is not None else None
         if self.output_dir is not None:
             check_output_folder(self.output_dir)
-        self.records: list[RoundRecord] = []
-        self.plans: list[PruningPlan] = []
-        self._position = 0
+        self.provenance = {
+            "examples": len(self.data.stream.examples),
+            **({"mlm_probability": data_collator.mlm_probability} if isinstance(data_collator, MaskingCollator) else {}),
+            **(provenance or {}),
+            "processes": self.accelerator.num_processes,
+            "precision": self.accelerator.mixed_precision,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        self.progress = Progress()
 
     def prune(self, *, resume: bool = False) -> PruningResult:
         """Runs all rounds, writes the result to `output_dir`, and returns it.
 
         Args:
-            resume: go on after the last round whose checkpoint is whole.
+            resume: go on after the last round whose checkpoint is whole, or begin where there is none.
 
         Raises:
-            CheckpointError: checkpoints lie in `output_dir` and `resume` is off, or they belong to a run with other settings.
+            CheckpointError: checkpoints lie in `output_dir` and `resume` is off, or they belong to a run with other
+                settings.
             NonFiniteLossError: training diverged; the checkpoints of finished rounds stay.
         """
         if self.output_dir is not None:
-            self._open_checkpoint(self.output_dir / "checkpoints", resume)
+            self._open_checkpoints(self.output_dir / CHECKPOINTS, resume)
         self.model.to(self.accelerator.device)
-        while len(self.records) < self.config.rounds:
-            self._run_round(len(self.records) + 1)
-            self._save_checkpoint()
+        check_same_weights(self.accelerator, self.model)
+        while len(self.progress.records) < self.config.rounds:
+            self._run_round(len(self.progress.records) + 1)
+            if self.output_dir is not None and self.accelerator.is_main_process:
+                save_round(self.output_dir / CHECKPOINTS, self.model, self.progress, self._settings())
+            self.accelerator.wait_for_everyone()
         result = PruningResult(
             model=self.model.eval(),
             source=self.source,
-            rounds=tuple(self.records),
-            plans=tuple(self.plans),
+            rounds=tuple(self.progress.records),
+            plans=tuple(self.progress.plans),
             unit=self.cost.unit,
             output_dir=self.output_dir,
+            config=self.config,
+            provenance=self.provenance,
         )
         if self.output_dir is not None and self.accelerator.is_main_process:
             self._save_result(result, self.output_dir)
@@ -157,10 +161,10 @@ class SchuBertPruner:
         return result
 
     def _run_round(self, number: int) -> None:
-        clock = _Clock()
+        clock, records = _Clock(), self.progress.records
         name = f"round {number}/{self.config.rounds}"
         size_before = self.cost(Shape.of(self.model.config))
-        before = self.records[-1].after_recovery if self.records else self._evaluate(f"{name} before")
+        before = records[-1].after_recovery if records else self._evaluate(f"{name} before")
         clock.lap("evaluation")
         gates = self._train_alphas(f"{name} alphas")
         clock.lap("alphas")
@@ -175,8 +179,8 @@ class SchuBertPruner:
         clock.lap("recovery")
         after_recovery = self._evaluate(f"{name} after recovery") if self.config.recovery_steps else after_cut
         clock.lap("evaluation")
-        self.plans.append(plan)
-        self.records.append(
+        self.progress.plans.append(plan)
+        records.append(
             RoundRecord(
                 number=number,
                 budget=budget,
@@ -186,10 +190,7 @@ class SchuBertPruner:
                 after_cut=after_cut,
                 after_recovery=after_recovery,
                 shape=plan.shape,
-                alphas={
-                    str(group): [round(float(value), 4) for value in (alpha.min(), alpha.mean(), alpha.max())]
-                    for group, alpha in gates.values().items()
-                },
+                alphas=gates.summary(),
                 seconds=clock.seconds,
             )
         )
@@ -197,35 +198,35 @@ class SchuBertPruner:
     def _train_alphas(self, description: str) -> Gates:
         """Step 3 of Algorithm 1: min over alpha of L + gamma * penalty, every weight frozen."""
         gates = Gates(self.model.config, self.config.dimensions).to(self.accelerator.device)
-        weights = penalty_weights(self.cost, Shape.of(self.model.config), gates.groups)
-        beta = {group: weights[group] for group in gates.groups}
+        beta = penalty_weights(self.cost, Shape.of(self.model.config), gates.groups)
         self.model.requires_grad_(False)
-        loop = TrainingLoop(
-            self.accelerator,
-            GatedObjective(self.objective, gates),
-            gates.named_parameters(),
-            self.config.alpha_loop(),
-            penalty=lambda: self.config.gamma * gates.penalty(beta),
-        )
-        self._run_loop(loop, description)
-        self.model.requires_grad_(True)
+        try:
+            loop = TrainingLoop(
+                self.accelerator,
+                GatedObjective(self.objective, gates),
+                gates.named_parameters(),
+                self.config.alpha_loop(),
+                penalty=lambda: self.config.gamma * gates.penalty(beta),
+            )
+            self._run_loop(loop, description)
+        finally:
+            self.model.requires_grad_(True)
         return gates
 
     def _recover(self, description: str) -> None:
         """Step 7: every weight of the smaller model is trained on the loss alone."""
         if self.config.recovery_steps:
-            loop = TrainingLoop(
-                self.accelerator, self.objective, self.model.named_parameters(), self.config.recovery_loop()
-            )
+            weights = self.model.named_parameters()
+            loop = TrainingLoop(self.accelerator, self.objective, weights, self.config.recovery_loop())
             self._run_loop(loop, description)
 
     def _run_loop(self, loop: TrainingLoop, description: str) -> None:
-        loop.run(self.stream, self.collator, offset=self._position, description=description)
-        self._position += loop.config.steps * loop.config.batch_size
+        loop.run(self.data.stream, self.data.collator, offset=self.progress.position, description=description)
+        self.progress.position += loop.config.steps * loop.config.batch_size
         self.accelerator.free_memory()
 
     def _decide(self, gates: Gates, budget: float) -> PruningPlan:
-        """Steps 4 and 5: one process decides, all others get its plan."""
+        """Steps 4 and 5: every process gets the plan of the main one."""
         scores = alpha_importance({group: alpha.cpu() for group, alpha in gates.values().items()})
         plan = select(scores, self.model.config, self.cost, budget, multiple_of=self.config.multiples)
         shared = [plan.to_json()]
@@ -236,74 +237,45 @@ class SchuBertPruner:
         self.model = model
         self.objective = self.make_objective(model)
         self.accelerator.free_memory()
-        own = torch.stack([parameter.detach().double().sum() for parameter in model.parameters()]).sum()[None]
-        sums = self.accelerator.gather(own)
-        if not bool((sums == sums[0]).all()):
-            raise RuntimeError(
-                f"The processes hold different weights after a cut: {sums.tolist()}. This is a bug; report it."
-            )
+        check_same_weights(self.accelerator, model)
 
     def _evaluate(self, description: str) -> dict[str, float]:
+        set_seed(self.config.seed)  # a collator of the user's may draw its masks from the global generators
         return evaluate(
             self.accelerator,
             self.objective,
-            self.eval_stream,
-            self.eval_collator,
+            self.data.eval_stream,
+            self.data.eval_collator,
             batch_size=self.config.micro_batch_size or self.config.batch_size,
             examples=self.config.eval_examples,
             description=description,
         )
 
-    def _check_reachable(self) -> None:
-        """Fails now rather than after an hour of training: the smallest shape must meet the budget."""
-        groups = find_groups(self.model.config, self.config.dimensions)
-        check_reachable(groups, self.model.config, self.cost, self.budget, multiple_of=self.config.multiples)
-
     def _settings(self) -> dict[str, Any]:
-        return {"config": asdict(self.config), "source": asdict(self.source), "examples": len(self.stream.examples)}
+        """What a run depends on: where one differs, its checkpoints belong to another run."""
+        return {
+            **asdict(self.config),
+            **asdict(self.source),
+            "architecture": type(self.model).__name__,
+            "weights": self.fingerprint,
+            "train_dataset": len(self.data.stream.examples),
+            "eval_dataset": len(self.data.eval_stream.examples),
+        }
 
-    def _save_checkpoint(self) -> None:
-        if self.output_dir is not None and self.accelerator.is_main_process:
-            state = {
-                "settings": self._settings(),
-                "position": self._position,
-                "rounds": [record.to_json() for record in self.records],
-                "plans": [plan.to_json() for plan in self.plans],
-            }
-            save_checkpoint(
-                self.output_dir / "checkpoints" / f"round-{len(self.records):03d}", self.model, state=state
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _open_checkpoint(self, folder: Path, resume: bool) -> None:
-        checkpoint = newest_checkpoint(folder)
-        if checkpoint is None:
-            return
-        if not resume:
-            raise CheckpointError(
-                f"`{folder}` holds the checkpoints of an earlier run. Go on with it by resuming (`--resume`), or give another "
-                "output folder."
-            )
-        state = load_state(checkpoint)
-        own = json.loads(json.dumps(self._settings()))
-        for section, settings in own.items():
-            if state["settings"][section] != settings:
-                raise CheckpointError(
-                    f"`{checkpoint}` belongs to a run with another {section}: {state['settings'][section]}, now {settings}. "
-                    "Give the same settings, or another output folder."
-                )
-        self._position = state["position"]
-        self.records = [RoundRecord.from_json(record) for record in state["rounds"]]
-        self.plans = [PruningPlan.from_json(plan) for plan in state["plans"]]
-        self.model = type(self.model).from_pretrained(checkpoint / MODEL, dtype=self.model.dtype)
-        self.objective = self.make_objective(self.model)
+    def _open_checkpoints(self, folder: Path, resume: bool) -> None:
+        if not resume and not self.progress.records:
+            check_not_begun(folder)
+        loaded = load_round(folder, self.model, self._settings()) if resume else None
+        if loaded is not None:
+            self.progress, self.model = loaded
+            self.objective = self.make_objective(self.model)
 
     def _save_result(self, result: PruningResult, output: Path) -> None:
-        with result_files(output) as folder:
+        with result_files(output) as folder, quiet():
             result.model.save_pretrained(folder)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(folder)
-            write_json(folder / RECORD, {"config": asdict(self.config), **result.to_json()})
+            write_json(folder / RECORD, result.to_json())
 
 
 class _Clock:
@@ -317,10 +289,11 @@ class _Clock:
         self._last = now
 
 
-def _architecture(model: PreTrainedModel) -> str:
-    name = type(model).__name__
+def _own_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A SchuBERT with the weights of `model`, in at least single precision."""
+    copied = convert_bert(model) if model.config.model_type == "bert" else copy.deepcopy(model)
+    name = type(copied).__name__
     if name not in {known.__name__ for known in MODELS.values()}:
-        raise ValueError(
-            f"`{name}` is no SchuBERT class. Convert a BERT with `schubert_hf.convert_bert(model)` first."
-        )
-    return name
+        raise ConversionError(f"`{name}` is no SchuBERT and no BERT. Load a BERT checkpoint with `schubert_hf.load`.")
+    check_tensors(copied)
+    return copied.to(torch.promote_types(copied.dtype, torch.float32))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from ..cost import Shape
+from .config import PruningConfig
 from .plan import PruningPlan
 
 
@@ -57,6 +59,8 @@ class PruningResult:
         plans: one per round, each in the numbering of the round before.
         unit: what the sizes count.
         output_dir: where the model lies; None if nothing was written.
+        config: every setting of the run.
+        provenance: base model, text, versions, machine: what the model's page says of them.
     """
 
     model: PreTrainedModel
@@ -65,6 +69,8 @@ class PruningResult:
     plans: tuple[PruningPlan, ...]
     unit: str
     output_dir: Path | None
+    config: PruningConfig = field(default_factory=PruningConfig)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def source_size(self) -> float:
@@ -81,9 +87,20 @@ class PruningResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "config": asdict(self.config),
+            "provenance": self.provenance,
             "unit": self.unit,
             "source_size": self.source_size,
             "size": self.size,
             "source": asdict(self.source),
             "rounds": [record.to_json() for record in self.rounds],
         }
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Publishes the model with its page: see `schubert_hf.hub.publish`, which takes the same arguments.
+
+        Raises:
+            PublishError: nothing was published; the result is as it was.
+        """
+        # By name, since imports point one way: the hub knows of pruning.
+        return import_module("schubert_hf.hub").publish(self, repo_id, **kwargs)

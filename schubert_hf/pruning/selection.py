@@ -59,8 +59,8 @@ def select(
         config: of the model that is cut.
         cost: what is limited.
         budget: in the unit of `cost`.
-        multiple_of: per dimension, what the number of kept units of a group is a multiple of (default 1). A group keeps
-            its whole width or a multiple, and at least one step.
+        multiple_of: per dimension, what the number of kept units of a group is a multiple of (default 1). A group
+            keeps its whole width or a multiple, and at least one step.
 
     Raises:
         BudgetError: the smallest shape that can be reached is above the budget.
@@ -96,8 +96,8 @@ def check_reachable(
     if smallest > budget:
         letters = "".join(dict.fromkeys(group.dimension for group in groups))
         raise BudgetError(
-            f"The target {format_size(budget)} {cost.unit} is below {math.ceil(smallest):_}, the smallest that removing "
-            f"{letters!r} can reach with one step left in every group. "
+            f"The target {format_size(budget)} {cost.unit} is below {math.ceil(smallest):_}, the smallest that "
+            f"removing {letters!r} can reach with one step left in every group. "
             "Give a larger target, more `dimensions`, or a smaller `multiple_of`."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,38 +16,30 @@ class LoopConfigError(ValueError):
     """A setting of the training loop that is not allowed, or that does not fit the number of processes."""
 
 
+def option(default: Any, text: str) -> Any:
+    """A field of a config, with the help text that the command line shows."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """Settings of one training phase.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: examples per step, over all processes.
-        micro_batch_size: examples per process and forward pass; None: no accumulation.
-        learning_rate: the peak.
-        schedule: a name that `transformers.get_scheduler` knows.
-        warmup_steps: steps of linear warm-up, part of `steps`.
-        weight_decay: on matrices only, not on biases and LayerNorm.
-        adam_beta2: AdamW's decay of the second moments.
-        max_grad_norm: clipping; 0 for none.
-        seed: decides dropout.
-        workers: processes that prepare batches; 0 prepares them in the main process.
 
     Raises:
         LoopConfigError: a value out of its range, named with the range.
     """
 
-    steps: int
-    batch_size: int = 32
-    micro_batch_size: int | None = None
-    learning_rate: float = 1e-4
-    schedule: str = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    adam_beta2: float = 0.999
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    workers: int = 0
+    steps: int = field(metadata={"help": "Optimizer steps."})
+    batch_size: int = option(32, "Examples per step, over all processes.")
+    micro_batch_size: int | None = option(None, "Examples per process and forward pass. Default: no accumulation.")
+    learning_rate: float = option(1e-4, "Peak learning rate.")
+    schedule: str = option("linear", "Schedule of the learning rate: a name from transformers' get_scheduler.")
+    warmup_steps: int = option(0, "Steps of linear warm-up, part of all steps.")
+    weight_decay: float = option(0.01, "Weight decay of matrices; biases and LayerNorm have none.")
+    adam_beta2: float = option(0.999, "AdamW's decay of the second moments.")
+    max_grad_norm: float = option(1.0, "Clipping of the gradients; 0 for none.")
+    seed: int = option(0, "Seed; in the loop it decides dropout.")
+    workers: int = option(0, "Processes that prepare batches; 0 prepares them in the main process.")
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -26,21 +28,31 @@ def check_output_folder(output: Path) -> None:
         raise OutputFolderError(f"`{output}` already holds a model. Give another output folder, or remove this one.")
     try:
         output.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(output, os.W_OK | os.X_OK) else "no permission"
     except OSError as error:
-        raise OutputFolderError(
-            f"`{output}` cannot be written: {error.strerror}. Give another output folder."
-        ) from error
+        reason = error.strerror
+    if reason is not None:
+        raise OutputFolderError(f"`{output}` cannot be written: {reason}. Give another output folder.")
 
 
 @contextlib.contextmanager
 def result_files(output: Path) -> Iterator[Path]:
-    """A folder to write the result into; they move to `output`, the marker last, if the block ends without error."""
+    """A folder to write a result's files into; if the block ends without error they move to `output`, the marker last.
+
+    Raises:
+        OutputFolderError: the disk refuses; `output` holds no model then.
+    """
     finished = output / ".finished"
-    with atomic_folder(finished) as folder:
-        yield folder
-    for path in sorted(finished.iterdir(), key=lambda path: path.name == MARKER):
-        path.replace(output / path.name)
-    shutil.rmtree(finished)
+    try:
+        with atomic_folder(finished) as folder:
+            yield folder
+        for path in sorted(finished.iterdir(), key=lambda path: path.name == MARKER):
+            path.replace(output / path.name)
+        shutil.rmtree(finished)
+    except (OSError, SafetensorError) as error:
+        raise OutputFolderError(
+            f"The result cannot be written to `{output}`: {error}. Make room and resume."
+        ) from error
 
 
 def halved(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Progressive stacking: a deep BERT that begins as a trained shallow one, repeated.
 
-Gong et al., *Efficient Training of BERT by Progressively Stacking*, ICML 2019: attention patterns of neighbouring layers resemble
-each other, so copies of trained layers are a better start than random ones, and the first steps are those of a cheap model.
+Gong et al., *Efficient Training of BERT by Progressively Stacking*, ICML 2019: neighbouring layers attend in similar
+patterns, so copies of trained layers are a better start than random ones, and the first steps are cheap.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ def stack_layers(model: PreTrainedModel, times: int) -> PreTrainedModel:
         raise ValueError(f"`times` is {times}; give how often the layers are repeated, at least 1.")
     config = copy.deepcopy(model.config)
     depth = config.num_hidden_layers
-    shape = type(config).from_dict(
-        {**config.to_dict(), "num_hidden_layers": None, **{name: getattr(config, name) * times for name in LAYER_LISTS}}
-    )
+    lists = {name: getattr(config, name) * times for name in LAYER_LISTS}
+    shape = type(config).from_dict({**config.to_dict(), "num_hidden_layers": None, **lists})
     deeper = type(model)(shape).to(dtype=model.dtype)
     state = {}
     for name, tensor in model.state_dict().items():

@@ -38,22 +38,37 @@ def train_wordpiece(
         max_length: what the tokenizer truncates to when asked; the model's number of positions.
         lowercase: lower-case the text and strip its accents.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    # The trainer numbers characters that continue a word in the order of a hash map, and breaks ties by these numbers.
+    # So it first only collects them, and then gets them with numbers of their own: the same text, the same vocabulary.
+    collected = _train(documents, SPECIAL_TOKENS, vocab_size=1, lowercase=lowercase)
+    characters = sorted(token for token in collected if token.startswith("##"))
+    vocabulary = _train(documents, SPECIAL_TOKENS + characters, vocab_size=vocab_size, lowercase=lowercase)
+    tokenizer = _new_tokenizer(vocabulary, lowercase=lowercase)
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    return BertTokenizerFast(tokenizer_object=tokenizer, do_lower_case=lowercase, model_max_length=max_length)
+
+
+def _new_tokenizer(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _train(documents: Dataset, first: list[str], *, vocab_size: int, lowercase: bool) -> dict[str, int]:
+    tokenizer = _new_tokenizer({}, lowercase=lowercase)
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=SPECIAL_TOKENS,
+        special_tokens=first,
         continuing_subword_prefix="##",
         limit_alphabet=ALPHABET,
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(documents), trainer=trainer, length=len(documents))
-    vocabulary = tokenizer.get_vocab()
-    cls, sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
-    return BertTokenizerFast(tokenizer_object=tokenizer, do_lower_case=lowercase, model_max_length=max_length)
+    return tokenizer.get_vocab()
 
 
 def _texts(documents: Dataset) -> Iterator[list[str]]:

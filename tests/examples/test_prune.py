@@ -30,7 +30,8 @@ with torch.no_grad():
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
     rng = random.Random(0)
-    nouns, verbs = "fox dog bird king river garden letter ship".split(), "saw found lost painted followed sold".split()
+    nouns = ["fox", "dog", "bird", "king", "river", "garden", "letter", "ship"]
+    verbs = ["saw", "found", "lost", "painted", "followed", "sold"]
     sentences = [f"The {rng.choice(nouns)} {rng.choice(verbs)} a {rng.choice(nouns)}." for _ in range(1200)]
     blocks = ["\n".join(sentences[i : i + 12]) for i in range(0, len(sentences), 12)]
     path = tmp_path_factory.mktemp("text") / "text.txt"
@@ -62,13 +63,20 @@ def prune(*arguments: object, launch: bool = False) -> subprocess.CompletedProce
     command = [sys.executable, *(["-m", "accelerate.commands.launch"] if launch else []), "examples/prune.py"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
     )
 
 
 def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
-    run = prune("--model", bert, "--text", text, "--target", "0.7", "--output-dir", output, "--max-length", 24, *QUICK, launch=True)
+    sources = ["--model", bert, "--text", text, "--max-length", 24]
+    run = prune(*sources, "--target", "0.7", "--output-dir", output, *QUICK, launch=True)
     assert run.returncode == 0, run.stderr
     assert "Widths, layer by layer" in run.stdout
     assert "Load it with" in run.stdout
@@ -92,7 +100,7 @@ def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, t
     assert torch.equal(logits[0], logits[1])
     torch.testing.assert_close(logits[0], own, rtol=0, atol=1e-6)
 
-    again = prune("--model", bert, "--text", text, "--output-dir", output, *QUICK)
+    again = prune(*sources, "--output-dir", output, *QUICK)
     assert again.returncode != 0
     assert "already holds a model" in again.stderr
     assert "Traceback" not in again.stderr
@@ -113,12 +121,13 @@ def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, t
         (["--model", "tests"], "config.json"),
     ],
 )
-def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, words, bert, text, tmp_path, monkeypatch, capsys) -> None:
+def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, words, bert, text, tmp_path, monkeypatch) -> None:
     (tmp_path / "LICENSE.empty").touch()
     monkeypatch.chdir(tmp_path)
     given = {"--model": str(bert), "--text": str(text), "--output-dir": str(tmp_path / "out")}
     given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
-    monkeypatch.setattr(sys, "argv", ["prune.py", *[word for pair in given.items() for word in pair], "--max-length", "24"])
+    words_given = [word for pair in given.items() for word in pair]
+    monkeypatch.setattr(sys, "argv", ["prune.py", *words_given, "--max-length", "24"])
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import prune as example
 

@@ -1,0 +1,115 @@
+"""Everything that a model's page is made from, read off the folder that holds the model; with a JSON form without weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..configuration_schubert import SchuBertConfig
+from ..cost import Shape
+from .errors import RecordError
+from .evaluations import Evaluation, parse_evaluations, read_evaluations
+from .inspection import Inspection
+
+RUN = "pruning.json"
+LATENCY = "latency.json"
+
+# What a config.json says that the page has no use for, or that differs from machine to machine.
+_UNUSED = ("auto_map", "transformers_version", "_name_or_path")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model, and how it came about.
+
+    Attributes:
+        config: the content of its `config.json`.
+        run: the content of `pruning.json`: settings, rounds, provenance; None for a model of which nothing is known.
+        latency: what `latency.measure` gave; None if nobody measured.
+        evaluations: results on tasks.
+        license: the Hub's name for it, e.g. "apache-2.0"; None if unknown.
+    """
+
+    config: dict[str, Any]
+    run: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    evaluations: tuple[Evaluation, ...] = field(default=())
+    license: str | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path, *, license: str | None = None) -> Facts:
+        """Reads `config.json` and what lies beside it.
+
+        Args:
+            license: by default that of the base model, where the run recorded it.
+
+        Raises:
+            RecordError: one of the files cannot be read.
+        """
+        config = read_json(folder / "config.json")
+        if config is None:
+            raise RecordError(f"`{folder.name}` holds no config.json. Give the folder of a saved model.")
+        run = read_json(folder / RUN)
+        known = (run or {}).get("provenance", {}).get("base_model", {}).get("license")
+        return cls(
+            config={name: value for name, value in config.items() if name not in _UNUSED},
+            run=run,
+            latency=read_json(folder / LATENCY),
+            evaluations=read_evaluations(folder),
+            license=license or known,
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        found: dict[str, Any] = (self.run or {}).get("provenance", {})
+        return found
+
+    @property
+    def base_name(self) -> str | None:
+        name: str | None = self.provenance.get("base_model", {}).get("name")
+        return name
+
+    def inspect(self, name: str) -> Inspection:
+        """Its shape beside that of the model it was pruned from."""
+        config = SchuBertConfig.from_dict(dict(self.config))
+        base = None if self.run is None else shape_of(self.run["source"])
+        return Inspection(name, config, base, self.base_name)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "config": self.config,
+            "run": self.run,
+            "latency": self.latency,
+            "evaluations": [evaluation.to_json() for evaluation in self.evaluations],
+            "license": self.license,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Facts:
+        return cls(**{**value, "evaluations": parse_evaluations(value["evaluations"])})
+
+
+def shape_of(lists: dict[str, list[int]]) -> Shape:
+    """A shape out of its JSON."""
+    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file.
+
+    Raises:
+        RecordError: there is a file, and it holds no JSON object.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"`{path.name}` is no JSON: {error}. Write the folder anew.") from error
+    if not isinstance(value, dict):
+        raise RecordError(
+            f"`{path.name}` holds a {type(value).__name__}, expected is an object. Write the folder anew."
+        )
+    return value

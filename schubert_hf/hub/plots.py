@@ -1,0 +1,106 @@
+"""The pictures of a model's page, by matplotlib. One file serves light and dark pages: no background, mid-tone colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..cost import Shape
+
+WIDTHS = "pictures/widths.png"
+ROUNDS = "pictures/rounds.png"
+
+# Each has a contrast of about 4 to white and to the near-black of dark pages.
+TEXT = "#737b86"
+FULL = "#3f83d6"
+CUT = "#d9653b"
+BASE = (0.5, 0.53, 0.57, 0.4)
+
+TITLES = {
+    "hidden_sizes": "hidden h",
+    "filter_sizes": "filters f",
+    "head_counts": "heads a",
+    "key_query_sizes": "key/query k",
+    "value_sizes": "value v",
+}
+
+
+def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
+    """The network's silhouette, a panel per dimension: a bar per layer, centred, the last layer on top; the base behind it.
+
+    "Slanted" and "tall and narrow" shapes (Khetan & Karnin 2020) look like what they are called.
+    """
+    layers = max(len(shape.hidden_sizes), len(base.hidden_sizes) if base else 0)
+    figure = Figure(figsize=(10, 1.35 + 0.27 * layers), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(TITLES), sharey=True)
+    for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
+        _silhouette(axes, getattr(shape, name), getattr(base, name) if base else ())
+        axes.set_title(title, color=TEXT, fontsize=12)
+    panels[0].set_ylabel("layer", color=TEXT, fontsize=11)
+    panels[0].set_yticks(range(layers))
+    if base:
+        handles = [figure.axes[0].patches[0], figure.axes[0].patches[-1]]
+        figure.legend(
+            handles,
+            ["base", "this model"],
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+            labelcolor=TEXT,
+            fontsize=11,
+        )
+    _save(figure, path)
+
+
+def draw_rounds(run: dict[str, Any], path: Path) -> None:
+    """Size against held-out loss: each cut goes right and up, each recovery straight down."""
+    first = run["rounds"][0]
+    sizes, losses = [first["size_before"]], [first["before"]["loss"]]
+    for record in run["rounds"]:
+        sizes += [record["size"], record["size"]]
+        losses += [record["after_cut"]["loss"], record["after_recovery"]["loss"]]
+    scale, unit = (1e6, f"million {run['unit']}") if sizes[0] >= 1e6 else (1.0, run["unit"])
+    x = [size / scale for size in sizes]
+    figure = Figure(figsize=(7, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(x, losses, color=TEXT, linewidth=1.2, zorder=1)
+    axes.scatter(x[:1], losses[:1], color=TEXT, marker="s", s=50, zorder=2, label="before")
+    axes.scatter(x[1::2], losses[1::2], color=CUT, marker="v", s=50, zorder=2, label="after the cut")
+    axes.scatter(x[2::2], losses[2::2], color=FULL, s=50, zorder=2, label="after recovery")
+    axes.invert_xaxis()
+    axes.margins(x=0.08, y=0.15)
+    axes.set_xlabel(unit, color=TEXT, fontsize=11)
+    axes.set_ylabel("held-out loss (nats)", color=TEXT, fontsize=11)
+    axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
+    axes.legend(frameon=False, labelcolor=TEXT, fontsize=11)
+    _plain(axes, spines=("left", "bottom"))
+    _save(figure, path)
+
+
+def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> None:
+    for values, color in ((base, BASE), (widths, FULL)):
+        if values:
+            axes.barh(range(len(values)), values, left=[-width / 2 for width in values], height=0.9, color=color)
+    reach = max(*widths, *base, 1)
+    for layer, width in enumerate(widths):
+        axes.text(0.54 * reach, layer, f"{width}", va="center", color=TEXT, fontsize=9)
+    axes.set_xlim(-0.52 * reach, 0.8 * reach)
+    axes.set_xticks([])
+    _plain(axes, spines=())
+
+
+def _plain(axes: Axes, spines: tuple[str, ...]) -> None:
+    axes.tick_params(colors=TEXT, labelsize=10, length=0 if not spines else 3)
+    axes.set_facecolor("none")
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in spines)
+        spine.set_color(TEXT)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the version of matplotlib, which else stands in the file.
+    figure.savefig(path, transparent=True, metadata={"Software": None} if path.suffix == ".png" else None)

@@ -1,0 +1,129 @@
+"""The tables of a model's page, as lists of rows of text: the template draws them, it computes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cost import Shape, format_size
+from .evaluations import Evaluation
+from .inspection import Inspection, Parts
+from .plots import TITLES
+
+Row = list[str]
+
+# Of one cost, in this order; what is zero on both sides is left out.
+_PARTS = {
+    "total": "**total**",
+    "embeddings": "embeddings",
+    "encoder": "encoder",
+    "attention": "- attention",
+    "filters": "- filters",
+    "pooler": "pooler",
+    "head": "head",
+}
+_TERMS = {"mlm": "masked words", "nsp": "next sentence", "teacher": "teacher"}
+
+
+def size_rows(inspection: Inspection) -> list[Row]:
+    """Parameters and FLOPs by part: base (where known), this model, what is kept."""
+    rows: list[Row] = []
+    for title, now, before in (
+        ("parameters", inspection.parameters, inspection.base_parameters),
+        ("FLOPs", inspection.flops, inspection.base_flops),
+    ):
+        rows += [_part_row(title, part, now, before) for part in _PARTS if getattr(before or now, part)]
+    return rows
+
+
+def _part_row(title: str, part: str, now: Parts, before: Parts | None) -> Row:
+    value = getattr(now, part)
+    label = f"**{title}**" if part == "total" else _PARTS[part].replace("- ", "&emsp;")
+    if before is None:
+        return [label, format_size(value)]
+    base = getattr(before, part)
+    return [label, format_size(base), format_size(value), f"{value / base:.1%}"]
+
+
+def width_rows(shape: Shape, base: Shape | None) -> list[Row]:
+    """The widths, layer by layer; where a width is not the base's it is bold, where the base is ragged both are told."""
+    first = [] if base is None or _ragged(base) else [["base", *(str(getattr(base, name)[0]) for name in TITLES)]]
+    rows = []
+    for layer in range(len(shape.hidden_sizes)):
+        cells = []
+        for name in TITLES:
+            now = getattr(shape, name)[layer]
+            was = now if base is None or _other_depth(base, shape) else getattr(base, name)[layer]
+            both = f"{was} → **{now}**" if base is not None and _ragged(base) else f"**{now}**"
+            cells.append(str(now) if now == was else both)
+        rows.append([str(layer), *cells])
+    return first + rows
+
+
+def round_rows(run: dict[str, Any]) -> tuple[Row, list[Row]]:
+    """Header and rows: sizes, and each term of the held-out loss before, after the cut, after recovery."""
+    terms = [term for term in run["rounds"][0]["before"] if not term.endswith("_accuracy") and term != "loss"]
+    header = ["round", run["unit"], *(f"{_TERMS.get(term, term)} loss" for term in terms)]
+    if has_accuracy := "mlm_accuracy" in run["rounds"][0]["before"]:
+        header.append("masked words right")
+    first = run["rounds"][0]
+    rows = [["before", format_size(first["size_before"]), *(f"{first['before'][term]:.3f}" for term in terms)]]
+    if has_accuracy:
+        rows[0].append(f"{first['before']['mlm_accuracy']:.1%}")
+    for record in run["rounds"]:
+        row = [str(record["number"]), format_size(record["size"])]
+        row += [f"{record['after_cut'][term]:.3f} → **{record['after_recovery'][term]:.3f}**" for term in terms]
+        if has_accuracy:
+            row.append(
+                f"{record['after_cut']['mlm_accuracy']:.1%} → **{record['after_recovery']['mlm_accuracy']:.1%}**"
+            )
+        rows.append(row)
+    return header, rows
+
+
+def latency_rows(latency: dict[str, Any]) -> list[Row]:
+    """Median and middle half of the times by model, and how many times faster than the base."""
+    names = {"base": "base", "model": "this model"}
+    milliseconds = latency["milliseconds"]
+    rows = []
+    for name, (low, median, high) in milliseconds.items():
+        row = [names[name], f"{median:.2f} ms", f"{low:.2f} to {high:.2f} ms"]
+        if "base" in milliseconds:
+            row.append("1" if name == "base" else f"**{milliseconds['base'][1] / median:.2f}**")
+        rows.append(row)
+    return rows
+
+
+def evaluation_rows(evaluations: tuple[Evaluation, ...]) -> list[Row]:
+    rows = []
+    for result in evaluations:
+        base = "" if result.base_value is None else f"{result.base_value:g}"
+        where = f"[{result.dataset}](https://huggingface.co/datasets/{result.dataset}) {result.task}"
+        rows.append([where, result.split or "", result.metric, base, f"**{result.value:g}**", result.notes or ""])
+    return rows
+
+
+def setting_rows(config: dict[str, Any]) -> list[Row]:
+    """Every setting of a run, in the order of `PruningConfig`."""
+    return [[f"`{name}`", _setting(value)] for name, value in config.items()]
+
+
+def seconds_by_phase(run: dict[str, Any]) -> dict[str, float]:
+    phases: dict[str, float] = {}
+    for record in run["rounds"]:
+        for phase, seconds in record["seconds"].items():
+            phases[phase] = phases.get(phase, 0.0) + seconds
+    return phases
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={part}" for name, part in value.items())
+    return "none" if value is None else str(value)
+
+
+def _ragged(shape: Shape) -> bool:
+    return any(len(set(getattr(shape, name))) > 1 for name in TITLES)
+
+
+def _other_depth(base: Shape, shape: Shape) -> bool:
+    return len(base.hidden_sizes) != len(shape.hidden_sizes)

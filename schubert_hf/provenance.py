@@ -1,0 +1,116 @@
+"""Where a result comes from: versions, the machine, the base model, the text. No host names, no paths of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
+
+PACKAGES = ("schubert-hf", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what a run depends on; what is not installed is absent."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What a time was measured on: processor, cores, threads, memory, accelerators. Nothing that tells whose it is."""
+    description: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+    if memory := _memory_gib():
+        description["memory_gib"] = memory
+    if torch.cuda.is_available():
+        description["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return description
+
+
+def describe_machine(description: dict[str, Any]) -> str:
+    """One line, e.g. "AMD EPYC, 2 cores, 1 thread, 23 GiB of memory, Linux"."""
+    parts = [*description.get("accelerators", []), description["processor"], _plural(description["cores"], "core")]
+    parts.append(_plural(description["threads"], "thread"))
+    if "memory_gib" in description:
+        parts.append(f"{description['memory_gib']} GiB of memory")
+    return ", ".join([*parts, description["system"]])
+
+
+def base_model(name: str, *, root: Path | None = None) -> dict[str, Any]:
+    """`source` of a model, with the licence, language and title that its own card names, where it can be had."""
+    card = Path(name) / "README.md"
+    try:
+        data = ModelCard.load(card if Path(name).exists() else name).data.to_dict()
+    except (OSError, ValueError, EntryNotFoundError, yaml.YAMLError):
+        data = {}
+    known = {field: data[field] for field in ("license", "language") if data.get(field)}
+    title = {"name": data["model_name"]} if Path(name).exists() and data.get("model_name") else {}
+    return {**source(name, root=root), **title, **known}
+
+
+def source(name: str, *, root: Path | None = None) -> dict[str, Any]:
+    """What a model or text is called: a name on the Hub as it is, a file or folder by its last part and its hash.
+
+    Args:
+        name: as the user gave it.
+        root: what lies in this folder is called by its path in it; that of a public repository, for example.
+
+    Returns:
+        `name`, `hub` (is it a name on the Hub?), and `sha256` for one file or a folder's weights.
+    """
+    path = Path(name)
+    if not path.exists():
+        return {"name": name, "hub": True}
+    path = path.resolve()
+    inside = root is not None and path.is_relative_to(root.resolve())
+    called = path.relative_to(root.resolve()).as_posix() if root is not None and inside else path.name
+    description: dict[str, Any] = {"name": called, "hub": False}
+    content = path if path.is_file() else path / "model.safetensors"
+    if content.is_file():
+        description["sha256"] = sha256(content)
+    return description
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory_gib() -> int | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,129 @@
+"""Data for a pruning run, looked at before any work: what would fail after an hour of training fails at once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..configuration_schubert import SchuBertConfig
+from ..training.objective import Objective
+from ..training.stream import Collator, ExampleStream, MaskingCollator, StreamError, for_stream
+
+LOOKED_AT = 64  # examples; enough to show what kind of data it is
+
+
+class PruningDataError(ValueError):
+    """Data that does not fit the model: other features, longer texts, another vocabulary."""
+
+
+@dataclass(frozen=True)
+class PruningData:
+    """Training and held-out examples, each with what makes batches of them."""
+
+    stream: ExampleStream
+    collator: Collator
+    eval_stream: ExampleStream
+    eval_collator: Collator
+
+
+def open_data(
+    train_dataset: Any,
+    eval_dataset: Any,
+    collator: Collator | None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    objective: Objective,
+    seed: int,
+) -> PruningData:
+    """Streams of the two sets, after a look at their first examples.
+
+    Args:
+        train_dataset: examples by number.
+        eval_dataset: held-out examples by number.
+        collator: makes batches; None: dynamic masking with `tokenizer`.
+        tokenizer: needed without a collator; the model must have embeddings for its vocabulary, and the collator's.
+        objective: with the model, decides what a batch must hold.
+        seed: decides order and masks.
+
+    Raises:
+        PruningDataError: the data does not fit the model.
+    """
+    if collator is None:
+        if tokenizer is None:
+            raise PruningDataError("Give `data_collator`, or `tokenizer` for dynamic masking with it.")
+        collator = MaskingCollator(tokenizer, seed=seed)
+    for used in (tokenizer, getattr(collator, "tokenizer", None)):
+        if used is not None:
+            _check_vocabulary(used, objective.model)
+    eval_collator = collator
+    if isinstance(collator, MaskingCollator):  # other masks than in training, should the examples be the same
+        eval_collator = copy.copy(collator)
+        eval_collator.seed = collator.seed + 1
+    stream = _open_stream("train_dataset", train_dataset, seed=seed)
+    eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
+    _check_examples("train_dataset", stream, collator, objective)
+    _check_examples("eval_dataset", eval_stream, eval_collator, objective)
+    return PruningData(stream, collator, eval_stream, eval_collator)
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Raises `PruningDataError` where the tokenizer knows word pieces that the model has no embedding for."""
+    if len(tokenizer) > model.config.vocab_size:
+        raise PruningDataError(
+            f"`tokenizer` has {len(tokenizer)} word pieces, the model {model.config.vocab_size} embeddings. "
+            "Give the tokenizer that the model was trained with."
+        )
+
+
+def _open_stream(name: str, dataset: Any, **options: Any) -> ExampleStream:
+    try:
+        return ExampleStream(dataset, **options)
+    except StreamError as error:
+        raise PruningDataError(f"`{name}`: {error}") from error
+    except TypeError as error:
+        raise PruningDataError(
+            f"`{name}` is a {type(dataset).__name__}: {error}. Give a list or a `datasets.Dataset`, whose examples "
+            "have numbers; a stream without an end has none."
+        ) from error
+
+
+def _check_examples(name: str, stream: ExampleStream, collator: Collator, objective: Objective) -> None:
+    """Makes one batch, and looks whether the objective and the model can take it."""
+    positions = range(min(LOOKED_AT, len(stream.examples)))
+    try:
+        examples = [stream[position] for position in positions]
+        batch: dict[str, Tensor] = for_stream(collator)(examples)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise PruningDataError(
+            f"The first examples of `{name}` do not make a batch: {type(error).__name__} {error}. "
+            "Give examples as `schubert_hf.training.pairs.make_pairs` makes them, or a `data_collator` for yours."
+        ) from error
+    try:
+        objective.count(batch)
+    except KeyError as error:
+        raise PruningDataError(
+            f"The examples of `{name}` make batches without {error}, which {type(objective.model).__name__} is "
+            f"trained with; they have {', '.join(batch)}. Add it, or load the model with other heads."
+        ) from error
+    _check_ids(name, batch, objective.model.config)
+
+
+def _check_ids(name: str, batch: dict[str, Tensor], config: SchuBertConfig) -> None:
+    ids = batch.get("input_ids")
+    if ids is not None and ids.shape[-1] > config.max_position_embeddings:
+        raise PruningDataError(
+            f"`{name}` has examples of {ids.shape[-1]} word pieces, but the model has positions for "
+            f"{config.max_position_embeddings}. Give shorter examples, e.g. `make_pairs(..., max_length="
+            f"{config.max_position_embeddings})`."
+        )
+    for key, size in (("input_ids", config.vocab_size), ("token_type_ids", config.type_vocab_size)):
+        values = batch.get(key)
+        if values is not None and values.numel() and not 0 <= int(values.min()) <= int(values.max()) < size:
+            raise PruningDataError(
+                f"`{name}` has `{key}` from {int(values.min())} to {int(values.max())}, but the model has embeddings "
+                f"for 0 to {size - 1}. Tokenize with the tokenizer that the model was trained with."
+            )
