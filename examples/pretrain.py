@@ -22,10 +22,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, concatenate_datasets
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.conversion import ConversionError, to_bert
 from schubert_hf.training.checkpoint import (
     MODEL,
     CheckpointError,
@@ -36,6 +37,7 @@ from schubert_hf.training.checkpoint import (
     write_json,
 )
 from schubert_hf.training.environment import environment
+from schubert_hf.training.initialization import initialize_local_attention
 from schubert_hf.training.interrupt import Interrupted, InterruptGuard
 from schubert_hf.training.loop import LoopConfig, LoopConfigError, StepResult, TrainingLoop, evaluate
 from schubert_hf.training.loop_config import option
@@ -43,6 +45,7 @@ from schubert_hf.training.objective import PretrainingObjective
 from schubert_hf.training.output import check_output_folder, halved, result_files
 from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.progress import quiet, show_on_main_process_only
+from schubert_hf.training.stacking import stack_layers
 from schubert_hf.training.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.text import load_documents, split_documents
 from schubert_hf.training.tokenizer import train_wordpiece
@@ -67,8 +70,13 @@ class Arguments(LoopConfig):
     num_attention_heads: int = option(6, "From scratch: heads per layer.")
     intermediate_size: int = option(768, "From scratch: filters per layer.")
     vocab_size: int = option(8192, "From scratch: word pieces of the vocabulary.")
+    initializer_range: float = option(0.06, "From scratch: standard deviation of fresh weights.")
+    local_attention: bool = option(True, "From scratch: let heads begin by looking at their neighbours.")
+    stack: int = option(1, "With --model: begin with its layers repeated this often (progressive stacking).")
     max_length: int = option(128, "Word pieces per example, and positions of a new model.")
     dropout: float | None = option(None, "Dropout. Default: that of --model; none from scratch.")
+    mask_probability: float = option(0.15, "Share of the tokens that are predicted while training.")
+    skip_examples: int = option(0, "Examples of the shuffled stream to leave out: what an earlier stage has seen.")
     steps: int = option(1000, "Optimizer steps.")
     learning_rate: float = option(1e-3, "Peak learning rate.")
     warmup_steps: int = option(100, "Steps of linear warm-up, part of all steps.")
@@ -81,9 +89,19 @@ class Arguments(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("eval_examples", "save_steps", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
+        for name, least in {
+            "eval_examples": 1,
+            "save_steps": 1,
+            "vocab_size": 1,
+            "stack": 1,
+            "skip_examples": 0,
+        }.items():
+            if getattr(self, name) < least:
+                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least {least}.")
+        if not 0 < self.mask_probability < 1:
+            raise LoopConfigError(
+                f"`mask_probability` is {self.mask_probability}; allowed is a number between 0 and 1."
+            )
 
 
 def main() -> None:
@@ -145,7 +163,9 @@ class Pretraining:
 
     def run(self) -> None:
         stream = ExampleStream(self.pairs, seed=self.arguments.seed)
-        collator = MaskingCollator(self.tokenizer, seed=self.arguments.seed)
+        collator = MaskingCollator(
+            self.tokenizer, mlm_probability=self.arguments.mask_probability, seed=self.arguments.seed
+        )
         with InterruptGuard(self.accelerator) as guard:
 
             def on_step(result: StepResult) -> None:
@@ -158,7 +178,8 @@ class Pretraining:
                 guard.check()
 
             try:
-                self.loop.run(stream, collator, on_step=on_step, description="pretraining")
+                offset = self.arguments.skip_examples
+                self.loop.run(stream, collator, offset=offset, on_step=on_step, description="pretraining")
             except Interrupted:
                 self._save()
                 raise
@@ -222,8 +243,8 @@ class Pretraining:
             **self.history,
         }
         with result_files(self.output) as folder, quiet():
-            weights = halved(self.model) if self.arguments.half else None
-            self.model.save_pretrained(folder, state_dict=weights)
+            finished = as_bert(self.model)
+            finished.save_pretrained(folder, state_dict=halved(finished) if self.arguments.half else None)
             self.tokenizer.save_pretrained(folder)
             write_json(folder / "pretraining.json", report)
         final = self.history["evaluations"][-1]["held_out"]
@@ -266,7 +287,7 @@ def load_checkpoint(
     ):
         if got > limit:
             raise CheckpointError(f"{what} is {got}; the model `{source}` has room for {limit}.")
-    return model, tokenizer
+    return (model if checkpoint else stack_layers(model, arguments.stack)), tokenizer
 
 
 def train_tokenizer(arguments: Arguments, accelerator: Accelerator, documents: Dataset) -> PreTrainedTokenizerBase:
@@ -282,7 +303,7 @@ def train_tokenizer(arguments: Arguments, accelerator: Accelerator, documents: D
 def new_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SchuBertForPreTraining:
     """Seeded here, so that the weights do not depend on what ran before."""
     set_seed(arguments.seed)
-    return SchuBertForPreTraining(
+    model = SchuBertForPreTraining(
         SchuBertConfig(
             vocab_size=len(tokenizer),
             hidden_size=arguments.hidden_size,
@@ -293,8 +314,20 @@ def new_model(arguments: Arguments, tokenizer: PreTrainedTokenizerBase) -> SchuB
             hidden_dropout_prob=arguments.dropout or 0.0,
             attention_probs_dropout_prob=arguments.dropout or 0.0,
             pad_token_id=tokenizer.pad_token_id,
+            initializer_range=arguments.initializer_range,
         )
     )
+    if arguments.local_attention:
+        initialize_local_attention(model)
+    return model
+
+
+def as_bert(model: SchuBertForPreTraining) -> PreTrainedModel:
+    """A plain BERT where the layers have BERT's shape: then every library can open it."""
+    try:
+        return to_bert(model)
+    except ConversionError:
+        return model
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from .modeling_schubert import (
 
 if TYPE_CHECKING:
     from .pruning.config import PruningConfig
-    from .pruning.pruner import SchuBertPruner
     from .pruning.plan import PruningPlan
+    from .pruning.pruner import SchuBertPruner
     from .pruning.surgery import compact
 
 __version__ = "0.1.0"
@@ -62,6 +62,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "hub":
+        return import_module("schubert_hf.hub")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -140,3 +140,7 @@ def _draw(found: Any, path: Path) -> None:
         raise InspectError(
             f"`{path}` cannot be drawn: {error}. Give a file that ends in .png, .svg or .pdf."
         ) from error
+
+
+if __name__ == "__main__":
+    main()

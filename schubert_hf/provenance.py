@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, the machine, the base model, the text. No host names, no paths of this machine."""
+"""Where a result comes from: versions, the machine, the base model, the text. No host names, no paths."""
 
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
         kept = inspection.parameters.total / before.total
         name = f" against {inspection.base_name}" if inspection.base_name else ""
         console.print(
-            f"Removed{name}: {1 - kept:.1%} of the parameters; narrower in {', '.join(inspection.pruned_dimensions) or 'nothing'}."
+            f"Removed{name}: {1 - kept:.1%} of the parameters; "
+            f"narrower in {', '.join(inspection.pruned_dimensions) or 'nothing'}."
         )
 
 
@@ -89,13 +90,15 @@ def parts_table(inspection: Inspection) -> Table:
         for heading in (title, "base", "kept") if known else (title,):
             table.add_column(heading, justify="right")
     for part in inspection.parameters.to_json():
+        if not getattr(inspection.parameters, part) and not getattr(inspection.base_parameters, part, 0):
+            continue
         cells = []
         for now, before in costs.values():
             value, base = getattr(now, part), getattr(before, part, 0)
             cells += [format_size(value)] if value else ["-"]
             if known:
                 cells += [format_size(base), f"{value / base:.1%}"] if base else ["-", "-"]
-        table.add_row(part, *cells, style="bold" if part == "total" else None, end_section=part == "head")
+        table.add_row(part, *cells, style="bold" if part == "total" else None)
     return table
 
 

@@ -47,9 +47,9 @@ def render_card(facts: Facts, name: str) -> str:
         name: what `from_pretrained` takes: its name on the Hub, or its folder.
     """
     inspection = facts.inspect(name)
-    text = _template().render(
+    text = template_text(
         card_data=card_metadata(facts, name).to_yaml(),
-        **_common(inspection),
+        **common(inspection),
         **_how_to(inspection),
         **_history(facts),
         summary=_summary(facts, inspection),
@@ -85,8 +85,8 @@ def finish(text: str) -> str:
     text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return (
-        f"{text}\n<!-- schubert_hf made this page from data ({_checksum(text)}). Edit it as you like: an edited page is kept "
-        "when you publish again. -->\n"
+        f"{text}\n<!-- schubert_hf made this page from data ({_checksum(text)}). Edit it as you like: an edited "
+        "page is kept when you publish again. -->\n"
     )
 
 
@@ -117,6 +117,11 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def template_text(**data: Any) -> str:
+    """Fills the template."""
+    return _template().render(**data)
+
+
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=_Absent, autoescape=False)
     environment.globals["machine"] = describe_machine
@@ -131,7 +136,8 @@ class _Absent(jinja2.ChainableUndefined):
         raise jinja2.UndefinedError(f"`{self._undefined_name}` is not known.")
 
 
-def _common(inspection: Inspection) -> dict[str, Any]:
+def common(inspection: Inspection) -> dict[str, Any]:
+    """What every page needs: title, sizes, widths."""
     known = inspection.base is not None
     return {
         "title": inspection.name.rpartition("/")[2],
@@ -181,15 +187,16 @@ def _history(facts: Facts) -> dict[str, Any]:
 def _summary(facts: Facts, inspection: Inspection) -> str:
     size = format_size(inspection.parameters.total)
     if inspection.base_parameters is None:
-        return f"A BERT with a width of its own in every layer: {size} parameters. It is dense and needs no special kernels."
+        return f"A BERT with a width of its own in every layer: {size} parameters, dense, without special kernels."
     before = inspection.base_parameters.total
     base = facts.provenance.get("base_model", {})
-    name = "A BERT" if "name" not in base else base["name"]
+    name = base.get("name", "A BERT")
     if base.get("hub"):
         name = f"[{name}](https://huggingface.co/{name})"
     return (
-        f"{name}, pruned from {format_size(before)} to **{size} parameters** ({inspection.parameters.total / before:.1%}) with "
-        "schubert_hf. The result is a dense BERT whose layers have widths of their own: it needs no masks and no special kernels."
+        f"{name}, pruned from {format_size(before)} to **{size} parameters** "
+        f"({inspection.parameters.total / before:.1%}) with schubert_hf. The result is a dense BERT whose layers "
+        "have widths of their own: it needs no masks and no special kernels."
     )
 
 
@@ -230,7 +237,7 @@ def _limits(facts: Facts, inspection: Inspection) -> list[str]:
     if PIPELINES.get(inspection.architecture) == "fill-mask":
         limits.append("It is made to be fine-tuned. The words it fills in are likely ones, not facts.")
     limits.append(
-        "What its base model learnt, prejudice included, is likely still in it, and pruning may cost rare words and small groups "
-        "more than averages show."
+        "What its base model learnt, prejudice included, is likely still in it, and pruning may cost rare words and "
+        "small groups more than averages show."
     )
     return limits

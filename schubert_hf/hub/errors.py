@@ -41,21 +41,21 @@ def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:
     """What happened and what to do, without the client's text (which may repeat what was sent, a token included)."""
     if isinstance(error, HFValidationError):
         return (
-            f"`{repo_id}` is no legal name. Give \"name\" or \"organisation/name\": letters, digits, '-', '_' and '.', at "
-            "most 96 characters, no '--' or '..', and neither '-' nor '.' at the ends."
+            f"`{repo_id}` is no legal name. Give \"name\" or \"organisation/name\": letters, digits, '-', '_' and "
+            "'.', at most 96 characters, no '--' or '..', and neither '-' nor '.' at the ends."
         )
     if isinstance(error, OfflineModeIsEnabled):
         return f"`{repo_id}`: the Hub client is offline (HF_HUB_OFFLINE is set). Unset it, then publish again."
     status = status_of(error)
     if status is None:
         return (
-            f"`{repo_id}`: no connection to the Hub after {_times(attempts)} ({type(error).__name__}). Check the network and "
-            "HF_ENDPOINT, then publish again: what was uploaded is not sent twice."
+            f"`{repo_id}`: no connection to the Hub after {_times(attempts)} ({type(error).__name__}). Check the "
+            "network and HF_ENDPOINT, then publish again: what was uploaded is not sent twice."
         )
     reasons = {
         400: "the Hub does not accept the files or the card's metadata. Render the card again with `schubert card`",
         401: "the Hub does not accept the token. Make a new one with write access, then run `hf auth login`",
-        403: "this token may not write there. Take a token with write access to that user or organisation, or another name",
+        403: "this token may not write there. Take one that may write for that user or organisation, or another name",
         404: "there is no such repository, or this token may not see it. Check the name and the token's rights",
         409: "the Hub is busy with another change of this repository. Publish again later",
         412: "somebody else keeps changing this repository. Look at its history, then publish again",

@@ -61,7 +61,7 @@ class Evaluation:
         )
 
     def to_entry(self) -> dict[str, Any]:
-        """An item of `.eval_results/*.yaml` (`huggingface_hub.EvalResultEntry` writes the same; older clients lack it)."""
+        """An item of `.eval_results/*.yaml`, as `huggingface_hub.EvalResultEntry` has it; older clients lack that."""
         dataset = {"id": self.dataset, "task_id": self.task}
         if self.revision is not None:
             dataset["revision"] = self.revision

@@ -1,4 +1,4 @@
-"""Everything that a model's page is made from, read off the folder that holds the model; with a JSON form without weights."""
+"""Everything that a model's page is made from, read off the model's folder; with a JSON form, without weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shape costs, part by part, and what it lacks against its base: for terminals, programs, cards and pictures."""
+"""What a shape costs, part by part, and what it lacks against its base: for terminals, programs, pages, pictures."""
 
 from __future__ import annotations
 

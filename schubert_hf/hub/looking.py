@@ -52,9 +52,10 @@ def _find(name: str, revision: str | None) -> Inspection:
         raise InspectError(
             f"`{name}` is no folder, no preset ({', '.join(PRESETS)}) and no legal name on the Hub."
         ) from None
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, ConnectionError):
         raise InspectError(
-            f"`{name}` is no folder and no preset, and the Hub cannot be reached. Check the spelling, the network and HF_ENDPOINT."
+            f"`{name}` is no folder and no preset, and the Hub cannot be reached. Check the spelling, the network and "
+            "HF_ENDPOINT."
         ) from None
     except EntryNotFoundError:
         raise InspectError(f"`{name}` has no config.json. Give a model of transformers.") from None

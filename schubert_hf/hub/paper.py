@@ -1,4 +1,4 @@
-"""The paper's own results (Khetan & Karnin, ACL 2020, arXiv 2005.06628), for the pages of its shapes. Not measured by us."""
+"""The paper's own results (Khetan & Karnin, ACL 2020, arXiv 2005.06628), for the pages of its shapes. Not ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a model's page, by matplotlib. One file serves light and dark pages: no background, mid-tone colours."""
+"""The pictures of a model's page. One file serves light and dark pages: no background, mid-tone colours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TITLES = {
 
 
 def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
-    """The network's silhouette, a panel per dimension: a bar per layer, centred, the last layer on top; the base behind it.
+    """The network's silhouette, a panel per dimension: a centred bar per layer, the last on top; the base behind it.
 
     "Slanted" and "tall and narrow" shapes (Khetan & Karnin 2020) look like what they are called.
     """

@@ -62,8 +62,8 @@ def publish(
 ) -> Published:
     """Puts a model on the Hub, with its page and with the two Python files that open it anywhere.
 
-    The files are checked before anything is sent. A broken connection is tried again; so may the whole call be, since what
-    was uploaded is not sent twice. The source is only read.
+    The files are checked before anything is sent. A broken connection is tried again; so may the whole call be, since
+    what was uploaded is not sent twice. The source is only read.
 
     Args:
         source: a folder, a model, or what `SchuBertPruner.prune` gave.
@@ -136,8 +136,8 @@ def _upload(
         if keep:
             files.pop(README)
         operations = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-        # On top of what was just read: a commit that came between, be it our own whose answer was lost, is a 412. Then the next
-        # attempt looks again, and files that are there already are no change.
+        # On top of what was just read: a commit that came between, be it our own whose answer was lost, is a 412. Then
+        # the next attempt looks again, and files that are there already are no change.
         info = _create_commit(api, repo_id, operations, message, head.sha)
         return Published(repo_id, f"{api.endpoint}/{repo_id}", info.oid, tuple(files), keep)
 

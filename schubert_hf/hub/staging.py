@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..auto import auto_map
@@ -125,12 +126,12 @@ def check_staged(folder: Path) -> None:
     """Opens the staged folder as a reader would.
 
     Raises:
-        PublishError: the model does not load or holds values that are no numbers, the tokenizer does not fit, one of the
-            two files is not the package's, a page's metadata cannot be read, or `auto_map` is not whole.
+        PublishError: the model does not load or holds values that are no numbers, the tokenizer does not fit, one of
+            the two files is not the package's, a page's metadata cannot be read, or `auto_map` is not whole.
     """
     try:
         model = load(folder)
-    except (SchuBertConfigError, SchuBertLoadError, ConversionError, OSError, ValueError) as error:
+    except (SchuBertConfigError, SchuBertLoadError, ConversionError, SafetensorError, OSError, ValueError) as error:
         raise PublishError(f"The model does not load: {error}".replace(str(folder), "the folder")) from error
     broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -171,8 +172,8 @@ def _check_source(source: Path) -> None:
     for shipped in SHIPPED:
         if (source / shipped).exists() and sha256(source / shipped) != sha256(_own(shipped)):
             raise PublishError(
-                f"`{source / shipped}` is not the file of this version of schubert_hf. Remove it to publish with the package's, "
-                "or install the version that it is from."
+                f"`{source / shipped}` is not the file of this version of schubert_hf. Remove it to publish with the "
+                "package's, or install the version that it is from."
             )
 
 

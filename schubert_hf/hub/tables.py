@@ -45,7 +45,7 @@ def _part_row(title: str, part: str, now: Parts, before: Parts | None) -> Row:
 
 
 def width_rows(shape: Shape, base: Shape | None) -> list[Row]:
-    """The widths, layer by layer; where a width is not the base's it is bold, where the base is ragged both are told."""
+    """The widths, layer by layer, bold where they are not the base's; where the base is ragged both are told."""
     first = [] if base is None or _ragged(base) else [["base", *(str(getattr(base, name)[0]) for name in TITLES)]]
     rows = []
     for layer in range(len(shape.hidden_sizes)):

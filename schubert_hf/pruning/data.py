@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
-from ..training.objective import Objective
+from ..training.objective import Objective, ObjectiveError
 from ..training.stream import Collator, ExampleStream, MaskingCollator, StreamError, for_stream
 
 LOOKED_AT = 64  # examples; enough to show what kind of data it is
@@ -104,11 +104,8 @@ def _check_examples(name: str, stream: ExampleStream, collator: Collator, object
         ) from error
     try:
         objective.count(batch)
-    except KeyError as error:
-        raise PruningDataError(
-            f"The examples of `{name}` make batches without {error}, which {type(objective.model).__name__} is "
-            f"trained with; they have {', '.join(batch)}. Add it, or load the model with other heads."
-        ) from error
+    except (KeyError, ObjectiveError) as error:
+        raise PruningDataError(f"`{name}` does not suit {type(objective.model).__name__}: {error}") from error
     _check_ids(name, batch, objective.model.config)
 
 

@@ -116,7 +116,7 @@ class SchuBertPruner:
             check_output_folder(self.output_dir)
         self.provenance = {
             "examples": len(self.data.stream.examples),
-            **({"mlm_probability": data_collator.mlm_probability} if isinstance(data_collator, MaskingCollator) else {}),
+            "mlm_probability": getattr(self.data.collator, "mlm_probability", None),
             **(provenance or {}),
             "processes": self.accelerator.num_processes,
             "precision": self.accelerator.mixed_precision,

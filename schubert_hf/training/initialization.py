@@ -1,10 +1,10 @@
 """A start for pretraining from scratch in which heads already look at their neighbours.
 
-A freshly initialised BERT attends to everything evenly and stays for thousands of steps at the loss of a bag of words, until
-some heads have found the word before and the word after. Here they begin there: the position embeddings are sinusoids
-(Vaswani et al. 2017, section 3.5), in which a shift is a rotation, and each head's query is rotated against its key by its own
-offset. It is an initialisation only, in the spirit of Trockman & Kolter, *Mimetic Initialization of Self-Attention Layers*,
-ICML 2023: every weight is trained, and the model is an ordinary BERT.
+A freshly initialised BERT attends to everything evenly and stays for thousands of steps at the loss of a bag of words,
+until some heads have found the word before and the word after. Here they begin there: the position embeddings are
+sinusoids (Vaswani et al. 2017, section 3.5), in which a shift is a rotation, and the query of each head is rotated
+against its key by an offset of its own. It is an initialisation only, in the spirit of Trockman & Kolter, *Mimetic
+Initialization of Self-Attention Layers*, ICML 2023: every weight is trained, and the model is an ordinary BERT.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-# Amplitude of the sinusoids, against words of `initializer_range`: after the LayerNorm they stand out in their channels.
+# Amplitude of the sinusoids, in units of `initializer_range`: after the LayerNorm they stand out in their channels.
 AMPLITUDE = 8.0
 # The score of the position a head looks for, before the softmax; the rest lies lower, falling with the distance.
 PEAK = 6.0
@@ -22,14 +22,16 @@ PEAK = 6.0
 def initialize_local_attention(model: PreTrainedModel) -> None:
     """Sets position embeddings, queries and keys of a fresh model, in place.
 
-    Head a of every layer looks at offset -1, 1, -2, 2, ... in turn. The sinusoids fill the first `key_query_size` channels (an even
-    number of them), with wave lengths from 2 pi to the number of positions.
+    The heads of a layer look at offsets -1, 1, -2, 2, ... in turn. The sinusoids fill the first `key_query_size`
+    channels (an even number of them), with wave lengths from 2 pi to the number of positions.
 
     Args:
         model: a SchuBERT whose layers are alike, freshly initialised.
     """
     config = model.config
     size = config.key_query_sizes[0] // 2 * 2
+    if size == 0:
+        return  # a head of one channel has no room for a rotation
     positions, pairs = config.max_position_embeddings, size // 2
     longest = positions / (2 * torch.pi)
     frequencies = longest ** -(torch.arange(pairs) / max(1, pairs - 1))  # (pairs,) from 1 to 2 pi / positions
@@ -53,6 +55,6 @@ def initialize_local_attention(model: PreTrainedModel) -> None:
 
 
 def _rotation(angles: torch.Tensor) -> torch.Tensor:
-    """Block-diagonal (2n, 2n) matrix that advances n pairs (sin, cos) by `angles`: sin(x + d) = sin x cos d + cos x sin d."""
+    """Block-diagonal (2n, 2n): advances n pairs (sin, cos) by `angles`; sin(x + d) = sin x cos d + cos x sin d."""
     blocks = [torch.tensor([[d.cos(), d.sin()], [-d.sin(), d.cos()]]) for d in angles]
     return torch.block_diag(*blocks)

@@ -1,6 +1,7 @@
-"""Tiny models of sizes all different in float64, random cuts of them, and what they compute: shared by the tests here."""
+"""What the tests here share: tiny models of sizes all different, in float64, random cuts of them, and examples."""
 
 import contextlib
+import random
 from typing import Any
 
 import torch
@@ -25,6 +26,29 @@ RAGGED: dict[str, Any] = {
     "max_position_embeddings": 23,
 }
 CLASSES = list(MODELS.values())
+WORDS = 94
+QUICK: dict[str, Any] = {
+    "rounds": 2,
+    "alpha_steps": 2,
+    "recovery_steps": 2,
+    "batch_size": 8,
+    "eval_examples": 24,
+}
+
+
+def make_examples(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Sentence pairs that count upwards; B goes on where A stopped, or starts anywhere."""
+    rng = random.Random(seed)
+    examples = []
+    for _ in range(number):
+        first, second = rng.randint(2, 8), rng.randint(2, 8)
+        start, is_random = rng.randrange(WORDS), rng.random() < 0.5
+        other = rng.randrange(WORDS) if is_random else start + first
+        a, b = ([5 + (begin + i) % WORDS for i in range(n)] for begin, n in ((start, first), (other, second)))
+        ids = [2, *a, 3, *b, 3]
+        segments = [0] * (first + 2) + [1] * (second + 1)
+        examples.append({"input_ids": ids, "token_type_ids": segments, "next_sentence_label": int(is_random)})
+    return examples
 
 
 def ragged(**fields: Any) -> SchuBertConfig:

@@ -193,11 +193,11 @@ def test_foreign_tensors_are_refused():
     plan = plan_without(ragged(), {Group("f", 0): [0]})
     model = build(SchuBertForMaskedLM)
     model.adapter = torch.nn.Linear(3, 3)
-    with pytest.raises(UnknownTensorError, match="`adapter` is not a module of SchuBERT"):
+    with pytest.raises(UnknownTensorError, match=r"`adapter` is not a module of SchuBERT"):
         compact(model, plan)
     model = build(SchuBertForMaskedLM)
     model.bert.register_buffer("prior", torch.zeros(3))
-    with pytest.raises(UnknownTensorError, match="`bert` is not a module of SchuBERT"):
+    with pytest.raises(UnknownTensorError, match=r"`bert` is not a module of SchuBERT"):
         compact(model, plan)
 
 
@@ -208,5 +208,5 @@ def test_widths_other_than_the_configs_are_refused():
         compact(model, plan_without(ragged(), {Group("f", 0): [0]}))
     model = build(SchuBertForMaskedLM)
     model.bert.encoder.layer.append(copy.deepcopy(model.bert.encoder.layer[2]))
-    with pytest.raises(UnknownTensorError, match="encoder.layer.3"):
+    with pytest.raises(UnknownTensorError, match=r"encoder\.layer\.3"):
         compact(model, plan_without(ragged(), {Group("f", 0): [0]}))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset
@@ -36,9 +37,12 @@ def write_corpus(documents: int, seed: int = 0) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keeps `datasets` out of the user's cache, and one test's accelerator out of the next."""
+    """Keeps `datasets` out of the user's cache, and one test's accelerator and threads out of the next."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # models this small are slower on two
     yield
+    torch.set_num_threads(threads)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -87,8 +91,6 @@ def objective(tiny_config: Callable[..., SchuBertConfig]) -> Callable[..., Pretr
     """The MLM + NSP objective around a new tiny model, the same at each call."""
 
     def build(dropout: float = 0.0) -> PretrainingObjective:
-        import torch
-
         torch.manual_seed(1)
         return PretrainingObjective(SchuBertForPreTraining(tiny_config(dropout)))
 

@@ -73,9 +73,14 @@ def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     target = folder_with(tmp_path / "target", "old")
-    with pytest.raises(RuntimeError, match="no more"), atomic_folder(target) as folder:
-        (folder / "file").write_text("half")
-        raise RuntimeError("no more")
+
+    def write() -> None:
+        with atomic_folder(target) as folder:
+            (folder / "file").write_text("half")
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write()
     assert (target / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
@@ -182,9 +187,14 @@ def test_output_folder_with_a_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_result_files_come_together(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), result_files(tmp_path) as folder:
-        (folder / "config.json").write_text("{}")
-        raise RuntimeError
+
+    def write() -> None:
+        with result_files(tmp_path) as folder:
+            (folder / "config.json").write_text("{}")
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write()
     assert not list(tmp_path.iterdir())
     with result_files(tmp_path) as folder:
         (folder / "config.json").write_text("{}")

@@ -61,7 +61,7 @@ def test_same_at_every_call_and_batch_size(
 
 
 def test_unigram_loss_by_hand(pairs: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-    train, held_out = pairs.select(range(0, 60)), ExampleStream(pairs.select(range(60, 90)), shuffle=False)
+    train, held_out = pairs.select(range(60)), ExampleStream(pairs.select(range(60, 90)), shuffle=False)
     collator = MaskingCollator(tokenizer)
     special = set(tokenizer.all_special_ids)
     counts = {token: 1 for token in range(len(tokenizer)) if token not in special}

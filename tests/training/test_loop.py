@@ -1,7 +1,7 @@
-"""A step is what plain PyTorch would do, however it is cut up, and a resumed run is the uninterrupted one, bit by bit."""
+"""A step is what plain PyTorch would do, however it is cut up; a resumed run is the uninterrupted one, bit by bit."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def collator(tokenizer: PreTrainedTokenizerBase) -> MaskingCollator:
 
 
 @pytest.fixture
-def new_loop(objective: Build) -> Iterator[Callable[..., TrainingLoop]]:
+def new_loop(objective: Build) -> Callable[..., TrainingLoop]:
     def build(own: PretrainingObjective | None = None, accelerator: Accelerator | None = None, **settings: Any):
         own = own or objective()
         settings = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 2, **settings}
@@ -45,7 +45,7 @@ def new_loop(objective: Build) -> Iterator[Callable[..., TrainingLoop]]:
             accelerator or Accelerator(cpu=True), own, own.model.named_parameters(), LoopConfig(**settings)
         )
 
-    yield build
+    return build
 
 
 def weights(loop: TrainingLoop) -> dict[str, torch.Tensor]:
@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights(
     state = {name: value.clone() for name, value in loop.state_tensors().items()}
     if where == "penalty":
         own.forward = lambda batch: PretrainingObjective.forward(own, batch)  # type: ignore[method-assign]
-    with pytest.raises(NonFiniteLossError, match="Step 2: .*before this step"):
+    with pytest.raises(NonFiniteLossError, match=r"Step 2: .*before this step"):
         loop.run(stream, collator)
     assert loop.step == 2
     assert all(torch.equal(value, before[name]) for name, value in weights(loop).items())

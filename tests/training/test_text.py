@@ -136,7 +136,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no-such-dataset", "nobody/no-such-dataset", "wikitext", "a/b/c", "two words"])
 def test_unknown_dataset_offline(name: str) -> None:
-    with pytest.raises(TextSourceError, match="[Gg]ive") as caught:
+    with pytest.raises(TextSourceError, match=r"[Gg]ive") as caught:
         load_documents(name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,165 @@
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from schubert_hf.cost import Shape
+from schubert_hf.hub import Evaluation, Facts, RecordError, render_card, write_page
+from schubert_hf.hub.card import check_card, has_text, is_generated
+from schubert_hf.hub.evaluations import eval_result_files, read_evaluations, write_evaluations
+from schubert_hf.hub.inspection import flop_parts, parameter_parts
+from schubert_hf.hub.plots import draw_widths
+
+SST2 = Evaluation(
+    "nyu-mll/glue",
+    "sst2",
+    "text-classification",
+    "accuracy",
+    0.91,
+    base_value=0.92,
+    split="validation",
+    notes="3 seeds",
+)
+
+
+@pytest.fixture
+def facts(record):
+    return Facts.from_json(copy.deepcopy(record))
+
+
+def sections(page):
+    return re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
+
+
+def test_the_page_tells_all_that_is_known(facts):
+    page = render_card(facts, "org/small")
+    check_card(page)
+    assert is_generated(page)
+    assert is_generated(render_card(Facts.from_json(json.loads(json.dumps(facts.to_json()))), "org/small"))
+    for text in (
+        "pruned from 5.24M to **3.14M parameters** (60.0%)",
+        "| **parameters** | 5.24M | 3.14M | 60.0% |",
+        "| base | 192 | 768 | 6 | 32 | 32 |",
+        "| 0 | **128** | **736** | 6 | **29** | **31** |",
+        "| 2 | 3.14M | 6.194 → **6.226** |",
+        "| `seed` | 0 |",
+        "| `multiple_of` | h=8, f=8 |",
+        'pipeline("fill-mask", model="org/small", trust_remote_code=True)',
+        "arXiv:2005.06628",
+    ):
+        assert text in page
+    for setting in facts.run["config"]:
+        assert f"| `{setting}` |" in page
+
+
+def test_sections_without_data_are_absent(facts):
+    full = Facts.from_json({**facts.to_json(), "evaluations": [SST2.to_json()], "license": "mit"})
+    assert {"Speed", "Losses", "How it was pruned", "Evaluation", "Licence"} <= set(sections(render_card(full, "a")))
+    bare = Facts(config=facts.config)
+    page = render_card(bare, "org/bare")
+    assert sections(page) == ["Size", "Use it", "Widths of every layer", "Limits", "Citation"]
+    assert "base" not in page.partition("## Use it")[0].replace("base_model", "")
+    assert not re.search(r"\|\s*\|\s*\n", page)
+    data = ModelCard(page).data
+    assert (data.base_model, data.license, data.datasets) == (None, None, None)
+
+
+def test_metadata_of_a_base_model_on_the_hub(facts):
+    facts.run["provenance"] = {
+        "base_model": {
+            "name": "google-bert/bert-base-uncased",
+            "hub": True,
+            "license": "apache-2.0",
+            "language": "en",
+        },
+        "train_data": {"name": "wikimedia/wikipedia", "hub": True, "config": "20231101.en", "examples": 12345},
+        "command": "accelerate launch examples/prune.py --target 66M",
+    }
+    page = render_card(Facts.from_json(facts.to_json() | {"license": "apache-2.0"}), "org/small")
+    data = ModelCard(page).data
+    assert (data.base_model, data.base_model_relation) == ("google-bert/bert-base-uncased", "finetune")
+    assert (data.license, data.language, data.datasets) == ("apache-2.0", "en", ["wikimedia/wikipedia"])
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "fill-mask")
+    assert "apache-2.0, as the base model" in page
+    assert "(https://huggingface.co/datasets/wikimedia/wikipedia) (20231101.en) | 12,345 |" in page
+    assert "accelerate launch examples/prune.py --target 66M" in page
+
+
+def test_results_stand_in_both_forms(facts, tmp_path):
+    write_evaluations(tmp_path, (SST2,))
+    assert read_evaluations(tmp_path) == (SST2,)
+    page = render_card(Facts.from_json({**facts.to_json(), "evaluations": [SST2.to_json()]}), "org/small")
+    (result,) = ModelCard(page).data.eval_results
+    assert (result.dataset_config, result.metric_type, result.metric_value) == ("sst2", "accuracy", 0.91)
+    assert "sst2 | validation | accuracy | 0.92 | **0.91** | 3 seeds |" in page
+    ((path, text),) = eval_result_files((SST2,)).items()
+    assert path == ".eval_results/nyu-mll-glue.yaml"
+    (entry,) = yaml.safe_load(text)
+    assert entry == {
+        "dataset": {"id": "nyu-mll/glue", "task_id": "sst2"},
+        "value": 0.91,
+        "notes": "accuracy, validation, 3 seeds",
+    }
+
+
+def test_an_edited_page_is_known(facts):
+    page = render_card(facts, "org/small")
+    assert not is_generated(page.replace("dense", "thin"))
+    assert not is_generated("# By hand\n")
+    assert has_text(page)
+    assert not has_text("---\nlicense: mit\n---\n")
+    with pytest.raises(RecordError, match="metadata"):
+        check_card("---\na: [\n---\n")
+
+
+def test_write_page_into_a_folder(folder):
+    before = {path.name for path in folder.iterdir()}
+    write_page(folder, "org/small", latency=True)
+    assert {path.name for path in folder.iterdir()} - before == {"README.md", "pictures", "latency.json"}
+    latency = json.loads((folder / "latency.json").read_text())
+    assert latency["milliseconds"].keys() == {"base", "model"}
+    assert "## Speed" in (folder / "README.md").read_text()
+    pictures = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert pictures == ["rounds.png", "widths.png"]
+    (folder / "pruning.json").write_text("[1]")
+    with pytest.raises(RecordError, match=r"pruning\.json"):
+        write_page(folder, "org/small")
+
+
+def test_nothing_tells_whose_machine_it_was(folder):
+    write_page(folder, "org/small", latency=True)
+    import socket
+
+    for path in folder.rglob("*.*"):
+        content = path.read_bytes()
+        assert socket.gethostname().encode() not in content or path.suffix == ".safetensors"
+        assert str(Path.home()).encode() + b"/" not in content
+        assert str(folder).encode() not in content
+
+
+def test_parts_add_up(ragged):
+    config = ragged(filter_sizes=[41, 0, 53])
+    for architecture in ("SchuBertModel", "SchuBertForPreTraining"):
+        assert parameter_parts(config, architecture).total == config.num_parameters(architecture)
+    parts = flop_parts(config, 11)
+    assert parts.total == config.flops(11)
+    assert parts.pooler == 2 * 43 * 43
+    assert parts.filters == sum(
+        2 * 11 * 2 * h * f for h, f in zip(config.hidden_sizes, config.filter_sizes, strict=True)
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_pictures_are_the_same_each_time_and_have_no_background(ragged, tmp_path, suffix):
+    shape = Shape.of(ragged())
+    for name in ("a", "b"):
+        draw_widths(shape, tmp_path / f"{name}.{suffix}")
+    if suffix == "png":
+        from matplotlib.image import imread
+
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+        assert imread(tmp_path / "a.png")[0, 0, 3] == 0

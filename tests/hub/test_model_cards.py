@@ -1,0 +1,74 @@
+"""model_cards/ is what the code renders from presets and records, byte for byte."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import schubert_hf
+from schubert_hf import PruningConfig, SchuBertConfig
+from schubert_hf.cli import parse
+from schubert_hf.cost import ParameterCost, Shape, parse_target
+from schubert_hf.hub import Facts, render_card
+from schubert_hf.hub.card import check_card
+from schubert_hf.hub.cards import RECORD, inspect_preset, read_record, render_preset, write_record
+from schubert_hf.hub.paper import RESULTS
+from schubert_hf.hub.preset import command
+from schubert_hf.presets import preset_names
+from schubert_hf.pruning.selection import select
+from schubert_hf.pruning.units import find_groups
+
+ROOT = Path(schubert_hf.__file__).parent.parent
+CARDS = ROOT / "model_cards"
+PRESETS = [name for name in preset_names() if name.startswith("schubert-")]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_pages_of_the_papers_shapes(preset):
+    page = render_preset(preset)
+    assert (CARDS / preset / "README.md").read_text(encoding="utf-8") == page
+    assert (CARDS / preset / "pictures" / "widths.png").stat().st_size < 100_000
+    check_card(page)
+    assert "No weights are published here" in page
+    assert ("These numbers are the paper's, not ours" in page) == (preset in RESULTS)
+    assert f"{SchuBertConfig.from_preset(preset).num_parameters():,}" in page
+    for result in RESULTS.get(preset, ()):
+        assert f"| {result} |" in page
+
+
+@pytest.mark.parametrize("record", sorted(CARDS.glob(f"*/{RECORD}")), ids=lambda path: path.parent.name)
+def test_pages_of_results(record):
+    page = (record.parent / "README.md").read_text(encoding="utf-8")
+    assert page == render_card(read_record(record.parent), record.parent.name)
+    assert not re.search(r"/(work|home|tmp|root|Users)/", page + record.read_text(encoding="utf-8"))
+
+
+def test_a_record_is_all_that_a_page_needs(record, tmp_path):
+    facts = Facts.from_json(record)
+    write_record(facts, tmp_path / "small")
+    assert read_record(tmp_path / "small") == facts
+    assert {path.name for path in (tmp_path / "small").iterdir()} == {"README.md", "pictures", RECORD}
+
+
+@pytest.mark.parametrize("preset", ["schubert-99m", "schubert-66m"])
+def test_the_command_aims_at_the_shape(preset, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import prune
+
+    words = shlex.split(command(inspect_preset(preset)).replace("\\\n", " "))
+    assert words[:3] == ["accelerate", "launch", "examples/prune.py"]
+    arguments, config = parse("", prune.Arguments, PruningConfig, arguments=words[3:])
+    sys.modules.pop("prune")
+    assert arguments.model == "google-bert/bert-base-uncased"
+    shape, cost = SchuBertConfig.from_preset(preset), ParameterCost(SchuBertConfig(), "SchuBertForPreTraining")
+    budget = parse_target(config.target, cost(Shape.of(SchuBertConfig())))
+    assert budget == cost(Shape.of(shape))
+    if preset == "schubert-66m":  # the hidden size alone: the result has exactly this shape
+        groups = find_groups(SchuBertConfig(), config.dimensions)
+        import torch
+
+        scores = {group: torch.rand(768) for group in groups}
+        plan = select(scores, SchuBertConfig(), cost, budget, multiple_of=config.multiples)
+        assert plan.shape == Shape.of(shape)

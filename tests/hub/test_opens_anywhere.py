@@ -1,0 +1,87 @@
+"""A published model, opened as a stranger does: a clean process, another folder and HF_HOME, our package out of reach.
+
+`OLDEST_PYTHON` names another interpreter, with the oldest transformers that the two files promise; CI sets it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import HERE, TOKEN, clean_environment
+
+import schubert_hf
+from schubert_hf.auto import auto_map
+from schubert_hf.hub.card import OLDEST_TRANSFORMERS
+
+PYTHONS = {
+    "this": sys.executable,
+    **({"oldest": os.environ["OLDEST_PYTHON"]} if "OLDEST_PYTHON" in os.environ else {}),
+}
+
+
+@pytest.fixture(scope="module")
+def published(worker, session_hub, build, tmp_path_factory):
+    """Two commits of a model: the first one's hash, and what both give for a sequence."""
+    ids, revisions, logits = torch.arange(1, 8)[None], [], []
+    for part in (session_hub.repos, session_hub.lfs, session_hub.log, session_hub.faults):
+        part.clear()
+    for seed in (1, 2):
+        folder = tmp_path_factory.mktemp("result")
+        model = build(folder, seed)
+        revisions.append(worker("publish", folder, "org/small")["value"]["commit"])
+        with torch.no_grad():
+            logits.append(model(ids).prediction_logits.sum().item())
+    return revisions[0], logits
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_without_this_package(published, session_hub, tmp_path, python):
+    revision, (older, newer) = published
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [PYTHONS[python], str(HERE / "open_anywhere.py"), "org/small", revision],
+        env=clean_environment(tmp_path / "home", HF_ENDPOINT=session_hub.url, HF_TOKEN=TOKEN),
+        cwd=tmp_path / "elsewhere",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = {auto: name.partition(".")[2] for auto, name in auto_map().items() if auto != "AutoConfig"}
+    assert found["heads"] == expected
+    assert found["logits"] == pytest.approx(newer, abs=1e-3)
+    assert found["older"] == pytest.approx(older, abs=1e-3)
+    assert (found["pipeline"], found["features"]) == (3, 11)
+    if python == "oldest":
+        assert found["version"].startswith(OLDEST_TRANSFORMERS)
+    if found["sentence_transformers"] is None:
+        pytest.skip("sentence_transformers is not installed")
+    assert found["sentence_transformers"] == [2, 11]
+
+
+def test_with_this_package(published, session_hub, tmp_path):
+    code = """
+import schubert_hf, torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+model = AutoModelForMaskedLM.from_pretrained("org/small")
+AutoTokenizer.from_pretrained("org/small")
+print(type(model).__module__, model(torch.arange(1, 8)[None]).logits.sum().item())
+"""
+    ours = str(Path(schubert_hf.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(tmp_path / "home", HF_ENDPOINT=session_hub.url, HF_TOKEN=TOKEN, PYTHONPATH=ours),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    module, total = done.stdout.split()
+    assert module == "schubert_hf.modeling_schubert"
+    assert float(total) == pytest.approx(published[1][1], abs=1e-3)

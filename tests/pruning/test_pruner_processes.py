@@ -1,0 +1,89 @@
+"""Two processes prune as one does, and notice when they have drifted apart. Real processes, over gloo."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from oracles import QUICK
+
+HERE = Path(__file__).parent
+SCRIPT = """
+import json, sys
+sys.path.insert(0, {here!r})
+import torch
+torch.set_num_threads(1)
+from accelerate import Accelerator
+from transformers import BertTokenizerFast
+from oracles import QUICK, make_examples
+from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
+
+accelerator = Accelerator(cpu=True)
+words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{{n}}" for n in range(94))]
+tokenizer = BertTokenizerFast(vocab={{word: number for number, word in enumerate(words)}})
+shape = dict(hidden_sizes=[40, 40], filter_sizes=[41, 29], head_counts=[3, 2])
+shape |= dict(key_query_sizes=[5, 7], value_sizes=[9, 4])
+
+def pruner(seed, output_dir=None):
+    torch.manual_seed(seed)
+    config = SchuBertConfig(**shape, vocab_size=99, max_position_embeddings=23,
+                            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return SchuBertPruner(
+        SchuBertForPreTraining(config), PruningConfig(**{{**QUICK, "micro_batch_size": 4}}), tokenizer=tokenizer,
+        train_dataset=make_examples(100), eval_dataset=make_examples(24, seed=1), accelerator=accelerator,
+        output_dir=output_dir,
+    )
+
+result = pruner(0, sys.argv[1] + "/result").prune()
+report = {{"processes": accelerator.num_processes, "plans": [plan.to_json() for plan in result.plans],
+          "rounds": [record.to_json() for record in result.rounds]}}
+
+if accelerator.num_processes > 1:
+    try:  # every process with weights of its own
+        pruner(accelerator.process_index).prune()
+    except RuntimeError as error:
+        report["drifted"] = str(error)
+with open(f"{{sys.argv[1]}}/{{accelerator.process_index}}.json", "w") as stream:
+    json.dump(report, stream)
+accelerator.wait_for_everyone()
+"""
+
+
+def prune(folder, processes):
+    """Runs the script; gives each process's report, and what they wrote on stderr."""
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(SCRIPT.format(here=str(HERE)))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    run = subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    # Judged by what it wrote: gloo sometimes aborts at the interpreter's exit, after all is done.
+    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9].json"))]
+    assert len(reports) == processes, run.stderr[-4000:]
+    return reports, run.stderr
+
+
+def test_two_processes_are_one(tmp_path):
+    (one,), _ = prune(tmp_path / "one", 1)
+    (main, other), bars = prune(tmp_path / "two", 2)
+    assert one["processes"] == 1
+    assert main["processes"] == other["processes"] == 2
+    assert main["plans"] == other["plans"] == one["plans"]
+    for ours, theirs in zip(main["rounds"], one["rounds"], strict=True):
+        assert ours["shape"] == theirs["shape"]
+        for moment in ("before", "after_cut", "after_recovery"):
+            assert ours[moment] == pytest.approx(theirs[moment], rel=1e-4)
+        for group, summary in theirs["alphas"].items():
+            assert ours["alphas"][group] == pytest.approx(summary, abs=2e-4)
+    # The main process wrote the result and drew the bars, alone.
+    assert (tmp_path / "two" / "result" / "config.json").exists()
+    assert bars.count("round 2/2 recovery: 100%") == 1
+    # And weights that differ are noticed, by both.
+    assert "The processes hold different weights" in main["drifted"]
+    assert "The processes hold different weights" in other["drifted"]
+    assert QUICK["rounds"] == len(main["rounds"])

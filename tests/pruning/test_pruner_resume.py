@@ -1,0 +1,117 @@
+"""A run that was killed between two rounds and resumed is, bit for bit, the run that was not."""
+
+import json
+
+import pytest
+import torch
+from oracles import make_examples
+from transformers import DataCollatorForLanguageModeling
+
+from schubert_hf import SchuBertForPreTraining, SchuBertPruner
+from schubert_hf.training.checkpoint import CheckpointError
+
+
+def kill_in_round(monkeypatch, number):
+    """Lets a run die in a round, after its alphas."""
+    decide = SchuBertPruner._decide
+
+    def die(self, gates, budget):
+        if len(self.progress.records) + 1 == number:
+            raise KeyboardInterrupt
+        return decide(self, gates, budget)
+
+    monkeypatch.setattr(SchuBertPruner, "_decide", die)
+
+
+def same_weights(ours, theirs):
+    ours, theirs = ours.state_dict(), theirs.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("collator", ["ours", "of transformers"])
+def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, monkeypatch, collator):
+    def build(folder):
+        torch.manual_seed(0)
+        model = SchuBertForPreTraining(tiny(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1))
+        options = {} if collator == "ours" else {"data_collator": DataCollatorForLanguageModeling(tokenizer)}
+        return make_pruner(model, tmp_path / folder, rounds=3, **options)
+
+    whole = build("whole").prune()
+    with monkeypatch.context() as patch:
+        kill_in_round(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            build("resumed").prune()
+    assert [path.name for path in (tmp_path / "resumed" / "checkpoints").iterdir()] == ["round-001"]
+    (tmp_path / "resumed" / "checkpoints" / ".round-002.writing" / "model").mkdir(
+        parents=True
+    )  # torn: as if not there
+
+    torch.rand(7)  # the new process has drawn other numbers before
+    resumed = build("resumed").prune(resume=True)
+    assert resumed.plans == whole.plans
+    assert same_weights(resumed.model, whole.model)
+    assert resumed.model.config.to_dict() == whole.model.config.to_dict()
+    untimed = [{**record.to_json(), "seconds": None} for record in resumed.rounds]
+    assert untimed == [{**record.to_json(), "seconds": None} for record in whole.rounds]
+    written = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("whole", "resumed")]
+    assert written[0] == written[1]
+
+
+def test_only_the_result_was_missing(make_pruner, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SchuBertPruner, "_save_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_pruner(output_dir=tmp_path).prune()
+    result = make_pruner(output_dir=tmp_path).prune(resume=True)
+    assert len(result.rounds) == 2
+    assert (tmp_path / "config.json").exists()
+
+
+def test_resume_without_checkpoints_begins(make_pruner, tmp_path):
+    assert len(make_pruner(output_dir=tmp_path, rounds=1).prune(resume=True).rounds) == 1
+
+
+@pytest.fixture
+def one_round(make_pruner, tmp_path, monkeypatch):
+    """A folder with the checkpoint of one round of two."""
+    with monkeypatch.context() as patch:
+        kill_in_round(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            make_pruner(output_dir=tmp_path).prune()
+    return tmp_path
+
+
+def test_checkpoints_are_not_run_over(make_pruner, one_round):
+    with pytest.raises(CheckpointError, match=r"holds the checkpoints of an earlier run\. Go on with it by resuming"):
+        make_pruner(output_dir=one_round).prune()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 3}, "`rounds` was 2 and is 3"),
+        ({"target": 0.5, "seed": 4}, "`seed` was 0 and is 4; `target` was '60%' and is 0.5"),
+        ({"multiple_of": 4}, "`multiple_of` was {'h': 8, 'f': 8} and is {'h': 4, 'f': 4}"),
+        ({"train_dataset": make_examples(99)}, "`train_dataset` was 100 and is 99"),
+    ],
+)
+def test_other_settings_are_refused_by_name(make_pruner, one_round, options, message):
+    with pytest.raises(CheckpointError, match=f"belongs to another run: {message}. Give the same settings"):
+        make_pruner(output_dir=one_round, **options).prune(resume=True)
+
+
+def test_another_model_is_refused(make_pruner, tiny, one_round):
+    torch.manual_seed(1)
+    with pytest.raises(CheckpointError, match=r"another run: `weights` was \d+ and is \d+"):
+        make_pruner(SchuBertForPreTraining(tiny()), one_round).prune(resume=True)
+
+
+def test_smaller_micro_batches_are_the_same_run(make_pruner, one_round):
+    assert len(make_pruner(output_dir=one_round, micro_batch_size=4).prune(resume=True).rounds) == 2
+
+
+@pytest.mark.parametrize("state", [{}, {"settings": [], "position": 0}, {"step": 3, "history": {}}])
+def test_a_foreign_checkpoint_is_refused(make_pruner, one_round, state):
+    (one_round / "checkpoints" / "round-001" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="is no checkpoint of a pruning run"):
+        make_pruner(output_dir=one_round).prune(resume=True)

@@ -1,0 +1,200 @@
+"""Selection by its promises: never above the budget, less than one step below it, widths that are multiples."""
+
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schubert_hf import SchuBertConfig
+from schubert_hf.cost import DIMENSIONS, BudgetError, ParameterCost, Shape
+from schubert_hf.pruning.selection import (
+    check_reachable,
+    count_units,
+    plan_steps,
+    select,
+    shape_without,
+    smallest_shape,
+)
+from schubert_hf.pruning.units import Group, find_groups
+
+promise = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@st.composite
+def models(draw):
+    """A config of random widths, uneven ones and empty sublayers included."""
+    layers = draw(st.integers(1, 3))
+
+    def sizes(least, most):
+        return draw(st.lists(st.integers(least, most), min_size=layers, max_size=layers))
+
+    even = draw(st.booleans())
+    return SchuBertConfig(
+        hidden_sizes=[draw(st.integers(1, 30))] * layers if even else sizes(1, 30),
+        filter_sizes=sizes(0, 40),
+        head_counts=sizes(0, 4),
+        key_query_sizes=sizes(1, 9),
+        value_sizes=sizes(1, 9),
+        vocab_size=draw(st.integers(1, 60)),
+        max_position_embeddings=8,
+    )
+
+
+@st.composite
+def problems(draw):
+    """(scores, config, multiples) for a random subset of dimensions; scores often tie."""
+    config = draw(models())
+    dimensions = "".join(draw(st.sets(st.sampled_from("hfakv"), min_size=1)))
+    multiples = draw(st.dictionaries(st.sampled_from("hfakv"), st.integers(1, 9)))
+    seed = draw(st.integers(0, 999))
+    levels = draw(st.sampled_from([2, 5, 1000]))
+    generator = torch.Generator().manual_seed(seed)
+    scores = {
+        group: torch.randint(levels, (units,), generator=generator) / 10
+        for group, units in find_groups(config, dimensions).items()
+    }
+    return scores, config, multiples
+
+
+def stretches(group, units, config):
+    """Bounds between which the channels occur in the same layers; for other groups the whole group."""
+    return sorted({0, *config.hidden_sizes}) if group.dimension == "h" else [0, units]
+
+
+def even(size, layers=1):
+    """A BERT with two heads and as many filters as channels."""
+    return SchuBertConfig(
+        hidden_size=size, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=size, vocab_size=9
+    )
+
+
+def last_step(gone, units, multiple, may_empty):
+    """How many units the step that was taken last has, where `gone` of `units` went."""
+    first = units % multiple or multiple
+    sizes = [first] + [multiple] * ((units - first) // multiple - (0 if may_empty else 1))
+    total = 0
+    for size in sizes:
+        total += size
+        if total == gone:
+            return size
+    raise AssertionError(f"{gone} of {units} units are no whole steps of {multiple}")
+
+
+@promise
+@given(problems(), st.floats(0, 1))
+def test_budget_and_multiples(problem, where):
+    scores, config, multiples = problem
+    cost, source = ParameterCost(config, "SchuBertForPreTraining"), Shape.of(config)
+    smallest = cost(smallest_shape(source, scores, multiples))
+    budget = smallest + where * (cost(source) - smallest)
+    plan = select(scores, config, cost, budget, multiple_of=multiples)
+    assert cost(plan.shape) <= budget
+    assert plan == select(scores, config, cost, budget, multiple_of=multiples)
+
+    for group, score in scores.items():
+        field = {"h": "hidden", "f": "filters", "a": "heads", "k": "key_query", "v": "value"}[group.dimension]
+        kept = getattr(plan, field) if group.layer is None else getattr(plan, field)[group.layer]
+        kept = set(kept[0] if group.dimension in "kv" else kept)
+        multiple = multiples.get(group.dimension, 1)
+        for start, end in pairwise(stretches(group, len(score), config)):
+            inside = [n for n in range(start, end) if n in kept]
+            gone = [n for n in range(start, end) if n not in kept]
+            # Whole, or a multiple; at least one of them, except of channels that a narrower layer lacks.
+            assert not gone or len(inside) % multiple == 0
+            assert start or len(inside) >= min(multiple, end)
+            if not gone:
+                continue
+            assert not inside or max(score[n] for n in gone) <= min(score[n] for n in inside)
+            # Given back one step it would not fit.
+            step = last_step(len(gone), end - start, multiple, may_empty=start > 0)
+            lists = plan.shape.lists()
+            widths = lists[DIMENSIONS[group.dimension]]
+            for layer in range(len(widths)):
+                if layer == group.layer or (group.layer is None and source.hidden_sizes[layer] > start):
+                    widths[layer] += step
+            assert cost(Shape(**{name: tuple(sizes) for name, sizes in lists.items()})) > budget
+
+
+@promise
+@given(problems())
+def test_what_is_not_reachable_is_refused_and_what_is_named_is_reachable(problem):
+    scores, config, multiples = problem
+    cost, source = ParameterCost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    steps = plan_steps(scores, source, multiples)
+    everything = shape_without(source, count_units(steps))
+    with pytest.raises(BudgetError, match="the smallest that removing") as caught:
+        select(scores, config, cost, cost(everything) - 1, multiple_of=multiples)
+    named = float(re.search(r"is below ([\d_]+)", str(caught.value))[1].replace("_", ""))
+    plan = select(scores, config, cost, named, multiple_of=multiples)
+    assert plan.shape == everything
+    assert cost(plan.shape) == named
+
+
+@promise
+@given(problems())
+def test_steps_leave_each_group_in_order_and_score(problem):
+    scores, config, multiples = problem
+    steps = plan_steps(scores, Shape.of(config), multiples)
+    assert all(one.score <= other.score for one, other in pairwise(steps))
+    for queue in {step.queue for step in steps}:
+        own = [step for step in steps if step.queue is queue]
+        worth = [float(scores[queue.group][list(step.units)].double().mean()) for step in own]
+        assert worth == sorted(worth) or all(abs(a - b) < 1e-9 for a, b in zip(worth, sorted(worth), strict=True))
+
+
+def test_equals_go_by_group_and_index():
+    config = even(6, layers=2)
+    scores = {group: torch.ones(units) for group, units in find_groups(config, "fk").items()}
+    steps = plan_steps(scores, Shape.of(config), {})
+    assert [str(step.queue.group) for step in steps] == ["f0"] * 5 + ["f1"] * 5 + ["k0"] * 2 + ["k1"] * 2
+    assert [step.units for step in steps[:5]] == [(0,), (1,), (2,), (3,), (4,)]
+
+
+def test_a_step_is_worth_the_mean_of_its_units():
+    """Four cheap filters beat one cheap head only as far as their mean goes."""
+    config = even(8)
+    scores = {Group("f", 0): torch.tensor([0.1, 0.1, 0.1, 0.9, 5, 5, 5, 5]), Group("a", 0): torch.tensor([0.2, 9])}
+    steps = plan_steps(scores, Shape.of(config), {"f": 4})
+    assert [step.units for step in steps] == [(0,), (0, 1, 2, 3)]
+    assert [step.score for step in steps] == [pytest.approx(0.2), pytest.approx(0.3)]
+
+
+def test_smaller_steps_are_put_back():
+    """Removing a head overshoots; what the filters had given before it comes back."""
+    config = even(64)
+    cost = ParameterCost(config, "SchuBertModel")
+    size = cost(Shape.of(config))
+    scores = {Group("f", 0): torch.full((64,), 0.1), Group("a", 0): torch.tensor([0.2, 9.0])}
+    scores[Group("f", 0)][40:] = 1.0
+    head = size - cost(Shape.of(config).shrink("a", 0, 1))
+    plan = select(scores, config, cost, size - head)
+    assert plan.heads == ((1,),)
+    assert len(plan.filters[0]) == 64
+
+
+def test_a_budget_that_is_met_already_keeps_everything():
+    config = even(8, layers=2)
+    cost = ParameterCost(config, "SchuBertModel")
+    scores = {group: torch.rand(units) for group, units in find_groups(config, "hfakv").items()}
+    assert select(scores, config, cost, cost(Shape.of(config))).shape == Shape.of(config)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    config = even(8)
+    cost = ParameterCost(config, "SchuBertModel")
+    with pytest.raises(ValueError, match="importance of group `f0` is not finite"):
+        select({Group("f", 0): torch.full((8,), float("nan"))}, config, cost, cost(Shape.of(config)) - 1)
+
+
+def test_bert_base_in_single_units():
+    """39,312 units, one at a time, to 66 million parameters: exact to less than a filter."""
+    config = SchuBertConfig()
+    cost = ParameterCost(config, "SchuBertForPreTraining")
+    generator = torch.Generator().manual_seed(0)
+    scores = {group: torch.rand(n, generator=generator) for group, n in find_groups(config, "hfakv").items()}
+    check_reachable(scores, config, cost, 66e6)
+    shape = select(scores, config, cost, 66e6).shape
+    assert 66e6 - 2 * shape.hidden_sizes[0] - 1 < cost(shape) <= 66e6

@@ -1,0 +1,112 @@
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from schubert_hf import PruningConfig
+from schubert_hf.cli import command_line, one_line_errors, parse
+from schubert_hf.commands import main
+from schubert_hf.cost import BudgetError
+
+
+@dataclass
+class Options:
+    name: str = field(default="a", metadata={"help": "A name."})
+    sizes: list[int] = field(default_factory=lambda: [1], metadata={"help": "Sizes."})
+    fast: bool = field(default=False, metadata={"help": "Fast?"})
+    limit: float | None = field(default=None, metadata={"help": "Limit."})
+
+
+@dataclass
+class Place:
+    where: str = field(metadata={"help": "Where.", "positional": True})
+
+
+def test_parse_gives_dataclasses():
+    place, options = parse("", Place, Options, arguments=["here", "--sizes", "2", "3", "--fast", "--limit", "0.5"])
+    assert (place, options) == (Place("here"), Options(sizes=[2, 3], fast=True, limit=0.5))
+
+
+@pytest.mark.parametrize(
+    "options", [Options(), Options(name="two words", sizes=[4, 5], fast=True, limit=1.5), Options(name="o'clock")]
+)
+def test_command_line_is_the_inverse_of_parse(options):
+    import shlex
+
+    words = shlex.split(command_line("script.py", options))
+    assert words[0] == "script.py"
+    assert parse("", Options, arguments=words[1:]) == (options,)
+
+
+def test_command_line_tells_no_folders_and_no_defaults(tmp_path):
+    assert command_line("x", Options(name=str(tmp_path / "model"))) == "x --name model"
+    assert (
+        command_line("x", PruningConfig(target="66M", multiple_of="h=16,k=4"))
+        == "x --target 66M --multiple-of h=16,k=4"
+    )
+    assert command_line("x", PruningConfig()) == "x"
+
+
+def test_errors_of_bad_input_are_one_line(monkeypatch):
+    with pytest.raises(SystemExit, match=r"^error: too big$"), one_line_errors():
+        raise BudgetError("too big")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as silent, one_line_errors():
+        raise BudgetError("too big")
+    assert silent.value.code == 2
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        1 / 0  # noqa: B018
+
+
+def test_inspect_a_preset(capsys, tmp_path):
+    main(["inspect", "schubert-88m", "--plot", str(tmp_path / "widths.svg")])
+    out = capsys.readouterr().out
+    assert "3072 -> 1382" in out
+    assert "88.48M" in out
+    assert "narrower in h, f, a, v" in out
+    assert (tmp_path / "widths.svg").exists()
+    main(["inspect", "schubert-66m", "--json", "--base", "schubert-99m"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"]["total"] == 66315266
+    assert found["base"]["name"] == "schubert-99m"
+    assert found["removed"]["hidden_sizes"] == round(1 - 466 / 768, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "a/b/c"], "no legal name"),
+        (["inspect", "org/nothing"], "cannot be reached"),
+        (["inspect", "schubert-66m", "--plot", "x.nothing"], "cannot be drawn"),
+        (["publish", "nowhere", "org/x", "--no-latency"], r"is no folder|no token"),
+        (["card", "nowhere"], "no config.json"),
+    ],
+)
+def test_commands_say_what_is_wrong_in_one_line(arguments, message):
+    with pytest.raises(SystemExit, match=message) as end:
+        main(arguments)
+    assert str(end.value.code).startswith("error: ")
+    assert "\n" not in str(end.value.code)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["nonsense"], 2), (["card", "--help"], 0)])
+def test_help(arguments, code, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == code
+    captured = capsys.readouterr()
+    assert "usage: schubert" in captured.out + captured.err
+
+
+def test_card_of_a_folder(tmp_path, capsys, ragged):
+    from schubert_hf import SchuBertForMaskedLM
+
+    SchuBertForMaskedLM(ragged()).save_pretrained(tmp_path)
+    main(["card", str(tmp_path), "--name", "org/x", "--no-latency"])
+    page = tmp_path / "README.md"
+    assert "# x" in page.read_text()
+    page.write_text("# By hand")
+    with pytest.raises(SystemExit, match="by hand"):
+        main(["card", str(tmp_path)])
+    main(["card", str(tmp_path), "--overwrite-readme", "--no-latency"])
+    assert page.read_text() != "# By hand"

@@ -1,0 +1,94 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schubert_hf import SchuBertConfig
+from schubert_hf.auto import MODELS
+from schubert_hf.cost import BudgetError, ParameterCost, Shape, format_size, parse_target, penalty_weights, unit_cost
+from schubert_hf.pruning.units import find_groups
+
+
+@pytest.mark.parametrize("architecture", [model.__name__ for model in MODELS.values()])
+def test_beta_of_bert_base(architecture):
+    """Khetan & Karnin 2020: beta_a = 1.0, beta_h = 0.73, beta_k = beta_v = 0.093, beta_f = 0.0078."""
+    config = SchuBertConfig()
+    beta = penalty_weights(ParameterCost(config, architecture), Shape.of(config), find_groups(config, "hfakv"))
+    paper = {"a": 1.0, "h": 0.73, "k": 0.0938, "v": 0.0938, "f": 0.0078}
+    assert len(beta) == 1 + 4 * 12
+    for (dimension, layer), weight in beta.items():
+        assert weight == pytest.approx(paper[dimension], rel=0.02), (dimension, layer)
+
+
+def test_beta_without_a_head_keeps_the_proportions(ragged):
+    config = ragged(head_counts=[0, 0, 0])
+    cost, shape = ParameterCost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    beta = penalty_weights(cost, shape, find_groups(config, "hf"))
+    assert max(beta.values()) == beta["h", None] == 1
+    assert beta["f", 0] == pytest.approx(unit_cost(cost, shape, "f", 0) / unit_cost(cost, shape, "h", None))
+
+
+def test_cost_is_the_models_own_size_and_leaves_the_config_alone(ragged):
+    config = ragged()
+    for model_class in MODELS.values():
+        model = model_class(config)
+        assert ParameterCost(config, model_class.__name__)(Shape.of(config)) == model.num_parameters()
+    cost = ParameterCost(config, "SchuBertModel")
+    assert cost(Shape.of(config).shrink("h", None, 3)) < cost(Shape.of(config))
+    assert config.hidden_sizes == [37, 31, 43]
+
+
+def test_shrink(ragged):
+    shape = Shape.of(ragged())
+    assert shape.shrink("h", None, 2).hidden_sizes == (35, 29, 41)
+    assert shape.shrink("k", 1, 3).key_query_sizes == (5, 4, 3)
+    assert SchuBertConfig(**shape.shrink("f", 0, 41).lists()).filter_sizes == [0, 29, 53]
+
+
+@pytest.mark.parametrize(
+    ("target", "budget"),
+    [
+        ("66M", 66e6),
+        ("66m", 66e6),
+        (" 66 M ", 66e6),
+        ("66.5M", 66.5e6),
+        ("0.05B", 50e6),
+        ("5K", 5000),
+        ("5_000_000", 5e6),
+        (5_000_000, 5e6),
+        (66e6, 66e6),
+        (0.6, 60e6),
+        ("0.6", 60e6),
+        (".6", 60e6),
+        ("60%", 60e6),
+        ("60 %", 60e6),
+        ("0.5%", 0.5e6),
+    ],
+)
+def test_targets(target, budget):
+    assert parse_target(target, 100e6) == pytest.approx(budget)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "M", "66MB", "12ms", "-5M", "-0.5", "half", "6,5M", "1e6", "nan", "inf", True, None]
+)
+def test_what_is_no_size_is_refused(target):
+    with pytest.raises(BudgetError, match=r'give a size like "66M" or a fraction'):
+        parse_target(target, 100e6)
+
+
+@pytest.mark.parametrize("target", [0, "0M", 1, 1.0, "100%", "100M", "2B", 100_000_000, "150%"])
+def test_a_target_is_below_the_models_size(target):
+    with pytest.raises(BudgetError, match=r"more than 0 and less than the model's own 100.00M"):
+        parse_target(target, 100e6)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(7, "7"), (999, "999"), (1234, "1.23K"), (1_234_567, "1.23M"), (2e9, "2.00B")]
+)
+def test_sizes_for_people(number, text):
+    assert format_size(number) == text
+
+
+@given(st.integers(1, 10**10))
+def test_every_exact_size_is_understood(size):
+    assert parse_target(f"{size + 1:_}", size + 2) == size + 1
