@@ -9,10 +9,7 @@ OUTPUT_DIR/pretraining.json.
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,42 +18,29 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, concatenate_datasets
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.cli import one_line_errors, parse
 from schubert_hf.conversion import ConversionError, to_bert
-from schubert_hf.training.checkpoint import (
-    MODEL,
-    CheckpointError,
-    list_checkpoints,
-    load_optimizer,
-    load_state,
-    save_checkpoint,
-    write_json,
-)
-from schubert_hf.training.environment import environment
+from schubert_hf.training.checkpoint import MODEL, CheckpointError, list_checkpoints
 from schubert_hf.training.initialization import initialize_local_attention
-from schubert_hf.training.interrupt import Interrupted, InterruptGuard
-from schubert_hf.training.loop import LoopConfig, LoopConfigError, StepResult, TrainingLoop, evaluate
-from schubert_hf.training.loop_config import option
-from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.output import check_output_folder, halved, result_files
+from schubert_hf.training.interrupt import Interrupted
+from schubert_hf.training.loop_config import LoopConfigError, option
+from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
-from schubert_hf.training.progress import quiet, show_on_main_process_only
+from schubert_hf.training.pretraining import Pretraining, PretrainingConfig
+from schubert_hf.training.progress import show_on_main_process_only
 from schubert_hf.training.stacking import stack_layers
-from schubert_hf.training.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.text import load_documents, split_documents
 from schubert_hf.training.tokenizer import train_wordpiece
-from schubert_hf.training.unigram import unigram_loss
 
 # What may differ between a run and its continuation: it changes no weight.
 FREE = {"output_dir", "resume", "save_steps", "micro_batch_size", "workers", "half"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments(LoopConfig):
+class Arguments(PretrainingConfig):
     """What to train, on what, for how long."""
 
     text: list[str] = field(metadata={"help": "Text files, folders or dataset names to train on."})
@@ -75,33 +59,13 @@ class Arguments(LoopConfig):
     stack: int = option(1, "With --model: begin with its layers repeated this often (progressive stacking).")
     max_length: int = option(128, "Word pieces per example, and positions of a new model.")
     dropout: float | None = option(None, "Dropout. Default: that of --model; none from scratch.")
-    mask_probability: float = option(0.15, "Share of the tokens that are predicted while training.")
-    skip_examples: int = option(0, "Examples of the shuffled stream to leave out: what an earlier stage has seen.")
-    steps: int = option(1000, "Optimizer steps.")
-    learning_rate: float = option(1e-3, "Peak learning rate.")
-    warmup_steps: int = option(100, "Steps of linear warm-up, part of all steps.")
-    adam_beta2: float = option(0.98, "AdamW's decay of the second moments.")
-    eval_examples: int = option(1000, "Held-out examples per evaluation.")
-    save_steps: int = option(500, "Steps between checkpoints (and evaluations).")
-    seed: int = option(0, "Seed of weights, order, masks and dropout.")
-    half: bool = option(True, "Store the finished weights in float16.")
     resume: bool = option(False, "Go on from the newest checkpoint in --output-dir.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {
-            "eval_examples": 1,
-            "save_steps": 1,
-            "vocab_size": 1,
-            "stack": 1,
-            "skip_examples": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least {least}.")
-        if not 0 < self.mask_probability < 1:
-            raise LoopConfigError(
-                f"`mask_probability` is {self.mask_probability}; allowed is a number between 0 and 1."
-            )
+        for name in ("vocab_size", "stack"):
+            if getattr(self, name) < 1:
+                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
 
 
 def main() -> None:
@@ -110,13 +74,42 @@ def main() -> None:
     show_on_main_process_only(accelerator)
     with one_line_errors():
         try:
-            checkpoint = open_output(arguments)
-            Pretraining(arguments, accelerator, checkpoint).run()
+            pretrain(arguments, accelerator)
         except Interrupted as stop:
             if accelerator.is_main_process:
                 print(f"{stop}. Go on with --resume.", file=sys.stderr)
             raise SystemExit(stop.exit_code) from None
+    if accelerator.is_main_process:
+        print(f"Saved. Next: accelerate launch examples/prune.py --model {arguments.output_dir}")
     accelerator.end_training()
+
+
+def pretrain(arguments: Arguments, accelerator: Accelerator) -> None:
+    """Reads, trains, saves."""
+    checkpoint = open_output(arguments)
+    set_seed(arguments.seed)
+    model, tokenizer = load_checkpoint(arguments, checkpoint)
+    with accelerator.main_process_first():
+        documents, held_out = read_text(arguments)
+    tokenizer = tokenizer or train_tokenizer(arguments, accelerator, documents)
+    with accelerator.main_process_first():
+        pairs, eval_pairs = (
+            make_pairs(part, tokenizer, max_length=arguments.max_length, seed=arguments.seed)
+            for part in (documents, held_out)
+        )
+    run = Pretraining(
+        accelerator,
+        model or new_model(arguments, tokenizer),
+        tokenizer,
+        pairs,
+        eval_pairs,
+        arguments,
+        output=Path(arguments.output_dir),
+        settings={name: value for name, value in asdict(arguments).items() if name not in FREE},
+        checkpoint=checkpoint,
+    )
+    run.run()
+    run.finish(asdict(arguments), as_bert)
 
 
 def open_output(arguments: Arguments) -> Path | None:
@@ -129,134 +122,6 @@ def open_output(arguments: Arguments) -> Path | None:
     if arguments.resume and not whole:
         raise CheckpointError(f"`{folder}` holds no whole checkpoint to resume. Begin without --resume.")
     return whole[-1] if whole else None
-
-
-class Pretraining:
-    """One run: reads its text, trains, evaluates and saves every `save_steps`, and writes the finished model."""
-
-    def __init__(self, arguments: Arguments, accelerator: Accelerator, checkpoint: Path | None) -> None:
-        self.arguments, self.accelerator = arguments, accelerator
-        self.output = Path(arguments.output_dir)
-        set_seed(arguments.seed)
-        model, tokenizer = load_checkpoint(arguments, checkpoint)
-        with accelerator.main_process_first():
-            documents, held_out = read_text(arguments)
-        self.tokenizer = tokenizer or train_tokenizer(arguments, accelerator, documents)
-        self.model = model or new_model(arguments, self.tokenizer)
-        with accelerator.main_process_first():
-            self.pairs, eval_pairs = (
-                make_pairs(part, self.tokenizer, max_length=arguments.max_length, seed=arguments.seed)
-                for part in (documents, held_out)
-            )
-        eval_pairs = eval_pairs.select(range(min(arguments.eval_examples, len(eval_pairs))))
-        self.eval_stream = ExampleStream(eval_pairs, shuffle=False)
-        self.eval_collator = MaskingCollator(self.tokenizer, seed=arguments.seed + 1)
-        self.objective = PretrainingObjective(self.model)
-        self.loop = TrainingLoop(accelerator, self.objective, self.model.named_parameters(), arguments)
-        self.settings = {name: value for name, value in asdict(arguments).items() if name not in FREE}
-        self.settings["examples"] = len(self.pairs)
-        self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0}
-        self._recent: list[StepResult] = []  # since the last evaluation
-        if checkpoint is not None:
-            self._continue(checkpoint)
-        self._began = time.monotonic() - self.history["seconds"]
-
-    def run(self) -> None:
-        stream = ExampleStream(self.pairs, seed=self.arguments.seed)
-        collator = MaskingCollator(
-            self.tokenizer, mlm_probability=self.arguments.mask_probability, seed=self.arguments.seed
-        )
-        with InterruptGuard(self.accelerator) as guard:
-
-            def on_step(result: StepResult) -> None:
-                self._recent.append(result)
-                if self.loop.step == self.arguments.steps:
-                    return
-                if self.loop.step % self.arguments.save_steps == 0:
-                    self._evaluate()
-                    self._save()
-                guard.check()
-
-            try:
-                offset = self.arguments.skip_examples
-                self.loop.run(stream, collator, offset=offset, on_step=on_step, description="pretraining")
-            except Interrupted:
-                self._save()
-                raise
-            self._evaluate()
-            self._save()
-        if self.accelerator.is_main_process:
-            self._finish()
-        self.accelerator.wait_for_everyone()
-
-    def _continue(self, checkpoint: Path) -> None:
-        state = load_state(checkpoint)
-        before = state.get("settings", {})
-        for name, value in json.loads(json.dumps(self.settings)).items():
-            if before.get(name) != value:
-                raise CheckpointError(
-                    f"`{checkpoint}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
-                    "Give the same settings, or another --output-dir."
-                )
-        self.history = state["history"]
-        self.loop.load_state(state["step"], load_optimizer(checkpoint))
-        self._say(f"Going on from step {self.loop.step} of {checkpoint}.")
-
-    def _evaluate(self) -> None:
-        held_out = evaluate(self.accelerator, self.objective, self.eval_stream, self.eval_collator, batch_size=64)
-        train = {
-            name: sum(result.losses[name] for result in self._recent) / max(1, len(self._recent))
-            for name in self.objective.terms
-        }
-        self.history["evaluations"].append({"step": self.loop.step, "train": train, "held_out": held_out})
-        self._recent.clear()
-        self._say(f"step {self.loop.step}: " + ", ".join(f"{key} {value:.4f}" for key, value in held_out.items()))
-
-    def _save(self) -> None:
-        self.history["seconds"] = time.monotonic() - self._began
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.output / "checkpoints" / f"step-{self.loop.step:08d}",
-                self.model,
-                state={"step": self.loop.step, "settings": self.settings, "history": self.history},
-                optimizer=self.loop.state_tensors(),
-                tokenizer=self.tokenizer,
-                keep=2,
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _finish(self) -> None:
-        unigram = unigram_loss(
-            self.pairs,
-            self.eval_stream,
-            self.eval_collator,
-            vocab_size=len(self.tokenizer),
-            special_ids=self.tokenizer.all_special_ids,
-        )
-        report = {
-            "arguments": asdict(self.arguments),
-            "parameters": self.model.num_parameters(),
-            "examples": len(self.pairs),
-            "epochs": self.arguments.steps * self.arguments.batch_size / len(self.pairs),
-            "unigram_loss": unigram,
-            **environment(self.accelerator),
-            **self.history,
-        }
-        with result_files(self.output) as folder, quiet():
-            finished = as_bert(self.model)
-            finished.save_pretrained(folder, state_dict=halved(finished) if self.arguments.half else None)
-            self.tokenizer.save_pretrained(folder)
-            write_json(folder / "pretraining.json", report)
-        final = self.history["evaluations"][-1]["held_out"]
-        self._say(
-            f"Held-out masked-token loss {final['mlm']:.3f} nats (perplexity {math.exp(final['mlm']):.1f}, accuracy "
-            f"{final['mlm_accuracy']:.3f}); unigram cross-entropy of the same tokens {unigram:.3f}.\n"
-            f"Saved in {self.output}. Next: accelerate launch examples/prune.py --model {self.output}"
-        )
-
-    def _say(self, text: str) -> None:
-        if self.accelerator.is_main_process:
-            tqdm.write(text, file=sys.stdout)
 
 
 def read_text(arguments: Arguments) -> tuple[Dataset, Dataset]:

@@ -108,7 +108,7 @@ def load_pairs(
         held_out = load_documents(eval_source)
     else:
         documents, held_out = split_documents(documents, held_out=config.eval_examples, seed=config.seed)
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         make_pairs(part, tokenizer, max_length=arguments.max_length, seed=config.seed)
         for part in (documents, held_out)
     )

@@ -21,10 +21,12 @@ from .pruning.config import PruningConfigError
 from .pruning.plan import PlanError
 from .pruning.units import UnknownTensorError
 from .training.checkpoint import CheckpointError
-from .training.loop import NonFiniteLossError
+from .training.loop import LoopConfigError, NonFiniteLossError
 from .training.objective import ObjectiveError
 from .training.output import OutputFolderError
+from .training.stream import StreamError
 from .training.text import TextSourceError
+from .training.tokenizer import TokenizerError
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ USER_ERRORS = (
     CheckpointError,
     ConversionError,
     InspectError,
+    LoopConfigError,
     NonFiniteLossError,
     ObjectiveError,
     OutputFolderError,
@@ -43,7 +46,9 @@ USER_ERRORS = (
     RecordError,
     SchuBertConfigError,
     SchuBertLoadError,
+    StreamError,
     TextSourceError,
+    TokenizerError,
     UnknownTensorError,
 )
 

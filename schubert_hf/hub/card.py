@@ -136,16 +136,16 @@ class _Absent(jinja2.ChainableUndefined):
         raise jinja2.UndefinedError(f"`{self._undefined_name}` is not known.")
 
 
-def common(inspection: Inspection) -> dict[str, Any]:
+def common(inspection: Inspection, now: str = "this model") -> dict[str, Any]:
     """What every page needs: title, sizes, widths."""
-    known = inspection.base is not None
+    header, rows = tables.size_table(inspection, now)
     return {
         "title": inspection.name.rpartition("/")[2],
         "inspection": inspection,
         "sequence": SEQUENCE,
         "widths_picture": WIDTHS,
-        "size_header": ["", "base", "this model", "kept"] if known else ["", "this model"],
-        "size_rows": tables.size_rows(inspection),
+        "size_header": header,
+        "size_rows": rows,
         "width_header": list(TITLES.values()),
         "width_rows": tables.width_rows(inspection.shape, inspection.base),
     }
@@ -174,6 +174,7 @@ def _history(facts: Facts) -> dict[str, Any]:
         header, rows = tables.round_rows(facts.run)
         found |= {
             "run": facts.run,
+            "command": wrap_command(facts.provenance.get("command", "")),
             "rounds_picture": ROUNDS,
             "round_header": header,
             "round_rows": rows,
@@ -184,19 +185,30 @@ def _history(facts: Facts) -> dict[str, Any]:
     return found
 
 
+def wrap_command(command: str) -> str:
+    """A long command, its options spread over lines of at most 100 characters."""
+    first, *options = command.split(" --")
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + len(option) > 90:
+            lines.append("   ")
+        lines[-1] += f" --{option}"
+    return " \\\n".join(lines)
+
+
 def _summary(facts: Facts, inspection: Inspection) -> str:
     size = format_size(inspection.parameters.total)
     if inspection.base_parameters is None:
         return f"A BERT with a width of its own in every layer: {size} parameters, dense, without special kernels."
     before = inspection.base_parameters.total
     base = facts.provenance.get("base_model", {})
-    name = base.get("name", "A BERT")
+    name = f"`{base['name']}`" if "name" in base else "a BERT"
     if base.get("hub"):
-        name = f"[{name}](https://huggingface.co/{name})"
+        name = f"[{base['name']}](https://huggingface.co/{base['name']})"
     return (
-        f"{name}, pruned from {format_size(before)} to **{size} parameters** "
-        f"({inspection.parameters.total / before:.1%}) with schubert_hf. The result is a dense BERT whose layers "
-        "have widths of their own: it needs no masks and no special kernels."
+        f"**{size} parameters**, pruned from {name} with {format_size(before)}, of which "
+        f"{inspection.parameters.total / before:.1%} are left. The result is a dense BERT whose layers have widths of "
+        "their own: it needs no masks and no special kernels. Made with schubert_hf."
     )
 
 

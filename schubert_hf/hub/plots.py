@@ -64,7 +64,7 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
         losses += [record["after_cut"]["loss"], record["after_recovery"]["loss"]]
     scale, unit = (1e6, f"million {run['unit']}") if sizes[0] >= 1e6 else (1.0, run["unit"])
     x = [size / scale for size in sizes]
-    figure = Figure(figsize=(7, 3.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(10, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.plot(x, losses, color=TEXT, linewidth=1.2, zorder=1)
     axes.scatter(x[:1], losses[:1], color=TEXT, marker="s", s=50, zorder=2, label="before")
@@ -86,7 +86,7 @@ def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> N
             axes.barh(range(len(values)), values, left=[-width / 2 for width in values], height=0.9, color=color)
     reach = max(*widths, *base, 1)
     for layer, width in enumerate(widths):
-        axes.text(0.54 * reach, layer, f"{width}", va="center", color=TEXT, fontsize=9)
+        axes.text(0.54 * reach, layer, f"{width}", va="center", color=TEXT, fontsize=10)
     axes.set_xlim(-0.52 * reach, 0.8 * reach)
     axes.set_xticks([])
     _plain(axes, spines=())

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..cost import format_size
-from .card import TAGS, common
+from .card import TAGS, common, wrap_command
 from .inspection import Inspection, parameter_parts
 from .paper import variant
 
@@ -32,8 +32,7 @@ def preset_data(inspection: Inspection) -> dict[str, Any]:
     )
     return {
         "card_data": metadata.to_yaml(),
-        **common(inspection),
-        "size_header": ["", "base", "this shape", "kept"],
+        **common(inspection, "this shape"),
         "preset": inspection.name,
         "config": inspection.config,
         "provenance": {},
@@ -52,15 +51,11 @@ def command(inspection: Inspection) -> str:
     head = "SchuBertForPreTraining"  # what the checkpoint of BERT-base holds
     target = parameter_parts(inspection.config, head).total
     hidden_alone = variant(inspection.name) == "schuBERT-h"
-    return " \\\n    ".join(
-        [
-            "accelerate launch examples/prune.py",
-            f"--model {BASE}",
-            f"--dataset {TEXT} --dataset-config {TEXT_CONFIG}",
-            f"--target {target} --dimensions {'h' if hidden_alone else 'hfakv'} --multiple-of h=2,f=2",
-            f"--rounds {ROUNDS} --alpha-steps {ALPHA_STEPS} --recovery-steps {RECOVERY_STEPS} --batch-size {BATCH}",
-            f"--output-dir {inspection.name}",
-        ]
+    return wrap_command(
+        f"accelerate launch examples/prune.py --model {BASE} --dataset {TEXT} --dataset-config {TEXT_CONFIG} "
+        f"--target {target} --dimensions {'h' if hidden_alone else 'hfakv'} --multiple-of h=2,f=2 --rounds {ROUNDS} "
+        f"--alpha-steps {ALPHA_STEPS} --recovery-steps {RECOVERY_STEPS} --batch-size {BATCH} "
+        f"--output-dir {inspection.name}"
     )
 
 

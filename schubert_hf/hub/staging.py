@@ -78,7 +78,8 @@ def stage(
         keep_readme: take the page of `source`, if it was written by hand.
 
     Raises:
-        PublishError: `source` holds no model, or Python files that are not the package's.
+        PublishError: `source` holds no model, or one that does not load or holds values that are no numbers, a
+            tokenizer that does not fit, or Python files that are not the package's.
     """
     _check_source(source)
     for pattern in _TAKEN:
@@ -89,6 +90,9 @@ def stage(
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
     config["auto_map"] = auto_map()
     (target / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    model = _load(target)
+    if (target / "tokenizer_config.json").exists():
+        _check_tokenizer(target, model.config)
     write_page(target, name, license=license, latency=latency)
     if keep_readme and (text := handwritten_page(source)) is not None:
         (target / README).write_text(text, encoding="utf-8")
@@ -123,28 +127,17 @@ def write_page(folder: Path, name: str, *, license: str | None = None, latency: 
 
 
 def check_staged(folder: Path) -> None:
-    """Opens the staged folder as a reader would.
+    """Looks at what is to be sent, once more and as a whole.
 
     Raises:
-        PublishError: the model does not load or holds values that are no numbers, the tokenizer does not fit, one of
-            the two files is not the package's, a page's metadata cannot be read, or `auto_map` is not whole.
+        PublishError: one of the two files is not the package's, `auto_map` is not whole, or the page's metadata cannot
+            be read.
     """
-    try:
-        model = load(folder)
-    except (SchuBertConfigError, SchuBertLoadError, ConversionError, SafetensorError, OSError, ValueError) as error:
-        raise PublishError(f"The model does not load: {error}".replace(str(folder), "the folder")) from error
-    broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise PublishError(
-            f"`{broken[0]}` holds values that are no numbers (NaN or infinity). Train again, or go back a round."
-        )
     for shipped in SHIPPED:
         if sha256(folder / shipped) != sha256(_own(shipped)):
             raise PublishError(f"`{shipped}` is not the file of this package. Install schubert_hf anew.")
     if json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("auto_map") != auto_map():
         raise PublishError("`auto_map` in config.json is not whole.")
-    if (folder / "tokenizer_config.json").exists():
-        _check_tokenizer(folder, model.config)
     try:
         check_card((folder / README).read_text(encoding="utf-8"))
     except RecordError as error:
@@ -175,6 +168,20 @@ def _check_source(source: Path) -> None:
                 f"`{source / shipped}` is not the file of this version of schubert_hf. Remove it to publish with the "
                 "package's, or install the version that it is from."
             )
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    """Opens a folder as a reader would."""
+    try:
+        model = load(folder)
+    except (SchuBertConfigError, SchuBertLoadError, ConversionError, SafetensorError, OSError, ValueError) as error:
+        raise PublishError(f"The model does not load: {error}".replace(str(folder), "the folder")) from error
+    broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise PublishError(
+            f"`{broken[0]}` holds values that are no numbers (NaN or infinity). Train again, or go back a round."
+        )
+    return model
 
 
 def _check_tokenizer(folder: Path, config: Any) -> None:

@@ -11,37 +11,42 @@ from .plots import TITLES
 
 Row = list[str]
 
-# Of one cost, in this order; what is zero on both sides is left out.
+# In this order; a part that costs nothing on both sides is left out.
 _PARTS = {
-    "total": "**total**",
     "embeddings": "embeddings",
     "encoder": "encoder",
-    "attention": "- attention",
-    "filters": "- filters",
+    "attention": "&emsp;attention",
+    "filters": "&emsp;filters",
     "pooler": "pooler",
     "head": "head",
+    "total": "**total**",
 }
 _TERMS = {"mlm": "masked words", "nsp": "next sentence", "teacher": "teacher"}
 
 
-def size_rows(inspection: Inspection) -> list[Row]:
-    """Parameters and FLOPs by part: base (where known), this model, what is kept."""
-    rows: list[Row] = []
-    for title, now, before in (
-        ("parameters", inspection.parameters, inspection.base_parameters),
-        ("FLOPs", inspection.flops, inspection.base_flops),
-    ):
-        rows += [_part_row(title, part, now, before) for part in _PARTS if getattr(before or now, part)]
-    return rows
+def size_table(inspection: Inspection, now: str = "this model") -> tuple[Row, list[Row]]:
+    """Header and rows: parameters and FLOPs by part; base (where it is known), this model, what is kept."""
+    header = ["part", "parameters", "FLOPs"]
+    if inspection.base is not None:
+        header = ["part", "parameters: base", now, "kept", "FLOPs: base", now, "kept"]
+    costs = (
+        (inspection.parameters, inspection.base_parameters),
+        (inspection.flops, inspection.base_flops),
+    )
+    rows = []
+    for part, label in _PARTS.items():
+        cells = [cell for mine, base in costs for cell in _size_cells(part, mine, base)]
+        if any(cells):
+            rows.append([label, *(f"**{cell}**" if part == "total" else cell for cell in cells)])
+    return header, rows
 
 
-def _part_row(title: str, part: str, now: Parts, before: Parts | None) -> Row:
+def _size_cells(part: str, now: Parts, before: Parts | None) -> Row:
     value = getattr(now, part)
-    label = f"**{title}**" if part == "total" else _PARTS[part].replace("- ", "&emsp;")
     if before is None:
-        return [label, format_size(value)]
+        return [format_size(value) if value else ""]
     base = getattr(before, part)
-    return [label, format_size(base), format_size(value), f"{value / base:.1%}"]
+    return [format_size(base), format_size(value), f"{value / base:.1%}"] if base else [""] * 3
 
 
 def width_rows(shape: Shape, base: Shape | None) -> list[Row]:

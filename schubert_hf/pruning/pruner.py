@@ -169,7 +169,8 @@ class SchuBertPruner:
         gates = self._train_alphas(f"{name} alphas")
         clock.lap("alphas")
         # The way from the source to the target in T equal steps: after round t a share t/T of it is done.
-        budget = self.source_size - (self.source_size - self.budget) * number / self.config.rounds
+        left = (self.config.rounds - number) / self.config.rounds
+        budget = self.budget + (self.source_size - self.budget) * left
         plan = self._decide(gates, budget)
         self._replace_model(compact(self.model, plan, tensors=fold_tensors(self.model, gates)))
         clock.lap("cut")
@@ -236,7 +237,6 @@ class SchuBertPruner:
     def _replace_model(self, model: PreTrainedModel) -> None:
         self.model = model
         self.objective = self.make_objective(model)
-        self.accelerator.free_memory()
         check_same_weights(self.accelerator, model)
 
     def _evaluate(self, description: str) -> dict[str, float]:

@@ -63,7 +63,7 @@ class PruningResult:
         provenance: base model, text, versions, machine: what the model's page says of them.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel = field(repr=False)
     source: Shape
     rounds: tuple[RoundRecord, ...]
     plans: tuple[PruningPlan, ...]

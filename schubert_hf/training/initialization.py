@@ -57,4 +57,5 @@ def initialize_local_attention(model: PreTrainedModel) -> None:
 def _rotation(angles: torch.Tensor) -> torch.Tensor:
     """Block-diagonal (2n, 2n): advances n pairs (sin, cos) by `angles`; sin(x + d) = sin x cos d + cos x sin d."""
     blocks = [torch.tensor([[d.cos(), d.sin()], [-d.sin(), d.cos()]]) for d in angles]
-    return torch.block_diag(*blocks)
+    matrix: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return matrix

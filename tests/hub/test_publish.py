@@ -73,6 +73,14 @@ def test_from_memory_and_by_the_command(worker, hub, folder):
     assert code.startswith("error: `a/b/c` is no legal name")
 
 
+def test_push_to_hub_of_a_result(worker, hub, folder):
+    answer = worker("push_result", folder, "org/result")
+    assert "value" in answer, answer["error"]
+    files = hub.repos["org/result"].commits[-1].files
+    assert SHIPPED | {"pruning.json", "tokenizer.json", "pictures/rounds.png"} <= set(files)
+    assert "## Losses" in files["README.md"].decode()
+
+
 def test_inspect_by_name(worker, hub, folder):
     publish(worker, folder, "org/small")
     found = worker("inspect", "org/small")["value"]

@@ -16,9 +16,11 @@ os.dup2(2, 1)  # nothing else may come between the answers
 real_sleep, slept = time.sleep, []
 time.sleep = lambda seconds: (slept.append(seconds), real_sleep(min(seconds, 0.01)))[0]
 
-from transformers import AutoModelForMaskedLM  # noqa: E402
+from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
 from schubert_hf import commands, hub  # noqa: E402
+from schubert_hf.hub.facts import shape_of  # noqa: E402
+from schubert_hf.pruning.result import PruningResult, RoundRecord  # noqa: E402
 
 
 def publish(*arguments, token=None, **kwargs):
@@ -36,6 +38,21 @@ def publish_model(folder, name, **kwargs):
     done = publish(model, name, **kwargs)
     assert "auto_map" not in model.config.to_dict()
     return done
+
+
+def push_result(folder, name):
+    """What the pruner gives, with nothing on disk."""
+    run = json.loads((Path(folder) / "pruning.json").read_text())
+    result = PruningResult(
+        model=AutoModelForMaskedLM.from_pretrained(folder),
+        source=shape_of(run["source"]),
+        rounds=tuple(RoundRecord.from_json(record) for record in run["rounds"]),
+        plans=(),
+        unit=run["unit"],
+        output_dir=None,
+        provenance=run["provenance"],
+    )
+    return asdict(result.push_to_hub(name, latency=False, tokenizer=AutoTokenizer.from_pretrained(folder)))
 
 
 def without_token(*arguments):
@@ -60,7 +77,7 @@ def command(*words):
     return [0, out.read_text()]
 
 
-FUNCTIONS = {call.__name__: call for call in (publish, publish_model, without_token, inspect, command)}
+FUNCTIONS = {call.__name__: call for call in (publish, publish_model, push_result, without_token, inspect, command)}
 for line in sys.stdin:
     name, arguments, kwargs = json.loads(line)
     slept.clear()

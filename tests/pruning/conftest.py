@@ -1,5 +1,6 @@
 """A tokenizer, examples and a pruner of seconds: tiny, on the CPU, without dropout unless asked for."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
 
+# The pruner collects garbage after each phase, and looks through every library of ours: these stay anyway.
+gc.freeze()
+
 
 @pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
+def _alone() -> Iterator[None]:
+    """One thread, since tensors of a few numbers are not worth sharing out; no accelerator left for the next test."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
+    torch.set_num_threads(threads)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

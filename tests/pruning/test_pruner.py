@@ -145,6 +145,12 @@ def test_half_precision_is_trained_in_single(make_pruner, tiny):
     assert all(torch.isfinite(parameter).all() for parameter in result.model.parameters())
 
 
+def test_mixed_precision(make_pruner):
+    result = make_pruner(rounds=1, accelerator=Accelerator(cpu=True, mixed_precision="bf16")).prune()
+    assert {parameter.dtype for parameter in result.model.parameters()} == {torch.float32}
+    assert result.provenance["precision"] == "bf16"
+
+
 def test_while_alphas_are_trained_weights_are_frozen(make_pruner, monkeypatch):
     pruner = make_pruner(rounds=1, alpha_steps=3)
     before = copy.deepcopy(pruner.model.state_dict())
