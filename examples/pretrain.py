@@ -24,6 +24,7 @@ from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.cli import one_line_errors, parse
 from schubert_hf.conversion import ConversionError, to_bert
 from schubert_hf.training.checkpoint import MODEL, CheckpointError, list_checkpoints
+from schubert_hf.training.environment import use_all_cores
 from schubert_hf.training.initialization import initialize_local_attention
 from schubert_hf.training.interrupt import Interrupted
 from schubert_hf.training.loop_config import LoopConfigError, option
@@ -36,7 +37,7 @@ from schubert_hf.training.text import load_documents, split_documents
 from schubert_hf.training.tokenizer import train_wordpiece
 
 # What may differ between a run and its continuation: it changes no weight.
-FREE = {"output_dir", "resume", "save_steps", "micro_batch_size", "workers", "half"}
+FREE = {"threads", "output_dir", "resume", "save_steps", "micro_batch_size", "workers", "half"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Arguments(PretrainingConfig):
     stack: int = option(1, "With --model: begin with its layers repeated this often (progressive stacking).")
     max_length: int = option(128, "Word pieces per example, and positions of a new model.")
     dropout: float | None = option(None, "Dropout. Default: that of --model; none from scratch.")
+    threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
     resume: bool = option(False, "Go on from the newest checkpoint in --output-dir.")
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class Arguments(PretrainingConfig):
 def main() -> None:
     (arguments,) = parse("Pretrains a BERT with MLM + NSP.", Arguments)
     accelerator = Accelerator()
+    use_all_cores(accelerator, arguments.threads)
     show_on_main_process_only(accelerator)
     with one_line_errors():
         try:

@@ -22,10 +22,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.cli import command_line, one_line_errors, parse
 from schubert_hf.commands import print_published
-from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.conversion import ConversionError, load_for_pretraining
 from schubert_hf.hub.publishing import check_ready
 from schubert_hf.provenance import base_model, source
 from schubert_hf.report import print_report
+from schubert_hf.training.environment import use_all_cores
 from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.text import load_documents, split_documents
@@ -51,6 +52,9 @@ class Arguments:
     output_dir: str = field(default="pruned", metadata={"help": "Folder for the result and its checkpoints."})
     max_length: int = field(default=128, metadata={"help": "Word pieces per example."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run whose checkpoints lie in --output-dir."})
+    threads: int | None = field(
+        default=None, metadata={"help": "Threads of a single process on the CPU. Default: one per core."}
+    )
     push_to_hub: str | None = field(default=None, metadata={"help": "Publish the result under this name on the Hub."})
     private: bool = field(
         default=False, metadata={"help": "With --push-to-hub: only you and your organisation see it."}
@@ -60,12 +64,13 @@ class Arguments:
 def main() -> None:
     arguments, config = parse("Prunes a BERT to a budget.", Arguments, PruningConfig)
     accelerator = Accelerator()
+    use_all_cores(accelerator, arguments.threads)
     with one_line_errors():
         check_output_folder(Path(arguments.output_dir))
         if arguments.push_to_hub is not None:
             check_ready(arguments.push_to_hub)
         model = load_for_pretraining(arguments.model, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+        tokenizer = load_tokenizer(arguments.model)
         with accelerator.main_process_first():
             train, held_out = load_pairs(arguments, tokenizer, config)
         pruner = SchuBertPruner(
@@ -96,6 +101,15 @@ def main() -> None:
         if arguments.push_to_hub is not None:
             with one_line_errors():
                 print_published(result.push_to_hub(arguments.push_to_hub, private=arguments.private or None))
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ConversionError(
+            f"`{model}` has no tokenizer beside its weights: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def load_pairs(

@@ -18,6 +18,8 @@ from .cost import BudgetError
 from .hub.errors import InspectError, PublishError, RecordError
 from .modeling_schubert import SchuBertLoadError
 from .pruning.config import PruningConfigError
+from .pruning.data import PruningDataError
+from .pruning.gates import FoldError
 from .pruning.plan import PlanError
 from .pruning.units import UnknownTensorError
 from .training.checkpoint import CheckpointError
@@ -35,6 +37,7 @@ USER_ERRORS = (
     BudgetError,
     CheckpointError,
     ConversionError,
+    FoldError,
     InspectError,
     LoopConfigError,
     NonFiniteLossError,
@@ -42,6 +45,7 @@ USER_ERRORS = (
     OutputFolderError,
     PlanError,
     PruningConfigError,
+    PruningDataError,
     PublishError,
     RecordError,
     SchuBertConfigError,
@@ -119,13 +123,13 @@ def _is_local(text: str) -> bool:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns errors of bad input into one line on stderr and exit code 2; the other processes of a run end silently."""
+    """Turns errors of bad input into one line on stderr and exit code 1; the other processes of a run end silently."""
     try:
         yield
     except USER_ERRORS as error:
         if int(os.environ.get("RANK", "0")) == 0:
             raise SystemExit(f"error: {error}") from None
-        raise SystemExit(2) from None
+        raise SystemExit(1) from None
 
 
 def _argument(option: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:

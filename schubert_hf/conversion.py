@@ -91,7 +91,7 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
 
 
 def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
-    """Open a BERT or SchuBERT checkpoint with all the pretraining heads that its tensors hold, whatever class it names.
+    """Open a BERT or SchuBERT checkpoint with all the pretraining heads that it holds, whatever class it names.
 
     Many a BERT was saved with both heads and names only the masked-LM one in its `architectures`.
 
@@ -99,19 +99,25 @@ def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
         `SchuBertForPreTraining` where there is a NSP head and a pooler, else `SchuBertForMaskedLM`.
 
     Raises:
-        ConversionError: the checkpoint has no masked-LM head.
+        ConversionError: nothing can be opened there, or it has no masked-LM head.
         SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
     """
     for head, needed in ((SchuBertForPreTraining, ("cls.", "pooler.")), (SchuBertForMaskedLM, ("cls.",))):
-        with _quiet():
-            model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        try:
+            with _quiet():
+                model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        except OSError as error:
+            raise ConversionError(
+                f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
+                "Give a folder with a config.json and safetensors, or a model's name on the Hub."
+            ) from error
         missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
         if not any(key.startswith(needed) for key in missing):
             found: SchuBertPreTrainedModel = model
             return found
     raise ConversionError(
-        f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so there is no loss to train it with. "
-        "Take a checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model."
+        f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so no loss to train it with. Take a "
+        "checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model."
     )
 
 

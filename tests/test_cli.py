@@ -53,7 +53,7 @@ def test_errors_of_bad_input_are_one_line(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as silent, one_line_errors():
         raise BudgetError("too big")
-    assert silent.value.code == 2
+    assert silent.value.code == 1
     with pytest.raises(ZeroDivisionError), one_line_errors():
         1 / 0  # noqa: B018
 

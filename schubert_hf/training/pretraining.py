@@ -147,9 +147,10 @@ class Pretraining:
                 self.tokenizer.save_pretrained(folder)
                 write_json(folder / "pretraining.json", report)
             final = self.history["evaluations"][-1]["held_out"]
+            loss, accuracy = final["mlm"], final["mlm_accuracy"]
             self._say(
-                f"Held-out masked-token loss {final['mlm']:.3f} nats (perplexity {math.exp(final['mlm']):.1f}, "
-                f"accuracy {final['mlm_accuracy']:.3f}); unigram cross-entropy of the same tokens {report['unigram_loss']:.3f}."
+                f"Held-out masked-LM loss {loss:.3f} nats (perplexity {math.exp(loss):.1f}, accuracy {accuracy:.3f}); "
+                f"unigram cross-entropy of the same tokens {report['unigram_loss']:.3f}."
             )
         self.accelerator.wait_for_everyone()
 

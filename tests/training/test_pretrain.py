@@ -182,7 +182,7 @@ def test_trains_onwards_from_a_bert_without_heads(
     assert again.config.hidden_sizes == [12]
     assert again.config.hidden_dropout_prob == 0.0
     assert AutoTokenizer.from_pretrained(output).get_vocab() == tokenizer.get_vocab()
-    assert "Held-out masked-token loss" in capsys.readouterr().out
+    assert "Held-out masked-LM loss" in capsys.readouterr().out
 
     with pytest.raises(SystemExit, match=r"`max_length` is 64; the model .* has room for 32"):
         run("other", model=tmp_path / "bert", max_length=64)
