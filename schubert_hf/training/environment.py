@@ -15,8 +15,8 @@ from accelerate import Accelerator
 def use_all_cores(accelerator: Accelerator, threads: int | None = None) -> None:
     """Lets a single process on the CPU compute with `threads` threads, by default one per core.
 
-    `accelerate launch` without a config file hands OMP_NUM_THREADS=1 to a single CPU process, which leaves all cores but
-    one idle. Several processes share the cores out among themselves, so they are left as they are.
+    `accelerate launch` without a config file hands OMP_NUM_THREADS=1 to a single CPU process, which leaves all cores
+    but one idle. Several processes share the cores out among themselves, so they are left as they are.
     """
     if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
