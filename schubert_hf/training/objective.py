@@ -54,12 +54,16 @@ class PretrainingObjective(Objective):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
-        head = getattr(model, "cls", None)
+        head: Any = getattr(model, "cls", None)
         if not hasattr(head, "predictions"):
             raise ObjectiveError(
                 f"`{type(model).__name__}` has no masked-language-model head. "
                 "Load the checkpoint as SchuBertForMaskedLM or SchuBertForPreTraining."
             )
+        predictions = head.predictions
+        if predictions.decoder.bias is not predictions.bias:
+            # An untied head keeps BERT's second bias, which nothing reads: data-parallel training would wait for it.
+            predictions.bias.requires_grad_(False)
         self.has_nsp = hasattr(head, "seq_relationship")
         self.terms = ("mlm", "nsp") if self.has_nsp else ("mlm",)
 

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification, PreTrainedTokenizerBase
 
-from schubert_hf import SchuBertConfig, SchuBertForMaskedLM
+from schubert_hf import SchuBertConfig, SchuBertForMaskedLM, SchuBertForPreTraining
 from schubert_hf.training.objective import IGNORED, ObjectiveError, PretrainingObjective
 from schubert_hf.training.stream import ExampleStream, MaskingCollator
 
@@ -76,3 +76,17 @@ def test_examples_without_next_sentence_labels(objective: Callable[..., Pretrain
     batch.pop("next_sentence_label")
     with pytest.raises(ObjectiveError, match="next_sentence_label"):
         objective().count(batch)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_parameter_that_wants_a_gradient_gets_one(
+    tied: bool, tiny_config: Callable[..., SchuBertConfig], batch: Batch
+) -> None:
+    config = tiny_config()
+    config.tie_word_embeddings = tied
+    model = SchuBertForPreTraining(config)
+    objective = PretrainingObjective(model)
+    terms = objective(batch)
+    torch.stack([terms[name] for name in objective.terms]).sum().backward()
+    # Data-parallel training stops at a parameter without one.
+    assert not [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
