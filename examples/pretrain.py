@@ -24,7 +24,7 @@ from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.cli import one_line_errors, parse
 from schubert_hf.conversion import ConversionError, to_bert
 from schubert_hf.training.checkpoint import MODEL, CheckpointError, list_checkpoints
-from schubert_hf.training.environment import use_all_cores
+from schubert_hf.training.environment import make_accelerator, use_all_cores
 from schubert_hf.training.initialization import initialize_local_attention
 from schubert_hf.training.interrupt import Interrupted
 from schubert_hf.training.loop_config import LoopConfigError, option
@@ -72,7 +72,8 @@ class Arguments(PretrainingConfig):
 
 def main() -> None:
     (arguments,) = parse("Pretrains a BERT with MLM + NSP.", Arguments)
-    accelerator = Accelerator()
+    with one_line_errors():
+        accelerator = make_accelerator()
     use_all_cores(accelerator, arguments.threads)
     show_on_main_process_only(accelerator)
     with one_line_errors():

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -26,7 +25,7 @@ from schubert_hf.conversion import ConversionError, load_for_pretraining
 from schubert_hf.hub.publishing import check_ready
 from schubert_hf.provenance import base_model, source
 from schubert_hf.report import print_report
-from schubert_hf.training.environment import use_all_cores
+from schubert_hf.training.environment import make_accelerator, use_all_cores
 from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.text import load_documents, split_documents
@@ -63,7 +62,8 @@ class Arguments:
 
 def main() -> None:
     arguments, config = parse("Prunes a BERT to a budget.", Arguments, PruningConfig)
-    accelerator = Accelerator()
+    with one_line_errors():
+        accelerator = make_accelerator()
     use_all_cores(accelerator, arguments.threads)
     with one_line_errors():
         check_output_folder(Path(arguments.output_dir))

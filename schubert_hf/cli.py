@@ -23,6 +23,7 @@ from .pruning.gates import FoldError
 from .pruning.plan import PlanError
 from .pruning.units import UnknownTensorError
 from .training.checkpoint import CheckpointError
+from .training.environment import ProcessesError
 from .training.loop import LoopConfigError, NonFiniteLossError
 from .training.objective import ObjectiveError
 from .training.output import OutputFolderError
@@ -44,6 +45,7 @@ USER_ERRORS = (
     ObjectiveError,
     OutputFolderError,
     PlanError,
+    ProcessesError,
     PruningConfigError,
     PruningDataError,
     PublishError,

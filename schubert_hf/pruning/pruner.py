@@ -24,6 +24,7 @@ from ..conversion import ConversionError, convert_bert
 from ..cost import ParameterCost, Shape, parse_target, penalty_weights
 from ..provenance import machine, versions
 from ..training.checkpoint import write_json
+from ..training.environment import make_accelerator
 from ..training.loop import TrainingLoop, evaluate
 from ..training.objective import Objective, PretrainingObjective
 from ..training.output import check_output_folder, result_files
@@ -86,7 +87,7 @@ class SchuBertPruner:
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config or PruningConfig()
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or make_accelerator()
         if self.config.batch_size % self.accelerator.num_processes:
             raise PruningConfigError(
                 f"`batch_size` is {self.config.batch_size} examples per step over {self.accelerator.num_processes} "

@@ -12,6 +12,29 @@ import transformers
 from accelerate import Accelerator
 
 
+class ProcessesError(ValueError):
+    """More processes were started than work together."""
+
+
+def make_accelerator() -> Accelerator:
+    """An `Accelerator` that knows of all processes that were started.
+
+    Without a GPU, Accelerate takes the processes of `torchrun` for runs of one process each unless it is told that
+    they are on the CPU; they would then train apart and write into the same folder.
+
+    Raises:
+        ProcessesError: the processes do not find each other all the same.
+    """
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise ProcessesError(
+            f"{started} processes were started, but Accelerate sees {accelerator.num_processes}. Start one, or use "
+            "`python -m torch.distributed.run --nproc_per_node N` or an accelerate config that fits this machine."
+        )
+    return accelerator
+
+
 def use_all_cores(accelerator: Accelerator, threads: int | None = None) -> None:
     """Lets a single process on the CPU compute with `threads` threads, by default one per core.
 
