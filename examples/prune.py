@@ -10,7 +10,7 @@ minutes on two cores. The same for any BERT, from the Hub or from disk:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from schubert_hf.hub.publishing import check_ready
 from schubert_hf.provenance import base_model, source
 from schubert_hf.report import print_report
 from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.training.loop_config import option
 from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.text import load_documents, split_documents
@@ -37,27 +38,17 @@ DEFAULT = Path(__file__).parent / "default"
 class Arguments:
     """What to prune, on which text, and where to put it."""
 
-    model: str = field(
-        default=str(DEFAULT / "model"), metadata={"help": "A BERT or SchuBERT: a folder or a name on the Hub."}
-    )
-    dataset: str | None = field(default=None, metadata={"help": "Text to train on: a dataset on the Hub."})
-    dataset_config: str | None = field(default=None, metadata={"help": "The dataset's configuration."})
-    text: str | None = field(
-        default=None, metadata={"help": "Text to train on: a file or folder. Default: some novels."}
-    )
-    eval_text: str | None = field(
-        default=None, metadata={"help": "Held-out text. Default: documents of the training text that are kept apart."}
-    )
-    output_dir: str = field(default="pruned", metadata={"help": "Folder for the result and its checkpoints."})
-    max_length: int = field(default=128, metadata={"help": "Word pieces per example."})
-    resume: bool = field(default=False, metadata={"help": "Go on with the run whose checkpoints lie in --output-dir."})
-    threads: int | None = field(
-        default=None, metadata={"help": "Threads of a single process on the CPU. Default: one per core."}
-    )
-    push_to_hub: str | None = field(default=None, metadata={"help": "Publish the result under this name on the Hub."})
-    private: bool = field(
-        default=False, metadata={"help": "With --push-to-hub: only you and your organisation see it."}
-    )
+    model: str = option(str(DEFAULT / "model"), "A BERT or SchuBERT: a folder or a name on the Hub.")
+    dataset: str | None = option(None, "Text to train on: a dataset on the Hub.")
+    dataset_config: str | None = option(None, "The dataset's configuration.")
+    text: str | None = option(None, "Text to train on: a file or folder. Default: some novels.")
+    eval_text: str | None = option(None, "Held-out text. Default: documents of the training text that are kept apart.")
+    output_dir: str = option("pruned", "Folder for the result and its checkpoints.")
+    max_length: int = option(128, "Word pieces per example.")
+    resume: bool = option(False, "Go on with the run whose checkpoints lie in --output-dir.")
+    threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
+    push_to_hub: str | None = option(None, "Publish the result under this name on the Hub.")
+    private: bool = option(False, "With --push-to-hub: only you and your organisation see it.")
 
 
 def main() -> None:
