@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
 
-SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
 DIMENSIONS = {
     "h": "hidden_sizes",
     "f": "filter_sizes",
@@ -22,6 +22,7 @@ DIMENSIONS = {
     "k": "key_query_sizes",
     "v": "value_sizes",
 }
+LETTERS = (*DIMENSIONS, "l")  # l: whole layers, which have no list of their own
 
 
 class BudgetError(ValueError):
@@ -50,14 +51,21 @@ class Shape:
         """A shape with `units` fewer units of one dimension.
 
         Args:
-            dimension: one of h, f, a, k, v.
+            dimension: one of h, f, a, k, v; or l, which removes the layer.
             layer: the layer; None for h, whose units go through all layers.
         """
+        if dimension == "l":
+            return self.without_layers({layer} if units else ())
         name = DIMENSIONS[dimension]
         sizes = list(getattr(self, name))
         for index in range(len(sizes)) if layer is None else [layer]:
             sizes[index] -= units
         return replace(self, **{name: tuple(sizes)})
+
+    def without_layers(self, dropped: Collection[int | None]) -> Shape:
+        """The shape of the other layers."""
+        kept = [layer for layer in range(len(self.hidden_sizes)) if layer not in dropped]
+        return Shape(**{name: tuple(getattr(self, name)[layer] for layer in kept) for name in LAYER_LISTS})
 
 
 GroupT = TypeVar("GroupT", bound=tuple[str, int | None])  # (dimension, layer); the layer is None for h
@@ -93,6 +101,28 @@ class ParameterCost:
         return float(self._config.num_parameters(self._architecture, add_pooling_layer=self._add_pooling_layer))
 
 
+class FlopCost:
+    """FLOPs of one forward pass of the encoder with its pooler: what every use of the model pays, whatever its head.
+
+    2mnk for each product of an m x k by a k x n matrix, as `torch.utils.flop_counter` counts them.
+
+    Args:
+        config: gives everything but the shape.
+        seq_len: tokens per sequence.
+        batch_size: sequences.
+    """
+
+    unit = "FLOPs"
+
+    def __init__(self, config: SchuBertConfig, *, seq_len: int = 128, batch_size: int = 1) -> None:
+        self._config = copy.deepcopy(config)  # as above
+        self._seq_len, self._batch_size = seq_len, batch_size
+
+    def __call__(self, shape: Shape) -> float:
+        self._config.__dict__.update(shape.lists())
+        return float(self._config.flops(self._seq_len, self._batch_size))
+
+
 def unit_cost(cost: Cost, shape: Shape, dimension: str, layer: int | None) -> float:
     """What one unit costs in this shape: the difference that removing it makes."""
     return cost(shape) - cost(shape.shrink(dimension, layer, 1))
@@ -115,34 +145,65 @@ def penalty_weights(cost: Cost, shape: Shape, groups: Iterable[GroupT]) -> dict[
     return {group: weight / reference for group, weight in weights.items()}
 
 
-def parse_target(target: str | float, size: float) -> float:
-    """A budget as a number: "66M", "120K" or 5_000_000 parameters; 0.6 or "60%" of `size`.
+_TARGET = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?:(?P<suffix>[KMGB]?)\s*(?P<flops>FLOPS?)?|(?P<ms>MS)|(?P<percent>%))"
+)
+
+
+def target_unit(target: str | float) -> str | None:
+    """The unit that a target names: "ms" for "12ms", "FLOPs" for "2.5GFLOPs"; None for a mere number or fraction.
 
     Raises:
-        BudgetError: it is neither, or it is not below `size`.
+        BudgetError: it is no target.
     """
-    text = str(target).strip().upper().replace("_", "")
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([KMB%]?)", text)
-    if match is None or isinstance(target, bool):
-        raise BudgetError(f'`target` is {target!r}; give a size like "66M" or a fraction like 0.6 or "60%".')
-    number, suffix = float(match[1]), match[2]
-    if suffix == "%":
+    match = _match_target(target)
+    return "ms" if match["ms"] else "FLOPs" if match["flops"] else None
+
+
+def parse_target(target: str | float, size: float, unit: str = "parameters") -> float:
+    """A budget as a number: "66M", "120K" or 5_000_000 of a unit; 0.6 or "60%" of `size`; "12ms", "2.5GFLOPs".
+
+    Args:
+        target: what must remain.
+        size: of the model, in `unit`.
+        unit: what the cost counts.
+
+    Raises:
+        BudgetError: it is no target, it names another unit, or it is not below `size`.
+    """
+    match, named = _match_target(target), target_unit(target)
+    if named not in (None, unit):
+        raise BudgetError(
+            f"`target` is {target!r}, but `cost` counts {unit}. Give a target in {unit}, or other `cost`."
+        )
+    number = float(match["number"])
+    if match["percent"]:
         budget = number / 100 * size
-    elif suffix == "" and number <= 1:
+    elif number <= 1 and not match["suffix"] and named is None:
         budget = number * size
     else:
-        budget = number * SUFFIXES[suffix]
+        budget = number * SUFFIXES[match["suffix"] or ""]
     if not 0 < budget < size:
         raise BudgetError(
-            f"`target` is {target!r}, that is {format_size(budget)}; allowed is more than 0 and less than the model's "
-            f"own {format_size(size)}. Give another target."
+            f"`target` is {target!r}, that is {format_size(budget)} {unit}; allowed is more than 0 and less than the "
+            f"model's own {format_size(size)}. Give another target."
         )
     return budget
 
 
+def _match_target(target: str | float) -> re.Match[str]:
+    match = _TARGET.fullmatch(str(target).strip().upper().replace("_", ""))
+    if match is None or isinstance(target, bool):
+        raise BudgetError(
+            f'`target` is {target!r}; give a size like "66M" or a fraction like 0.6 or "60%", a time like "12ms", or '
+            'work like "2.5GFLOPs".'
+        )
+    return match
+
+
 def format_size(number: float) -> str:
-    """1234567 -> "1.23M"."""
+    """1234567 -> "1.23M"; 8.91234 -> "8.912"."""
     for suffix in ("B", "M", "K"):
         if abs(number) >= SUFFIXES[suffix]:
             return f"{number / SUFFIXES[suffix]:.2f}{suffix}"
-    return f"{number:g}"
+    return f"{number:.4g}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from .cost import Shape, format_size
 from .hub.inspection import SEQUENCE, Inspection
+from .pruning.plan import kept_layers
 from .pruning.result import PruningResult
 
 COLUMNS = {
@@ -18,15 +21,21 @@ COLUMNS = {
 }
 
 
-def widths_table(before: Shape, after: Shape) -> Table:
-    """The widths of every layer; where one changed, both."""
+def widths_table(before: Shape, after: Shape, kept: Sequence[int] | None = None) -> Table:
+    """The widths of every layer; where one changed, both.
+
+    Args:
+        before, after: shapes.
+        kept: which layers of `before` those of `after` are; None: they are as many.
+    """
+    layers = range(len(after.hidden_sizes)) if kept is None else kept
     table = Table(title="Widths, layer by layer")
     table.add_column("layer", justify="right")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
-    for layer in range(len(after.hidden_sizes)):
-        cells = [_change(getattr(before, name)[layer], getattr(after, name)[layer]) for name in COLUMNS]
-        table.add_row(str(layer), *cells)
+    for layer, source in enumerate(layers):
+        cells = [_change(getattr(before, name)[source], getattr(after, name)[layer]) for name in COLUMNS]
+        table.add_row(_change(source, layer), *cells)
     return table
 
 
@@ -49,7 +58,7 @@ def rounds_table(result: PruningResult) -> Table:
 def print_report(result: PruningResult, console: Console | None = None) -> None:
     """Widths, rounds, and a sentence that sums them up."""
     console = console or Console()
-    console.print(widths_table(result.source, result.rounds[-1].shape))
+    console.print(widths_table(result.source, result.rounds[-1].shape, kept_layers(result.plans)))
     console.print(rounds_table(result))
     before, after = result.rounds[0].before, result.rounds[-1].after_recovery
     losses = ", ".join(

@@ -21,6 +21,7 @@ from . import tables
 from .errors import RecordError
 from .facts import Facts
 from .inspection import SEQUENCE, Inspection
+from .methods import describe_method
 from .plots import ROUNDS, TITLES, WIDTHS
 
 OLDEST_TRANSFORMERS = "5.4"  # the first whose configurations are dataclasses, as ours is
@@ -174,6 +175,7 @@ def _history(facts: Facts) -> dict[str, Any]:
         header, rows = tables.round_rows(facts.run)
         found |= {
             "run": facts.run,
+            "method": describe_method(facts.run["config"]),
             "command": wrap_command(facts.provenance.get("command", "")),
             "rounds_picture": ROUNDS,
             "round_header": header,

@@ -108,10 +108,16 @@ class Inspection:
 
     @property
     def pruned_dimensions(self) -> list[str]:
-        """The letters of h, f, a, k, v in which some layer is narrower than the base's."""
-        if self.base is None or len(self.base.hidden_sizes) != len(self.shape.hidden_sizes):
+        """The letters of h, f, a, k, v in which some layer is narrower than the base's; l, where layers are missing.
+
+        Which layers are missing is not known here: then a layer counts as narrower than all of the base.
+        """
+        if self.base is None:
             return []
-        return [letter for letter, name in DIMENSIONS.items() if getattr(self.base, name) != getattr(self.shape, name)]
+        sizes = {letter: (getattr(self.base, name), getattr(self.shape, name)) for letter, name in DIMENSIONS.items()}
+        if len(self.base.hidden_sizes) == len(self.shape.hidden_sizes):
+            return [letter for letter, (base, own) in sizes.items() if base != own]
+        return [letter for letter, (base, own) in sizes.items() if min(own) < min(base)] + ["l"]
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"name": self.name, "architecture": self.architecture}

@@ -12,6 +12,15 @@ from ..cost import DIMENSIONS
 from ..training.loop_config import LoopConfig, option
 from .units import check_dimensions
 
+COSTS = ("parameters", "flops", "latency")
+METHODS = {
+    "schubert": "the smallest alphas, Algorithm 1 of the paper",
+    "magnitude": "the smallest weights",
+    "random": "any units",
+    "uniform": "the smallest weights of every dimension, all shrunk by the same factor",
+    "layers": "whole layers, so that evenly spaced ones stay",
+}
+
 
 class PruningConfigError(ValueError):
     """A setting that is not allowed."""
@@ -29,10 +38,22 @@ class PruningConfig:
     """
 
     target: str | float = option(
-        "60%", 'What must remain of the whole model, embeddings included: "66M", 0.6 or "60%".'
+        "60%",
+        'What must remain of the whole model, embeddings included: "66M", 0.6, "60%"; or "2.5GFLOPs", or "12ms".',
+    )
+    cost: str | None = option(
+        None,
+        "What the target counts: parameters, flops or latency, the last two of one forward pass without a head. "
+        "Default: what the target's unit says, else parameters.",
+    )
+    cost_batch_size: int = option(1, "Sequences of that forward pass.")
+    cost_seq_len: int = option(128, "Tokens per sequence of that forward pass.")
+    method: str = option(
+        "schubert", "How it is decided what goes: " + "; ".join(map(": ".join, METHODS.items())) + "."
     )
     dimensions: str = option(
-        "hfakv", "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values."
+        "hfakv",
+        "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers.",
     )
     rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover].")
     multiple_of: str | int | Mapping[str, int] = option(
@@ -47,6 +68,9 @@ class PruningConfig:
     recovery_learning_rate: float = option(5e-4, "Peak learning rate of the recovery.")
     recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.")
     weight_decay: float = option(0.01, "Weight decay of matrices in the recovery.")
+    teacher_weight: float = option(0.0, "Weight of the dense model's predictions in the recovery's loss; 0 for none.")
+    teacher_temperature: float = option(1.0, "Temperature at which these predictions are compared.")
+    teacher_hidden_weight: float = option(0.0, "Weight of the dense model's hidden states in the recovery's loss.")
     batch_size: int = option(32, "Examples per step, over all processes.")
     micro_batch_size: int | None = option(None, "Examples per process and forward pass; default: no accumulation.")
     max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.")
@@ -54,8 +78,14 @@ class PruningConfig:
     seed: int = option(0, "Seed of order, masks and dropout.")
 
     def __post_init__(self) -> None:
+        for name, allowed in {"method": tuple(METHODS), "cost": (None, *COSTS)}.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(str(value) for value in allowed if value is not None)
+                raise PruningConfigError(f"`{name}` is {getattr(self, name)!r}; allowed is {known}.")
         try:
-            object.__setattr__(self, "dimensions", check_dimensions(self.dimensions))
+            # Fewer layers is what that method means, whatever else could be pruned.
+            dimensions = "l" if self.method == "layers" else self.dimensions
+            object.__setattr__(self, "dimensions", check_dimensions(dimensions))
         except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
         for setting in fields(self):
@@ -97,6 +127,8 @@ class PruningConfig:
 
 
 _LEAST = {
+    "cost_batch_size": 1,
+    "cost_seq_len": 1,
     "rounds": 1,
     "alpha_steps": 1,
     "alpha_learning_rate": 0,
@@ -105,6 +137,9 @@ _LEAST = {
     "recovery_learning_rate": 0,
     "recovery_warmup_steps": 0,
     "weight_decay": 0,
+    "teacher_weight": 0,
+    "teacher_temperature": 0.01,
+    "teacher_hidden_weight": 0,
     "batch_size": 1,
     "micro_batch_size": 1,
     "max_grad_norm": 0,

@@ -8,12 +8,15 @@ Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of ea
     D       rows by alpha_f             columns by alpha_h
     G       rows by alpha_h             columns by alpha_f
 
+and, where layers are units (l, a kind of ours), the rows of P and G by alpha_l.
+
 Here they multiply activations instead, which is the same function and needs no gradient of any weight. Where both
 factors of a path meet linear maps only, as along Q . K and V -> P, one multiplication by the square stands for both.
 
 Decisions that the paper leaves open: a bias is scaled with its row; removing a channel (`Gates.zero`) is more than
 zeroing its rows and columns: it also leaves the residual stream, and LayerNorm takes its statistics over the live
-channels. So a gated model with zeros is, to rounding, the compacted one.
+channels; and a layer that is removed is passed by, its LayerNorms included. So a gated model with zeros is, to
+rounding, the compacted one.
 """
 
 from __future__ import annotations
@@ -50,10 +53,12 @@ SITES: tuple[GateSite, ...] = (
     GateSite(LAYER + r"attention\.self\.query", "output", "key_query", 2),  # rows of Q and of K: q . k is bilinear
     GateSite(LAYER + r"attention\.output\.dense", "input", "value", 2),  # rows of V, columns of P: linear between
     GateSite(LAYER + r"attention\.output\.dense", "output", "hidden", 1),
+    GateSite(LAYER + r"attention\.output\.dense", "output", "layer", 1),
     GateSite(LAYER + r"intermediate\.dense", "input", "hidden", 1),
     GateSite(LAYER + r"intermediate\.dense", "output", "filter", 1),  # before the activation: not to be merged
     GateSite(LAYER + r"output\.dense", "input", "filter", 1),
     GateSite(LAYER + r"output\.dense", "output", "hidden", 1),
+    GateSite(LAYER + r"output\.dense", "output", "layer", 1),
 )
 
 
@@ -70,6 +75,7 @@ class Gates(nn.Module):
         self.groups = find_groups(config, dimensions)
         self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
         self._channels_removed = False
+        self._layers_removed: set[int] = set()
         self._hidden_sizes = list(config.hidden_sizes)
         self._heads = list(config.head_counts)
         self._sizes = {"key_query": list(config.key_query_sizes), "value": list(config.value_sizes)}
@@ -99,6 +105,8 @@ class Gates(nn.Module):
                 self[group][indices] = 0.0
                 # A flag, not a look at the alphas: that would make a GPU wait in every LayerNorm.
                 self._channels_removed |= group.dimension == "h" and len(indices) > 0
+                if group.dimension == "l" and group.layer is not None and len(indices) > 0:
+                    self._layers_removed.add(group.layer)
 
     def penalty(self, weights: Mapping[Group, float]) -> Tensor:
         """sum over groups of beta |alpha|_1, by the sum of all beta: 1 when every alpha is 1, 0 when all are 0.
@@ -117,8 +125,8 @@ class Gates(nn.Module):
         if axis.kind == "hidden":
             alpha = self._find("h", None)
             return None if alpha is None else alpha[: self._hidden_sizes[axis.layer]]
-        if axis.kind == "filter":
-            return self._find("f", axis.layer)
+        if axis.kind in ("filter", "layer"):
+            return self._find("f" if axis.kind == "filter" else "l", axis.layer)
         heads = self._find("a", axis.layer)
         entries = self._find("k" if axis.kind == "key_query" else "v", axis.layer)
         if heads is None and entries is None:
@@ -153,6 +161,8 @@ class Gates(nn.Module):
                 yield module.register_forward_pre_hook(self._scale_input(axis, site.power))
             else:
                 yield module.register_forward_hook(self._scale_output(axis, site.power))
+        if (match := re.fullmatch(r"encoder\.layer\.(\d+)", name)) and Group("l", int(match[1])) in self.groups:
+            yield module.register_forward_hook(self._pass_by(int(match[1])))
         stream = _stream_axis(name) if Group("h", None) in self.groups else None
         if stream is not None:
             hook = self._normalize_live if isinstance(module, nn.LayerNorm) else self._mask_live
@@ -175,6 +185,9 @@ class Gates(nn.Module):
         """1 for channels that are there, 0 for removed ones; None while all are there."""
         alpha = self.factor(axis) if self._channels_removed else None
         return None if alpha is None else (alpha.detach() != 0).to(alpha.dtype)
+
+    def _pass_by(self, layer: int) -> Callable[..., Tensor | None]:
+        return lambda module, args, output: args[0] if layer in self._layers_removed else None
 
     def _mask_live(self, axis: Axis) -> Callable[..., Tensor | None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -228,6 +241,9 @@ def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
         if factor is not None:
             shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
             wide = wide * factor.detach().double().view(shape)
+    for _, axis in _sites(name.rpartition(".")[0].removeprefix("bert.")):
+        factor = gates.factor(axis) if axis.kind == "layer" else None
+        wide = wide if factor is None else wide * factor.detach().double()
     folded = wide.to(tensor.dtype)
     if not bool(torch.isfinite(folded).all()):
         raise FoldError(

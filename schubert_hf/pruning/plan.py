@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -33,6 +33,8 @@ class PruningPlan:
         heads: per layer (a).
         key_query: per layer and kept head (k): every head of a layer keeps the same number.
         value: per layer and kept head (v).
+        layers: those that stay (l); () stands for all. The other fields describe all layers of the source, also those
+            that go.
     """
 
     source: Shape
@@ -41,9 +43,11 @@ class PruningPlan:
     heads: tuple[Indices, ...]
     key_query: tuple[tuple[Indices, ...], ...]
     value: tuple[tuple[Indices, ...], ...]
+    layers: Indices = ()
 
     def __post_init__(self) -> None:
         _check_shape(self.source)
+        self._check_layers()
         layers, narrowest = len(self.source.hidden_sizes), min(self.source.hidden_sizes)
         for name in ("filters", "heads", "key_query", "value"):
             if len(getattr(self, name)) != layers:
@@ -60,6 +64,16 @@ class PruningPlan:
             _check_heads(f"key_query[{layer}]", self.key_query[layer], heads, self.source.key_query_sizes[layer])
             _check_heads(f"value[{layer}]", self.value[layer], heads, self.source.value_sizes[layer])
 
+    def _check_layers(self) -> None:
+        every = tuple(range(len(self.source.hidden_sizes)))
+        object.__setattr__(self, "layers", self.layers or every)
+        _check_indices("layers", self.layers, len(every))
+        if self.layers != every and len(set(self.source.hidden_sizes)) > 1:
+            raise PlanError(
+                f"`layers` drops some of a model whose hidden sizes differ: {self.source.hidden_sizes}. Layers can be "
+                "dropped where they are all the same."
+            )
+
     @classmethod
     def from_kept(cls, source: Shape, kept: Mapping[Group, Indices]) -> PruningPlan:
         """A plan from the kept units of some groups; the others stay whole. All heads of a layer share k and v."""
@@ -68,6 +82,9 @@ class PruningPlan:
         def indices(dimension: str, layer: int | None, size: int) -> Indices:
             return tuple(sorted(kept.get(Group(dimension, layer), range(size))))
 
+        kept_layers = tuple(layer for layer in layers if indices("l", layer, 1))
+        if not kept_layers:
+            raise PlanError("The plan keeps no layer. Keep one of them.")
         heads = tuple(indices("a", layer, source.head_counts[layer]) for layer in layers)
         return cls(
             source=source,
@@ -78,18 +95,20 @@ class PruningPlan:
                 (indices("k", layer, source.key_query_sizes[layer]),) * len(heads[layer]) for layer in layers
             ),
             value=tuple((indices("v", layer, source.value_sizes[layer]),) * len(heads[layer]) for layer in layers),
+            layers=kept_layers,
         )
 
     @property
     def shape(self) -> Shape:
         """The widths after the cut. A layer that loses all heads keeps its k and v, which then mean nothing."""
-        return Shape(
+        shape = Shape(
             hidden_sizes=tuple(sum(n < width for n in self.hidden) for width in self.source.hidden_sizes),
             filter_sizes=tuple(map(len, self.filters)),
             head_counts=tuple(map(len, self.heads)),
             key_query_sizes=_head_sizes(self.key_query, self.source.key_query_sizes),
             value_sizes=_head_sizes(self.value, self.source.value_sizes),
         )
+        return shape.without_layers(set(range(len(self.source.hidden_sizes))) - set(self.layers))
 
     def kept(self, axis: Axis) -> Tensor:
         """Indices along an axis of a tensor that stay, shape (new width,).
@@ -139,9 +158,26 @@ class PruningPlan:
                 heads=tuple(map(tuple, value["heads"])),
                 key_query=tuple(tuple(map(tuple, heads)) for heads in value["key_query"]),
                 value=tuple(tuple(map(tuple, heads)) for heads in value["value"]),
+                layers=tuple(value.get("layers", ())),  # a plan of version 0.1 keeps them all
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"This is no pruning plan: {error!r}. Give what `PruningPlan.to_json` wrote.") from error
+
+
+def kept_channels(plans: Sequence[PruningPlan]) -> Indices:
+    """The channels that are left after some plans, one after the other, in the numbering of the first one's source."""
+    kept = tuple(range(max(plans[0].source.hidden_sizes)))
+    for plan in plans:
+        kept = tuple(kept[channel] for channel in plan.hidden)
+    return kept
+
+
+def kept_layers(plans: Sequence[PruningPlan]) -> Indices:
+    """The layers that are left after some plans, one after the other, in the numbering of the first one's source."""
+    kept = tuple(range(len(plans[0].source.hidden_sizes)))
+    for plan in plans:
+        kept = tuple(kept[layer] for layer in plan.layers)
+    return kept
 
 
 def _head_sizes(per_layer: tuple[tuple[Indices, ...], ...], source: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """SchuBertPruner: Algorithm 1 of Khetan & Karnin 2020 (arXiv 2005.06628) on Accelerate.
 
-Each of T rounds: alphas to 1; train them alone, under an L1 penalty; zero the smallest, as many as bring the size down
-by a T-th of the way; fold the others into the weights; build the smaller model; train it. The plan is that of the main
-process, which sends it to the others, and after every cut all processes must hold the same weights.
+Each of T rounds: decide what goes, so that a T-th of the way is done (see `methods`; in Algorithm 1: train alphas
+under an L1 penalty, take the smallest, fold the others into the weights); build the smaller model; train it. The plan
+is that of the main process, which sends it to the others, and after every cut all must hold the same weights.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..auto import MODELS
 from ..conversion import ConversionError, convert_bert
-from ..cost import ParameterCost, Shape, parse_target, penalty_weights
+from ..cost import Shape
 from ..provenance import machine, versions
 from ..training.checkpoint import write_json
 from ..training.environment import make_accelerator
@@ -30,16 +30,15 @@ from ..training.objective import Objective, PretrainingObjective
 from ..training.output import check_output_folder, result_files
 from ..training.progress import quiet
 from ..training.stream import Collator
+from .budget import Budget
 from .checkpoint import Progress, check_not_begun, load_round, save_round
 from .config import PruningConfig, PruningConfigError
 from .data import open_data
-from .gated_objective import GatedObjective
-from .gates import Gates, fold_tensors
-from .importance import alpha_importance
-from .plan import PruningPlan
+from .methods import METHODS, Round
 from .result import PruningResult, RoundRecord
-from .selection import check_reachable, select
+from .selection import check_reachable
 from .surgery import compact
+from .teacher import wants_teacher, with_teacher
 from .units import check_tensors, find_groups
 from .weights import check_same_weights, fingerprint
 
@@ -95,14 +94,14 @@ class SchuBertPruner:
             )
         self.model = _own_copy(model)
         self.fingerprint = fingerprint(self.model)
+        self.dense = copy.deepcopy(self.model).eval() if wants_teacher(self.config) else None
         self.make_objective = objective
         self.objective = objective(self.model)
-        self.cost = ParameterCost(self.model.config, type(self.model).__name__)
         self.source = Shape.of(self.model.config)
-        self.source_size = self.cost(self.source)
-        self.budget = parse_target(self.config.target, self.source_size)
+        self.budget = Budget(self.config, self.model, self.accelerator)
         groups = find_groups(self.model.config, self.config.dimensions)
-        check_reachable(groups, self.model.config, self.cost, self.budget, multiple_of=self.config.multiples)
+        cost, target = self.budget.cost, self.budget.target
+        check_reachable(groups, self.model.config, cost, target, multiple_of=self.config.multiples)
         self.tokenizer = tokenizer
         self.data = open_data(
             train_dataset,
@@ -140,6 +139,8 @@ class SchuBertPruner:
         if self.output_dir is not None:
             self._open_checkpoints(self.output_dir / CHECKPOINTS, resume)
         self.model.to(self.accelerator.device)
+        if self.dense is not None:
+            self.dense.to(self.accelerator.device)
         check_same_weights(self.accelerator, self.model)
         while len(self.progress.records) < self.config.rounds:
             self._run_round(len(self.progress.records) + 1)
@@ -151,7 +152,7 @@ class SchuBertPruner:
             source=self.source,
             rounds=tuple(self.progress.records),
             plans=tuple(self.progress.plans),
-            unit=self.cost.unit,
+            unit=self.budget.unit,
             output_dir=self.output_dir,
             config=self.config,
             provenance=self.provenance,
@@ -163,17 +164,16 @@ class SchuBertPruner:
 
     def _run_round(self, number: int) -> None:
         clock, records = _Clock(), self.progress.records
-        name = f"round {number}/{self.config.rounds}"
-        size_before = self.cost(Shape.of(self.model.config))
+        this = self._begin_round(number)
+        name = this.description
+        size_before = records[-1].size if records else self.budget.source_size
         before = records[-1].after_recovery if records else self._evaluate(f"{name} before")
         clock.lap("evaluation")
-        gates = self._train_alphas(f"{name} alphas")
-        clock.lap("alphas")
-        # The way from the source to the target in T equal steps: after round t a share t/T of it is done.
-        left = (self.config.rounds - number) / self.config.rounds
-        budget = self.budget + (self.source_size - self.budget) * left
-        plan = self._decide(gates, budget)
-        self._replace_model(compact(self.model, plan, tensors=fold_tensors(self.model, gates)))
+        decision = METHODS[self.config.method](this)
+        self.progress.position += decision.examples
+        clock.lap("selection")
+        self.progress.plans.append(decision.plan)
+        self._replace_model(compact(self.model, decision.plan, tensors=decision.tensors))
         clock.lap("cut")
         after_cut = self._evaluate(f"{name} after the cut")
         clock.lap("evaluation")
@@ -181,59 +181,45 @@ class SchuBertPruner:
         clock.lap("recovery")
         after_recovery = self._evaluate(f"{name} after recovery") if self.config.recovery_steps else after_cut
         clock.lap("evaluation")
-        self.progress.plans.append(plan)
         records.append(
             RoundRecord(
                 number=number,
-                budget=budget,
+                budget=this.limit,
                 size_before=size_before,
-                size=self.cost(plan.shape),
+                size=self.budget.cost(decision.plan.shape),
                 before=before,
                 after_cut=after_cut,
                 after_recovery=after_recovery,
-                shape=plan.shape,
-                alphas=gates.summary(),
+                shape=decision.plan.shape,
+                alphas=decision.alphas,
                 seconds=clock.seconds,
             )
         )
 
-    def _train_alphas(self, description: str) -> Gates:
-        """Step 3 of Algorithm 1: min over alpha of L + gamma * penalty, every weight frozen."""
-        gates = Gates(self.model.config, self.config.dimensions).to(self.accelerator.device)
-        beta = penalty_weights(self.cost, Shape.of(self.model.config), gates.groups)
-        self.model.requires_grad_(False)
-        try:
-            loop = TrainingLoop(
-                self.accelerator,
-                GatedObjective(self.objective, gates),
-                gates.named_parameters(),
-                self.config.alpha_loop(),
-                penalty=lambda: self.config.gamma * gates.penalty(beta),
-            )
-            self._run_loop(loop, description)
-        finally:
-            self.model.requires_grad_(True)
-        return gates
+    def _begin_round(self, number: int) -> Round:
+        return Round(
+            number=number,
+            description=f"round {number}/{self.config.rounds}",
+            model=self.model,
+            objective=self.objective,
+            config=self.config,
+            accelerator=self.accelerator,
+            data=self.data,
+            position=self.progress.position,
+            budget=self.budget,
+            limit=self.budget.limit(number),
+        )
 
     def _recover(self, description: str) -> None:
-        """Step 7: every weight of the smaller model is trained on the loss alone."""
-        if self.config.recovery_steps:
-            weights = self.model.named_parameters()
-            loop = TrainingLoop(self.accelerator, self.objective, weights, self.config.recovery_loop())
-            self._run_loop(loop, description)
-
-    def _run_loop(self, loop: TrainingLoop, description: str) -> None:
+        """Step 7: every weight of the smaller model is trained, on the loss alone or with the dense one as teacher."""
+        if not self.config.recovery_steps:
+            return
+        config = self.config.recovery_loop()
+        objective = with_teacher(self.objective, self.dense, self.progress.plans, self.config)
+        loop = TrainingLoop(self.accelerator, objective, self.model.named_parameters(), config)
         loop.run(self.data.stream, self.data.collator, offset=self.progress.position, description=description)
-        self.progress.position += loop.config.steps * loop.config.batch_size
+        self.progress.position += config.steps * config.batch_size
         self.accelerator.free_memory()
-
-    def _decide(self, gates: Gates, budget: float) -> PruningPlan:
-        """Steps 4 and 5: every process gets the plan of the main one."""
-        scores = alpha_importance({group: alpha.cpu() for group, alpha in gates.values().items()})
-        plan = select(scores, self.model.config, self.cost, budget, multiple_of=self.config.multiples)
-        shared = [plan.to_json()]
-        broadcast_object_list(shared)
-        return PruningPlan.from_json(shared[0])
 
     def _replace_model(self, model: PreTrainedModel) -> None:
         self.model = model

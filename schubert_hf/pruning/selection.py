@@ -7,6 +7,9 @@ important first, as long as they fit, so that what is left under the budget is l
 Steps come in queues and leave each in order, so a cost need only know how many units have left each queue. A group is
 one queue. The channels of a model with unequal hidden sizes are several: one for each stretch between two widths, so
 that widths which are multiples stay multiples.
+
+All filters and all heads of a layer may go, and all layers but the most important one; of channels, keys and values
+one step stays.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from ..configuration_schubert import SchuBertConfig
 from ..cost import DIMENSIONS, BudgetError, Cost, Shape, format_size
 from .plan import Indices, PruningPlan
 from .units import Group
+
+MAY_GO = "fa"  # of these kinds a layer can do without any
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: there are a hundred queues and a hundred thousand steps
@@ -60,14 +65,14 @@ def select(
         cost: what is limited.
         budget: in the unit of `cost`.
         multiple_of: per dimension, what the number of kept units of a group is a multiple of (default 1). A group
-            keeps its whole width or a multiple, and at least one step.
+            keeps its whole width or a multiple.
 
     Raises:
         BudgetError: the smallest shape that can be reached is above the budget.
     """
     source = Shape.of(config)
-    check_reachable(scores, config, cost, budget, multiple_of=multiple_of)
     steps = plan_steps(scores, source, multiple_of or {})
+    _check_smallest(shape_without(source, count_units(steps)), scores, cost, budget)
 
     def fits(gone: Mapping[Queue, int]) -> bool:
         return cost(shape_without(source, gone)) <= budget
@@ -90,43 +95,61 @@ def check_reachable(
     *,
     multiple_of: Mapping[str, int] | None = None,
 ) -> None:
-    """Raises `BudgetError`, which names the smallest size that can be reached, unless that meets the budget."""
+    """Raises `BudgetError`, which names the smallest size that can be reached, unless that meets the budget.
+
+    Which layer stays when all others go is for the scores to say: here it is the one that costs most.
+    """
     groups = list(groups)
-    smallest = cost(smallest_shape(Shape.of(config), groups, multiple_of or {}))
-    if smallest > budget:
+    smallest = smallest_shape(Shape.of(config), groups, multiple_of or {})
+    droppable = [group.layer for group in groups if group.dimension == "l"]
+    alone = [smallest.without_layers(set(droppable) - {layer}) for layer in droppable]
+    _check_smallest(max(alone, key=cost, default=smallest), groups, cost, budget)
+
+
+def _check_smallest(smallest: Shape, groups: Iterable[Group], cost: Cost, budget: float) -> None:
+    if (size := cost(smallest)) > budget:
         letters = "".join(dict.fromkeys(group.dimension for group in groups))
+        number = f"{math.ceil(size):_}" if size >= 1000 else f"{size:.4g}"
         raise BudgetError(
-            f"The target {format_size(budget)} {cost.unit} is below {math.ceil(smallest):_}, the smallest that "
-            f"removing {letters!r} can reach with one step left in every group. "
-            "Give a larger target, more `dimensions`, or a smaller `multiple_of`."
+            f"The target {format_size(budget)} {cost.unit} is below {number}, the smallest that removing {letters!r} "
+            "can reach. Give a larger target, more `dimensions`, or a smaller `multiple_of`."
         )
 
 
 def smallest_shape(source: Shape, groups: Iterable[Group], multiple_of: Mapping[str, int]) -> Shape:
-    """The shape that is left when every step is taken: one multiple of each group, or the whole of a smaller one."""
+    """The widths that are left when every step is taken; of layers that may go, too.
+
+    No filters and no heads; of channels, keys and values one multiple, or the whole of a smaller group.
+    """
     lists = source.lists()
     for dimension, layer in groups:
+        if dimension == "l":
+            continue
         sizes, least = lists[DIMENSIONS[dimension]], multiple_of.get(dimension, 1)
         if layer is None:  # the narrowest layer keeps as much, and no other more
             sizes[:] = [min(least, *sizes)] * len(sizes)
         else:
-            sizes[layer] = min(least, sizes[layer])
+            sizes[layer] = 0 if dimension in MAY_GO else min(least, sizes[layer])
     return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
 
 
 def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mapping[str, int]) -> list[Step]:
     """All steps that may be taken, in the order in which they go; equals go in the order of `scores`."""
     steps: list[Step] = []
+    layers = [group for group in scores if group.dimension == "l"]
+    stays = max(layers, key=lambda group: float(scores[group]), default=None)
     for group, score in scores.items():
         if not bool(torch.isfinite(score).all()):
             raise ValueError(f"The importance of group `{group}` is not finite everywhere; it cannot be ranked.")
-        values, multiple = score.double().tolist(), multiple_of.get(group.dimension, 1)
+        values = score.double().tolist()
+        multiple = 1 if group.dimension == "l" else multiple_of.get(group.dimension, 1)
         for start, end in pairwise(_stretches(group, len(values), source)):
             order = sorted(range(start, end), key=values.__getitem__)
-            # The first step takes the odd rest, so that what stays is a multiple. The last multiple never goes, except
-            # for channels that a narrower layer lacks anyway.
+            # The first step takes the odd rest, so that what stays is a multiple.
             bounds = [0, *range(len(order) % multiple or multiple, len(order), multiple)]
-            steps += _queue_steps(Queue(group, start), order, [*bounds, len(order)] if start else bounds, values)
+            # All may go of channels that a narrower layer lacks anyway.
+            may_empty = start > 0 or group.dimension in MAY_GO or (group in layers and group != stays)
+            steps += _queue_steps(Queue(group, start), order, [*bounds, len(order)] if may_empty else bounds, values)
     return sorted(steps, key=lambda step: step.score)
 
 
@@ -150,14 +173,18 @@ def count_units(steps: Iterable[Step]) -> Counter[Queue]:
 def shape_without(source: Shape, gone: Mapping[Queue, int]) -> Shape:
     """The shape that is left when so many units of each queue have gone."""
     lists = source.lists()
+    dropped: set[int | None] = set()
     for queue, units in gone.items():
+        if queue.group.dimension == "l":
+            dropped |= {queue.group.layer} if units else set()
+            continue
         sizes, layer = lists[DIMENSIONS[queue.group.dimension]], queue.group.layer
         if layer is not None:
             sizes[layer] -= units
             continue
         for index, width in enumerate(source.hidden_sizes):
             sizes[index] -= units if width > queue.start else 0
-    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
+    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()}).without_layers(dropped)
 
 
 def _stretches(group: Group, units: int, source: Shape) -> list[int]:

@@ -49,22 +49,38 @@ def compact(
     with torch.random.fork_rng(devices=[]):
         smaller = type(model)(config, **pooled)
     parameters = dict(tensors) if tensors is not None else dict(model.named_parameters(remove_duplicate=False))
-    cuts = {name: cut_tensor(name, tensor.detach(), plan) for name, tensor in parameters.items()}
+    cuts = {
+        new_name: cut_tensor(name, tensor.detach(), plan)
+        for name, tensor in parameters.items()
+        if (new_name := rename_tensor(name, plan)) is not None
+    }
     # A sublayer without heads or filters has no such tensor at all. Assigned, each keeps its dtype and device.
     smaller.load_state_dict({name: cut for name, cut in cuts.items() if cut.numel()}, strict=True, assign=True)
     smaller.tie_weights()
     return smaller.to(model.device).train(model.training)
 
 
+def rename_tensor(name: str, plan: PruningPlan) -> str | None:
+    """What a parameter is called after the cut, when layers before its own have gone; None where its own has."""
+    match = re.search(LAYER, name)
+    if match is None:
+        return name
+    layer = int(match[1])
+    return (
+        name[: match.start(1)] + str(plan.layers.index(layer)) + name[match.end(1) :] if layer in plan.layers else None
+    )
+
+
 def cut_tensor(name: str, tensor: Tensor, plan: PruningPlan) -> Tensor:
     """One parameter after the cut, as a new tensor."""
     cut = tensor
     for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
-        kept = plan.kept(axis) if axis is not None else None
-        if kept is not None and len(kept) < tensor.shape[dim]:
-            cut = cut.index_select(dim, kept.to(tensor.device))
+        entries = plan.kept(axis) if axis is not None else None
+        if entries is not None and len(entries) < tensor.shape[dim]:
+            cut = cut.index_select(dim, entries.to(tensor.device))
     if match := re.search(LAYER + r"attention\.self\.query", name):
         layer = int(match[1])
-        ratio = plan.shape.key_query_sizes[layer] / plan.source.key_query_sizes[layer]
+        kept = plan.key_query[layer][0] if plan.key_query[layer] else ()  # of the first head: all keep as many
+        ratio = len(kept) / plan.source.key_query_sizes[layer]
         cut = (cut.double() * math.sqrt(ratio)).to(cut.dtype) if ratio != 1 else cut
     return cut.clone() if cut is tensor else cut

@@ -8,6 +8,7 @@ channels, filters, keys or values of one layer. A unit of the paper's letters ow
     k   entry n of every head on the key/query axis of its layer
     v   entry n of every head on the value axis of its layer
     a   the whole block of one head on both axes
+    l   its whole layer (a kind of ours: the paper does not prune l)
 
 The six matrices Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other rows are cut only.
 """
@@ -22,9 +23,10 @@ from typing import Literal, NamedTuple
 from transformers import PreTrainedModel
 
 from ..configuration_schubert import SchuBertConfig
-from ..cost import DIMENSIONS
+from ..cost import DIMENSIONS, LETTERS
 
-AxisKind = Literal["hidden", "filter", "key_query", "value"]
+# No tensor has an axis of the kind "layer": it has one entry, the layer itself.
+AxisKind = Literal["hidden", "filter", "key_query", "value", "layer"]
 
 
 class Axis(NamedTuple):
@@ -35,7 +37,7 @@ class Axis(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Units that are compared with each other and share a vector of alphas; `layer` is None for h."""
+    """Units that share a vector of alphas; `layer` is None for h, and a group of l has one unit, its layer."""
 
     dimension: str
     layer: int | None
@@ -151,15 +153,18 @@ def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group
 
     Args:
         config: of the model.
-        dimensions: letters of h, f, a, k, v.
+        dimensions: letters of h, f, a, k, v, l.
 
     Raises:
-        ValueError: another letter.
+        ValueError: another letter; or l, where the hidden sizes of the layers differ.
     """
     groups: dict[Group, int] = {}
     for dimension in check_dimensions(dimensions):
         if dimension == "h":
             groups[Group("h", None)] = max(config.hidden_sizes)
+            continue
+        if dimension == "l":
+            groups |= _layer_groups(config)
             continue
         for layer, size in enumerate(getattr(config, DIMENSIONS[dimension])):
             # A layer without heads has no keys and no values, whatever its config says of their size.
@@ -171,12 +176,22 @@ def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group
 def check_dimensions(dimensions: Iterable[str]) -> str:
     """Letters in the table's order, each once."""
     letters = "".join(dimensions)
-    if not letters or set(letters) - set(DIMENSIONS) or len(set(letters)) < len(letters):
+    if not letters or set(letters) - set(LETTERS) or len(set(letters)) < len(letters):
         raise ValueError(
             f"`dimensions` is {letters!r}; give one or more of h (hidden), f (filters), a (heads), k (keys and "
-            'queries), v (values), each once, e.g. "hfakv".'
+            'queries), v (values), l (whole layers), each once, e.g. "hfakv".'
         )
-    return "".join(letter for letter in DIMENSIONS if letter in letters)
+    return "".join(letter for letter in LETTERS if letter in letters)
+
+
+def _layer_groups(config: SchuBertConfig) -> dict[Group, int]:
+    if len(set(config.hidden_sizes)) > 1:  # embeddings and head would have to change with the first and last layer
+        raise ValueError(
+            f"`dimensions` has l, but the hidden sizes of the layers differ: {config.hidden_sizes}. Layers can be "
+            "dropped where they are all the same; leave l out."
+        )
+    layers = len(config.hidden_sizes)
+    return {Group("l", layer): 1 for layer in range(layers)} if layers > 1 else {}  # the only one stays
 
 
 def _axis(kind: AxisKind | None, layer: int | None, own_layer: int) -> Axis | None:

@@ -6,7 +6,7 @@ by the count of the whole step, over all processes and micro-batches: a step is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -18,6 +18,20 @@ IGNORED = -100
 
 class ObjectiveError(ValueError):
     """A model that the objective has no loss for."""
+
+
+class Predictions(NamedTuple):
+    """What a model says of a batch, term by term, and what is right.
+
+    Attributes:
+        logits: shape (items, classes) each.
+        labels: shape (items,) each.
+        hidden_states: of the embeddings and of every layer, shape (batch, seq, h) each; empty unless asked for.
+    """
+
+    logits: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    hidden_states: tuple[Tensor, ...]
 
 
 class Objective(nn.Module):
@@ -33,9 +47,26 @@ class Objective(nn.Module):
         """How many items each term of `terms` is summed over in this batch; needs no forward pass."""
         raise NotImplementedError
 
+    def predict(
+        self, batch: Batch, model: PreTrainedModel | None = None, *, hidden_states: bool = False
+    ) -> Predictions:
+        """The logits of every term, by this objective's model or another of its kind, such as a teacher."""
+        raise NotImplementedError
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The summed losses, one scalar per term, and under `<term>_correct` how many predictions were right."""
-        raise NotImplementedError
+        return cross_entropies(self.predict(batch))
+
+
+def cross_entropies(predictions: Predictions) -> dict[str, Tensor]:
+    """The summed cross-entropy of each term, and how many predictions were right."""
+    sums: dict[str, Tensor] = {}
+    for term, logits in predictions.logits.items():
+        labels = predictions.labels[term]
+        # In float32: under autocast the logits are half precision, and a sum of thousands would lose its tail.
+        sums[term] = cross_entropy(logits.float(), labels, reduction="sum")
+        sums[f"{term}_correct"] = (logits.detach().argmax(-1) == labels).sum()
+    return sums
 
 
 class PretrainingObjective(Objective):
@@ -78,22 +109,20 @@ class PretrainingObjective(Objective):
             counts["nsp"] = len(batch["next_sentence_label"])
         return counts
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        model: Any = self.model
-        encoded = model.base_model(
+    def predict(
+        self, batch: Batch, model: PreTrainedModel | None = None, *, hidden_states: bool = False
+    ) -> Predictions:
+        used: Any = model or self.model
+        encoded = used.base_model(
             input_ids=batch["input_ids"],
             attention_mask=batch.get("attention_mask"),
             token_type_ids=batch.get("token_type_ids"),
+            output_hidden_states=hidden_states,
         )
         masked = batch["labels"] != IGNORED  # (batch, seq)
-        logits = model.cls.predictions(encoded.last_hidden_state[masked])  # (masked, vocab)
-        sums = _sums("mlm", logits, batch["labels"][masked])
+        logits = {"mlm": used.cls.predictions(encoded.last_hidden_state[masked])}  # (masked, vocab)
+        labels = {"mlm": batch["labels"][masked]}
         if self.has_nsp:
-            sums |= _sums("nsp", model.cls.seq_relationship(encoded.pooler_output), batch["next_sentence_label"])
-        return sums
-
-
-def _sums(term: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    # In float32: under autocast the logits are half precision, and a sum of thousands of losses would lose its tail.
-    loss = cross_entropy(logits.float(), labels, reduction="sum")
-    return {term: loss, f"{term}_correct": (logits.detach().argmax(-1) == labels).sum()}
+            logits["nsp"] = used.cls.seq_relationship(encoded.pooler_output)
+            labels["nsp"] = batch["next_sentence_label"]
+        return Predictions(logits, labels, encoded.hidden_states or ())

@@ -107,18 +107,21 @@ def surviving(outputs: list[Tensor], kind: type, plan: PruningPlan) -> list[Tens
 def cuts(draw: st.DrawFn, config: SchuBertConfig, dimensions: str = "hfakv") -> dict[Group, list[int]]:
     """Units to remove by group: any that a plan may remove, all filters or heads of a layer included."""
     removed = {}
+    stays = draw(st.integers(0, len(config.hidden_sizes) - 1), label="layer that stays")
     for group, units in find_groups(config, dimensions).items():
         gone = draw(st.sets(st.integers(0, units - 1)), label=str(group))
         if group.dimension in "kv":
             gone -= {units // 2}
         if group.dimension == "h":
             gone -= {min(config.hidden_sizes) // 2}
+        if group == Group("l", stays):
+            gone = set()
         removed[group] = sorted(gone)
     return removed
 
 
 def plan_without(config: SchuBertConfig, removed: dict[Group, list[int]]) -> PruningPlan:
-    groups = find_groups(config, "hfakv")
+    groups = find_groups(config, "hfakvl" if len(set(config.hidden_sizes)) == 1 else "hfakv")
     kept = {group: tuple(n for n in range(groups[group]) if n not in gone) for group, gone in removed.items()}
     return PruningPlan.from_kept(Shape.of(config), kept)
 

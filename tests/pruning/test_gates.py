@@ -20,6 +20,7 @@ def multiplied(model, alphas):
     """The parameters of a model with the alphas multiplied in, matrix by matrix as the paper's table says."""
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     config = model.config
+    alpha_l = {i: alphas.get(f"l{i}", torch.ones(1, dtype=torch.float64)) for i in range(3)}
     for i in range(3):
         h, a, k, v, f = alphas["h"][: config.hidden_sizes[i]], *(alphas[f"{letter}{i}"] for letter in "akvf")
         layer = f"bert.encoder.layer.{i}."
@@ -28,9 +29,9 @@ def multiplied(model, alphas):
             ("attention.self.query", rows_k, h),
             ("attention.self.key", rows_k, h),
             ("attention.self.value", rows_v, h),
-            ("attention.output.dense", h, rows_v),
+            ("attention.output.dense", alpha_l[i] * h, rows_v),
             ("intermediate.dense", f, h),
-            ("output.dense", h, f),
+            ("output.dense", alpha_l[i] * h, f),
         ):
             parameters[f"{layer}{name}.weight"] = parameters[f"{layer}{name}.weight"] * torch.outer(rows, columns)
             parameters[f"{layer}{name}.bias"] = parameters[f"{layer}{name}.bias"] * rows
@@ -41,11 +42,12 @@ def loss(outputs):
     return sum((output * torch.linspace(-1, 1, output.numel()).double().view_as(output)).sum() for output in outputs)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_values_and_gradients_are_those_of_multiplied_weights(attention):
-    config = ragged()
+@pytest.mark.parametrize(("attention", "layers"), [("eager", False), ("sdpa", False), ("sdpa", True)])
+def test_values_and_gradients_are_those_of_multiplied_weights(attention, layers):
+    config = ragged(hidden_sizes=[36, 36, 36]) if layers else ragged()
     config._attn_implementation = attention
-    model, gates = build(SchuBertForPreTraining, config), build_gates(config)
+    model = build(SchuBertForPreTraining, config)
+    gates = build_gates(config, "hfakvl" if layers else "hfakv")
     model.requires_grad_(False)
     inputs = {
         "input_ids": torch.arange(22).reshape(2, 11),
@@ -72,9 +74,9 @@ def test_all_ones_change_nothing(kind):
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
-@given(st.sets(st.sampled_from("hfakv"), min_size=1).map("".join))
+@given(st.sets(st.sampled_from("hfakvl"), min_size=1).map("".join))
 def test_folding_changes_nothing(dimensions):
-    model = build(SchuBertForPreTraining)
+    model = build(SchuBertForPreTraining, ragged(hidden_sizes=[36, 36, 36]) if "l" in dimensions else ragged())
     gates = build_gates(model.config, dimensions)
     folded = copy.deepcopy(model)
     folded.load_state_dict(fold_tensors(model, gates))

@@ -7,7 +7,7 @@ from oracles import cuts, plan_without, ragged
 
 from schubert_hf import PruningPlan
 from schubert_hf.cost import Shape
-from schubert_hf.pruning.plan import PlanError
+from schubert_hf.pruning.plan import PlanError, kept_channels, kept_layers
 from schubert_hf.pruning.units import Axis, Group
 
 SOURCE = Shape.of(ragged())
@@ -39,6 +39,37 @@ def test_shape_and_indices():
     assert plan.kept(Axis("value", 0)).tolist() == [*range(9), *range(18, 27)]
     assert plan.kept(Axis("filter", 1)).dtype == torch.long
     assert PruningPlan.from_kept(SOURCE, {}).shape == SOURCE
+
+
+def test_layers():
+    source = Shape.of(ragged(hidden_sizes=[5, 5, 5]))
+    plan = PruningPlan.from_kept(source, {Group("l", 1): (), Group("f", 2): (7, 1)})
+    assert plan.layers == (0, 2)
+    assert plan.shape == Shape((5, 5), (41, 2), (3, 1), (5, 3), (9, 13))
+    assert PruningPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    older = PruningPlan.from_kept(source, {}).to_json()
+    del older["layers"]
+    assert PruningPlan.from_json(older).layers == (0, 1, 2)
+
+
+def test_some_layer_stays():
+    source = Shape.of(ragged(hidden_sizes=[5, 5, 5]))
+    with pytest.raises(PlanError, match="keeps no layer"):
+        PruningPlan.from_kept(source, {Group("l", layer): () for layer in range(3)})
+
+
+def test_layers_of_other_widths_do_not_go():
+    with pytest.raises(PlanError, match=r"drops some of a model whose hidden sizes differ: \(37, 31, 43\)"):
+        PruningPlan.from_kept(SOURCE, {Group("l", 0): ()})
+
+
+def test_what_is_left_after_several_plans_in_the_first_ones_numbers():
+    source = Shape.of(ragged(hidden_sizes=[5, 5, 5]))
+    first = PruningPlan.from_kept(source, {Group("h", None): (0, 2, 3, 4), Group("l", 0): ()})
+    second = PruningPlan.from_kept(first.shape, {Group("h", None): (1, 3), Group("l", 1): ()})
+    assert kept_channels([first, second]) == (2, 4)
+    assert kept_layers([first, second]) == (1,)
+    assert kept_layers([first]) == (1, 2)
 
 
 def change(path, value):

@@ -29,6 +29,7 @@ from schubert_hf.conversion import ConversionError
 from schubert_hf.cost import BudgetError, ParameterCost, Shape
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.pruning.data import PruningDataError
+from schubert_hf.pruning.methods import train_alphas
 from schubert_hf.pruning.pruner import RECORD
 from schubert_hf.pruning.result import RoundRecord
 from schubert_hf.pruning.units import Group, UnknownTensorError
@@ -82,7 +83,7 @@ def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys):
     written = json.loads((tmp_path / "result" / RECORD).read_text())
     assert written == json.loads(json.dumps(result.to_json()))
     assert written["provenance"]["base"] == "tiny"
-    assert set(first.seconds) == {"evaluation", "alphas", "cut", "recovery"}
+    assert set(first.seconds) == {"evaluation", "selection", "cut", "recovery"}
     assert [plan.source for plan in result.plans] == [result.source, first.shape]
     assert result.plans[-1].shape == second.shape
 
@@ -164,7 +165,7 @@ def test_while_alphas_are_trained_weights_are_frozen(make_pruner, monkeypatch):
         return result
 
     monkeypatch.setattr(TrainingLoop, "_train_step", watched)
-    gates = pruner._train_alphas("alphas")
+    gates = train_alphas(pruner._begin_round(1))
     assert len(seen) == 3
     assert all(entry == (False, None) for step in seen for entry in step)
     assert all(torch.equal(tensor, before[name]) for name, tensor in pruner.model.state_dict().items())
@@ -175,7 +176,7 @@ def test_while_alphas_are_trained_weights_are_frozen(make_pruner, monkeypatch):
 def test_the_penalty_pulls_on_what_costs_most(make_pruner):
     """Plain gradient steps from 1: with a penalty that outweighs the loss, alpha falls in proportion to beta."""
     pruner = make_pruner(gamma=1e6)
-    gates = pruner._train_alphas("alphas")
+    gates = train_alphas(pruner._begin_round(1))
     assert all(float(alpha.max()) < 1 for alpha in gates.values().values())
     assert gates[Group("h", None)].shape == (40,)
 

@@ -1,5 +1,6 @@
 """Selection by its promises: never above the budget, less than one step below it, widths that are multiples."""
 
+import dataclasses
 import re
 from itertools import pairwise
 
@@ -47,7 +48,8 @@ def models(draw):
 def problems(draw):
     """(scores, config, multiples) for a random subset of dimensions; scores often tie."""
     config = draw(models())
-    dimensions = "".join(draw(st.sets(st.sampled_from("hfakv"), min_size=1)))
+    letters = "hfakvl" if len(set(config.hidden_sizes)) == 1 and len(config.hidden_sizes) > 1 else "hfakv"
+    dimensions = "".join(draw(st.sets(st.sampled_from(letters), min_size=1)))
     multiples = draw(st.dictionaries(st.sampled_from("hfakv"), st.integers(1, 9)))
     seed = draw(st.integers(0, 999))
     levels = draw(st.sampled_from([2, 5, 1000]))
@@ -83,18 +85,36 @@ def last_step(gone, units, multiple, may_empty):
     raise AssertionError(f"{gone} of {units} units are no whole steps of {multiple}")
 
 
+def check_layers(plan, scores, config, cost, budget):
+    """One stays; none that went scores above one that stayed; given back, none of those that went would fit."""
+    gone = [layer for layer in range(len(config.hidden_sizes)) if layer not in plan.layers]
+    assert plan.layers
+    if not gone:
+        return
+    worth = [float(scores[Group("l", layer)]) for layer in range(len(config.hidden_sizes))]
+    assert max(worth) in [worth[layer] for layer in plan.layers]
+    for layer in gone:
+        kept = tuple(sorted({*plan.layers, layer}))
+        assert cost(dataclasses.replace(plan, layers=kept).shape) > budget
+
+
 @promise
 @given(problems(), st.floats(0, 1))
 def test_budget_and_multiples(problem, where):
     scores, config, multiples = problem
     cost, source = ParameterCost(config, "SchuBertForPreTraining"), Shape.of(config)
-    smallest = cost(smallest_shape(source, scores, multiples))
+    smallest = cost(shape_without(source, count_units(plan_steps(scores, source, multiples))))
     budget = smallest + where * (cost(source) - smallest)
     plan = select(scores, config, cost, budget, multiple_of=multiples)
     assert cost(plan.shape) <= budget
     assert plan == select(scores, config, cost, budget, multiple_of=multiples)
 
+    check_layers(plan, scores, config, cost, budget)
     for group, score in scores.items():
+        if group.dimension == "l" or (group.layer is not None and group.layer not in plan.layers):
+            continue
+        if group.dimension in "kv" and not plan.heads[group.layer]:
+            continue  # keys and values of no head
         field = {"h": "hidden", "f": "filters", "a": "heads", "k": "key_query", "v": "value"}[group.dimension]
         kept = getattr(plan, field) if group.layer is None else getattr(plan, field)[group.layer]
         kept = set(kept[0] if group.dimension in "kv" else kept)
@@ -102,19 +122,21 @@ def test_budget_and_multiples(problem, where):
         for start, end in pairwise(stretches(group, len(score), config)):
             inside = [n for n in range(start, end) if n in kept]
             gone = [n for n in range(start, end) if n not in kept]
-            # Whole, or a multiple; at least one of them, except of channels that a narrower layer lacks.
+            # Whole, or a multiple; at least one of them, except of filters, heads, and channels that a narrower layer
+            # lacks.
+            may_empty = start > 0 or group.dimension in "fa"
             assert not gone or len(inside) % multiple == 0
-            assert start or len(inside) >= min(multiple, end)
+            assert may_empty or len(inside) >= min(multiple, end)
             if not gone:
                 continue
             assert not inside or max(score[n] for n in gone) <= min(score[n] for n in inside)
             # Given back one step it would not fit.
-            step = last_step(len(gone), end - start, multiple, may_empty=start > 0)
+            step = last_step(len(gone), end - start, multiple, may_empty=may_empty)
             lists = plan.shape.lists()
             widths = lists[DIMENSIONS[group.dimension]]
-            for layer in range(len(widths)):
+            for place, layer in enumerate(plan.layers):
                 if layer == group.layer or (group.layer is None and source.hidden_sizes[layer] > start):
-                    widths[layer] += step
+                    widths[place] += step
             assert cost(Shape(**{name: tuple(sizes) for name, sizes in lists.items()})) > budget
 
 
@@ -129,8 +151,22 @@ def test_what_is_not_reachable_is_refused_and_what_is_named_is_reachable(problem
         select(scores, config, cost, cost(everything) - 1, multiple_of=multiples)
     named = float(re.search(r"is below ([\d_]+)", str(caught.value))[1].replace("_", ""))
     plan = select(scores, config, cost, named, multiple_of=multiples)
-    assert plan.shape == everything
-    assert cost(plan.shape) == named
+    assert cost(plan.shape) == cost(everything) == named
+
+
+@promise
+@given(problems())
+def test_what_is_said_before_there_are_scores_can_be_kept(problem):
+    """Whatever the scores: what `check_reachable` lets pass, `select` reaches."""
+    scores, config, multiples = problem
+    cost, source = ParameterCost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    with pytest.raises(BudgetError) as caught:
+        check_reachable(scores, config, cost, 1, multiple_of=multiples)
+    named = float(re.search(r"is below ([\d_]+)", str(caught.value))[1].replace("_", ""))
+    check_reachable(scores, config, cost, named, multiple_of=multiples)
+    select(scores, config, cost, named, multiple_of=multiples)
+    if not any(group.dimension == "l" for group in scores):
+        assert named == cost(smallest_shape(source, scores, multiples))
 
 
 @promise
@@ -149,7 +185,7 @@ def test_equals_go_by_group_and_index():
     config = even(6, layers=2)
     scores = {group: torch.ones(units) for group, units in find_groups(config, "fk").items()}
     steps = plan_steps(scores, Shape.of(config), {})
-    assert [str(step.queue.group) for step in steps] == ["f0"] * 5 + ["f1"] * 5 + ["k0"] * 2 + ["k1"] * 2
+    assert [str(step.queue.group) for step in steps] == ["f0"] * 6 + ["f1"] * 6 + ["k0"] * 2 + ["k1"] * 2
     assert [step.units for step in steps[:5]] == [(0,), (1,), (2,), (3,), (4,)]
 
 
@@ -158,8 +194,8 @@ def test_a_step_is_worth_the_mean_of_its_units():
     config = even(8)
     scores = {Group("f", 0): torch.tensor([0.1, 0.1, 0.1, 0.9, 5, 5, 5, 5]), Group("a", 0): torch.tensor([0.2, 9])}
     steps = plan_steps(scores, Shape.of(config), {"f": 4})
-    assert [step.units for step in steps] == [(0,), (0, 1, 2, 3)]
-    assert [step.score for step in steps] == [pytest.approx(0.2), pytest.approx(0.3)]
+    assert [step.units for step in steps] == [(0,), (0, 1, 2, 3), (4, 5, 6, 7), (1,)]
+    assert [step.score for step in steps] == [pytest.approx(score) for score in (0.2, 0.3, 5, 9)]
 
 
 def test_smaller_steps_are_put_back():

@@ -71,6 +71,30 @@ def test_even_hidden_sizes(data):
     check(SchuBertForMaskedLM, data.draw(cuts(ragged(**EVEN))), ragged(**EVEN))
 
 
+@pytest.mark.parametrize("dimensions", ["l", "hfakvl"])
+@quick
+@given(data=st.data())
+def test_layers_that_go(dimensions, data):
+    config = ragged(hidden_sizes=[36, 36, 36])
+    check(SchuBertForPreTraining, data.draw(cuts(config, dimensions)), config)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_layers_that_go_from_every_class(kind):
+    removed = {Group("l", 0): [0], Group("l", 1): [], Group("l", 2): [0], Group("f", 1): [3], Group("h", None): [7]}
+    check(kind, removed, ragged(hidden_sizes=[36, 36, 36]))
+
+
+def test_without_a_layer_the_others_are_as_they_were():
+    config = ragged(hidden_sizes=[36, 36, 36])
+    model = build(SchuBertForMaskedLM, config)
+    smaller = compact(model, plan_without(config, {Group("l", 1): [0]}))
+    assert smaller.config.num_hidden_layers == 2
+    assert smaller.config.filter_sizes == [41, 53]
+    del model.bert.encoder.layer[1]
+    assert difference(compute(smaller), compute(model)) == 0
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_class(kind):
     removed = {Group("h", None): [0, 1, 5, 30, 33, 40], Group("f", 0): [2, 40], Group("a", 1): [0]}

@@ -2,7 +2,16 @@ import pytest
 import torch
 from oracles import CLASSES, build, ragged
 
-from schubert_hf.pruning.units import Axis, UnknownTensorError, check_dimensions, check_tensors, find_row, tensor_axes
+from schubert_hf.pruning.units import (
+    Axis,
+    Group,
+    UnknownTensorError,
+    check_dimensions,
+    check_tensors,
+    find_groups,
+    find_row,
+    tensor_axes,
+)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -36,7 +45,7 @@ def test_other_modules_are_unknown(module):
         find_row(module)
 
 
-@pytest.mark.parametrize(("given", "letters"), [("vh", "hv"), ("hfakv", "hfakv"), (["a", "f"], "fa")])
+@pytest.mark.parametrize(("given", "letters"), [("vh", "hv"), ("hfakv", "hfakv"), (["a", "f"], "fa"), ("lh", "hl")])
 def test_dimensions_come_in_one_order(given, letters):
     assert check_dimensions(given) == letters
 
@@ -45,3 +54,11 @@ def test_dimensions_come_in_one_order(given, letters):
 def test_other_dimensions_are_refused(given):
     with pytest.raises(ValueError, match="give one or more of h"):
         check_dimensions(given)
+
+
+def test_layers_are_groups_of_one_unit_where_hidden_sizes_are_equal():
+    assert find_groups(ragged(hidden_sizes=[9, 9, 9]), "l") == {Group("l", layer): 1 for layer in range(3)}
+    with pytest.raises(ValueError, match=r"hidden sizes of the layers differ: \[37, 31, 43\].*leave l out"):
+        find_groups(ragged(), "l")
+    only = ragged(hidden_sizes=[9], filter_sizes=[4], head_counts=[1], key_query_sizes=[2], value_sizes=[3])
+    assert find_groups(only, "l") == {}

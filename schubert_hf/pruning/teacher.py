@@ -1,0 +1,43 @@
+"""The dense model as a teacher in recovery: which of its channels and layers the pruned one still has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from ..training.distillation import DistillationObjective, Teacher
+from ..training.objective import Objective
+from .config import PruningConfig
+from .plan import PruningPlan, kept_channels, kept_layers
+
+
+def with_teacher(
+    objective: Objective, dense: PreTrainedModel | None, plans: Sequence[PruningPlan], config: PruningConfig
+) -> Objective:
+    """The objective with the dense model as teacher; as it is where the settings want none.
+
+    Args:
+        objective: of the pruned model.
+        dense: the model that the run began with.
+        plans: of all rounds up to now, each in the numbering of the round before.
+        config: weights and temperature.
+    """
+    if dense is None or not wants_teacher(config):
+        return objective
+    teacher = Teacher(
+        dense,
+        weight=config.teacher_weight,
+        temperature=config.teacher_temperature,
+        hidden_weight=config.teacher_hidden_weight,
+    )
+    if teacher.hidden_weight:
+        layers = (0, *(layer + 1 for layer in kept_layers(plans)))  # the embeddings come first
+        teacher = replace(teacher, channels=kept_channels(plans), layers=layers)
+    return DistillationObjective(objective, teacher)
+
+
+def wants_teacher(config: PruningConfig) -> bool:
+    """Whether a run with these settings needs the dense model in recovery."""
+    return config.recovery_steps > 0 and (config.teacher_weight > 0 or config.teacher_hidden_weight > 0)
