@@ -52,7 +52,7 @@ def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
             labelcolor=TEXT,
             fontsize=11,
         )
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_rounds(run: dict[str, Any], path: Path) -> None:
@@ -76,8 +76,8 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("held-out loss (nats)", color=TEXT, fontsize=11)
     axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, labelcolor=TEXT, fontsize=11)
-    _plain(axes, spines=("left", "bottom"))
-    _save(figure, path)
+    plain(axes, spines=("left", "bottom"))
+    save(figure, path)
 
 
 def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> None:
@@ -89,10 +89,10 @@ def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> N
         axes.text(0.54 * reach, layer, f"{width}", va="center", color=TEXT, fontsize=10)
     axes.set_xlim(-0.52 * reach, 0.8 * reach)
     axes.set_xticks([])
-    _plain(axes, spines=())
+    plain(axes, spines=())
 
 
-def _plain(axes: Axes, spines: tuple[str, ...]) -> None:
+def plain(axes: Axes, spines: tuple[str, ...]) -> None:
     axes.tick_params(colors=TEXT, labelsize=10, length=0 if not spines else 3)
     axes.set_facecolor("none")
     for side, spine in axes.spines.items():
@@ -100,7 +100,7 @@ def _plain(axes: Axes, spines: tuple[str, ...]) -> None:
         spine.set_color(TEXT)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib, which else stands in the file.
     figure.savefig(path, transparent=True, metadata={"Software": None} if path.suffix == ".png" else None)

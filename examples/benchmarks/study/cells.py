@@ -1,0 +1,251 @@
+"""One cell of the study: a row, a seed and a size. Made once, written to disk, found again by the next run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from schubert_hf import PruningConfig, SchuBertPruner
+from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.cost import BudgetError, ParameterCost, Shape
+from schubert_hf.hub.facts import read_json, shape_of
+from schubert_hf.pruning.data import open_data
+from schubert_hf.training.checkpoint import atomic_folder, write_json
+from schubert_hf.training.loop import TrainingLoop, evaluate
+from schubert_hf.training.objective import PretrainingObjective
+from schubert_hf.training.progress import quiet
+from schubert_hf.training.stream import MaskingCollator
+
+from .rows import ROWS, Row
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all cells share.
+
+    Attributes:
+        sizes: percentages of the dense model's parameters, falling.
+        alpha_steps, recovery_steps: per size; a row that trains no alphas recovers for the sum of both.
+    """
+
+    sizes: tuple[int, ...]
+    alpha_steps: int
+    recovery_steps: int
+    batch_size: int
+    eval_examples: int
+    multiple_of: str
+
+    def config(self, row: Row, seed: int, stage: int, target: int) -> PruningConfig:
+        """Settings of the pruner. Each stage sees other examples; all rows see the same."""
+        steps = self.recovery_steps + (0 if row.trains_alphas else self.alpha_steps)
+        return PruningConfig(
+            target=target,
+            rounds=1,
+            alpha_steps=self.alpha_steps,
+            recovery_steps=steps,
+            batch_size=self.batch_size,
+            eval_examples=self.eval_examples,
+            multiple_of=self.multiple_of,
+            seed=1000 * seed + stage,
+            **row.settings,
+        )
+
+
+class Study:
+    """Runs cells, each from what the one before it left.
+
+    Args:
+        plan: steps and sizes.
+        model: the dense model, a folder or a name on the Hub.
+        tokenizer: its tokenizer.
+        data: training and held-out examples.
+        output: where cells and models are written.
+        accelerator: decides devices and processes.
+        keep_models: keeps every pruned model, not only those that a later cell needs.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: str,
+        tokenizer: PreTrainedTokenizerBase,
+        data: tuple[Any, Any],
+        output: Path,
+        accelerator: Accelerator,
+        *,
+        keep_models: bool = False,
+    ) -> None:
+        self.plan, self.model, self.tokenizer, self.data = plan, model, tokenizer, data
+        self.output, self.accelerator, self.keep_models = output, accelerator, keep_models
+        # One collator for all: held-out masks are the same in every cell.
+        self.collator = MaskingCollator(tokenizer, seed=0)
+        dense = self._load(model)
+        self.config, self.architecture = dense.config, type(dense).__name__
+        self.cost = ParameterCost(dense.config, self.architecture)
+        self.parameters = int(self.cost(Shape.of(dense.config)))
+
+    def cell_path(self, row: str, seed: int, size: int) -> Path:
+        return self.output / "cells" / f"{row}-seed{seed}-{size}.json"
+
+    def cell(self, row: str, seed: int, size: int) -> dict[str, Any] | None:
+        """A finished cell."""
+        return read_json(self.cell_path(row, seed, size))
+
+    def missing(self, rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[Row, int, int]]:
+        """(row, seed, stage) of the cells that are to be made, in order; what others build on comes first."""
+        needed = [name for row in rows for name in (ROWS[row].shapes_of, row) if name is not None]
+        order = sorted(dict.fromkeys(needed), key=lambda name: ROWS[name].kind == "scratch")
+        return [
+            (ROWS[name], seed, stage)
+            for seed in seeds
+            for name in order
+            for stage, size in enumerate(self.plan.sizes)
+            if self.cell(name, seed, size) is None
+        ]
+
+    def dense(self) -> dict[str, float]:
+        """Held-out losses of the dense model as it is."""
+        path = self.output / "dense.json"
+        if (found := read_json(path)) is None:
+            plain = self.plan.config(ROWS["dense-trained"], 0, 0, self.parameters // 2)
+            found = {"losses": self._evaluate(self._load(self.model), plain), "parameters": self.parameters}
+            write_json(path, found)
+        losses: dict[str, float] = found["losses"]
+        return losses
+
+    def run(self, row: Row, seed: int, stage: int) -> dict[str, Any]:
+        """Makes a cell, and those before it where their models are gone; returns what was written."""
+        size = self.plan.sizes[stage]
+        target = self.parameters * size // 100
+        config = self.plan.config(row, seed, stage, target)
+        began = time.monotonic()
+        found: dict[str, Any] = {"row": row.name, "seed": seed, "size": size, "target": target}
+        make = {"pruned": self._prune, "scratch": self._scratch, "dense": self._train_on}[row.kind]
+        model, result = make(row, seed, stage, config)
+        found |= {**result, "seconds": round(time.monotonic() - began, 1), "config": asdict(config)}
+        if model is not None:
+            with atomic_folder(self._model_path(row, seed, stage)) as folder, quiet():
+                model.save_pretrained(folder)
+        self.cell_path(row.name, seed, size).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.cell_path(row.name, seed, size), found)
+        if not self.keep_models:
+            last = stage == len(self.plan.sizes) - 1
+            for done in range(stage + 1 if last else stage):
+                shutil.rmtree(self._model_path(row, seed, done), ignore_errors=True)
+        return found
+
+    def _prune(
+        self, row: Row, seed: int, stage: int, config: PruningConfig
+    ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
+        before = self._previous(row, seed, stage)
+        if before is None:
+            return None, {"unreachable": "a larger size was not reachable"}
+        if self.cost(Shape.of(before.config)) <= int(config.target):  # whole layers overshoot
+            return self._only_train(before, config)
+        train, held_out = self.data
+        try:
+            pruner = SchuBertPruner(
+                before,
+                config,
+                train_dataset=train,
+                eval_dataset=held_out,
+                data_collator=self.collator,
+                accelerator=self.accelerator,
+            )
+            result = pruner.prune()
+        except BudgetError as error:
+            return None, {"unreachable": str(error)}
+        record = result.rounds[0]
+        losses = {"before": record.before, "after_cut": record.after_cut, "after_recovery": record.after_recovery}
+        return result.model, {**self._size(result.model), **losses, "phases": record.seconds}
+
+    def _scratch(
+        self, row: Row, seed: int, stage: int, config: PruningConfig
+    ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
+        shapes = self.cell(str(row.shapes_of), seed, self.plan.sizes[stage])
+        if shapes is None or "shape" not in shapes:
+            return None, {"unreachable": f"{row.shapes_of} has no shape of this size"}
+        set_seed(config.seed)
+        fresh = type(self.config).from_dict(
+            self.config.to_dict() | _scalars_unset() | shape_of(shapes["shape"]).lists()
+        )
+        model = type(self._load(self.model))(fresh)
+        before = self._evaluate(model, config)
+        for earlier in range(stage + 1):  # as many steps, on the same examples, as the pruned model has seen
+            self._train(model, self.plan.config(row, seed, earlier, int(config.target)))
+        return None, {**self._size(model), "after_cut": before, "after_recovery": self._evaluate(model, config)}
+
+    def _train_on(
+        self, row: Row, seed: int, stage: int, config: PruningConfig
+    ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
+        model = self._previous(row, seed, stage)
+        if model is None:
+            raise RuntimeError("the dense model cannot be missing")
+        return self._only_train(model, config)
+
+    def _only_train(
+        self, model: PreTrainedModel, config: PruningConfig
+    ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
+        before = self._evaluate(model, config)
+        self._train(model, config)
+        return model, {**self._size(model), "after_cut": before, "after_recovery": self._evaluate(model, config)}
+
+    def _previous(self, row: Row, seed: int, stage: int) -> PreTrainedModel | None:
+        """The model of the size before; made again where its folder is gone. None where that size was unreachable."""
+        if stage == 0:
+            return self._load(self.model)
+        path = self._model_path(row, seed, stage - 1)
+        cell = self.cell(row.name, seed, self.plan.sizes[stage - 1])
+        if cell is None or ("unreachable" not in cell and not path.exists()):
+            cell = self.run(row, seed, stage - 1)
+        return None if "unreachable" in cell else self._load(str(path))
+
+    def _train(self, model: PreTrainedModel, config: PruningConfig) -> PreTrainedModel:
+        objective = PretrainingObjective(model.to(self.accelerator.device))
+        train, held_out = self.data
+        data = open_data(
+            train, held_out, self.collator, tokenizer=self.tokenizer, objective=objective, seed=config.seed
+        )
+        loop = TrainingLoop(self.accelerator, objective, model.named_parameters(), config.recovery_loop())
+        loop.run(data.stream, data.collator, description="training")
+        self.accelerator.free_memory()
+        return model
+
+    def _evaluate(self, model: PreTrainedModel, config: PruningConfig) -> dict[str, float]:
+        objective = PretrainingObjective(model)
+        train, held_out = self.data
+        data = open_data(
+            train, held_out, self.collator, tokenizer=self.tokenizer, objective=objective, seed=config.seed
+        )
+        return evaluate(
+            self.accelerator,
+            objective,
+            data.eval_stream,
+            data.eval_collator,
+            batch_size=config.batch_size,
+            examples=config.eval_examples,
+        )
+
+    def _size(self, model: PreTrainedModel) -> dict[str, Any]:
+        shape = Shape.of(model.config)
+        return {"parameters": int(self.cost(shape)), "shape": asdict(shape)}
+
+    def _model_path(self, row: Row, seed: int, stage: int) -> Path:
+        return self.output / "models" / f"{row.name}-seed{seed}-{self.plan.sizes[stage]}"
+
+    def _load(self, name: str) -> PreTrainedModel:
+        with quiet():
+            return load_for_pretraining(name, dtype=torch.float32)
+
+
+def _scalars_unset() -> dict[str, None]:
+    return dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"))

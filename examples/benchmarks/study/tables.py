@@ -1,0 +1,95 @@
+"""From cells to tables: means over seeds, and how far the seeds are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from schubert_hf.hub.plots import TITLES
+
+from .rows import ROWS
+
+COLUMNS = {
+    "mlm_cut": ("after_cut", "mlm"),
+    "mlm": ("after_recovery", "mlm"),
+    "nsp_cut": ("after_cut", "nsp"),
+    "nsp": ("after_recovery", "nsp"),
+    "accuracy": ("after_recovery", "mlm_accuracy"),
+}
+Cell = Mapping[str, Any]
+
+
+def summarize(cells: Iterable[Cell], dense_parameters: int) -> list[dict[str, Any]]:
+    """One entry per row and size, best masked-token loss first within a size; what was not reachable last.
+
+    Args:
+        cells: of any rows, seeds and sizes.
+        dense_parameters: of the model that all were pruned from.
+
+    Returns:
+        `row`, `size`, `seeds`, `kept` (fraction of the parameters) and, by name of `COLUMNS`, (mean, half the distance
+        between the smallest and the largest); or `unreachable`, the reason.
+    """
+    found: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell["row"], cell["size"]), []).append(cell)
+    summary = []
+    for (row, size), same in found.items():
+        entry: dict[str, Any] = {"row": row, "size": size, "seeds": len(same)}
+        reached = [cell for cell in same if "unreachable" not in cell]
+        if len(reached) < len(same):
+            entry["unreachable"] = next(cell["unreachable"] for cell in same if "unreachable" in cell)
+        else:
+            entry["kept"] = sum(cell["parameters"] for cell in reached) / len(reached) / dense_parameters
+            for name, (when, term) in COLUMNS.items():
+                values = [cell[when][term] for cell in reached if term in cell[when]]
+                if values:
+                    entry[name] = (sum(values) / len(values), (max(values) - min(values)) / 2)
+        summary.append(entry)
+    last = (float("inf"), 0.0)
+    return sorted(summary, key=lambda entry: (-entry["size"], entry.get("mlm", last)))
+
+
+def loss_table(summary: Sequence[Mapping[str, Any]], dense: Mapping[str, float]) -> str:
+    """The table of the study in Markdown."""
+    heads = ["size", "method", "kept", "masked-token loss after the cut", "after recovery", "NSP loss after the cut"]
+    rows = [[*heads, "after recovery", "masked accuracy", "seeds"], ["---:", ":---", *["---:"] * 7]]
+    accuracy = f"{dense['mlm_accuracy']:.1%}"
+    nsp = f"{dense['nsp']:.3f}" if "nsp" in dense else ""
+    rows.append(["100 %", "dense, as it is", "100.0 %", "", f"{dense['mlm']:.3f}", "", nsp, accuracy, ""])
+    for entry in summary:
+        first = [f"{entry['size']} %", entry["row"]]
+        if "unreachable" in entry:
+            rows.append([*first, "not reachable", *[""] * 6])
+            continue
+        values = [_plus_minus(entry.get(name), percent=name == "accuracy") for name in COLUMNS]
+        rows.append([*first, f"{entry['kept']:.1%}".replace("%", " %"), *values, str(entry["seeds"])])
+    return markdown(rows)
+
+
+def width_table(cells: Iterable[Cell], seed: int) -> str:
+    """The widths that every row found, layer by layer, of one seed."""
+    rows = [["size", "method", *TITLES.values()], ["---:", ":---", *[":---"] * len(TITLES)]]
+    order = list(ROWS)
+    chosen = [cell for cell in cells if cell["seed"] == seed and "shape" in cell and cell["row"] in order]
+    for cell in sorted(chosen, key=lambda cell: (-cell["size"], order.index(cell["row"]))):
+        if ROWS[cell["row"]].kind == "pruned":
+            widths = [_list(cell["shape"][name]) for name in TITLES]
+            rows.append([f"{cell['size']} %", cell["row"], *widths])
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _list(widths: Sequence[int]) -> str:
+    """All widths, or one number where they are the same everywhere."""
+    return str(widths[0]) if len(set(widths)) == 1 else " ".join(map(str, widths))
+
+
+def _plus_minus(value: tuple[float, float] | None, *, percent: bool) -> str:
+    if value is None:
+        return ""
+    mean, spread = value
+    return f"{mean:.1%} ± {spread:.1%}".replace("%", " %") if percent else f"{mean:.3f} ± {spread:.3f}"
