@@ -22,6 +22,7 @@ from .pruning.data import PruningDataError
 from .pruning.gates import FoldError
 from .pruning.plan import PlanError
 from .pruning.units import UnknownTensorError
+from .timing import LatencyError
 from .training.checkpoint import CheckpointError
 from .training.environment import ProcessesError
 from .training.loop import LoopConfigError, NonFiniteLossError
@@ -40,6 +41,7 @@ USER_ERRORS = (
     ConversionError,
     FoldError,
     InspectError,
+    LatencyError,
     LoopConfigError,
     NonFiniteLossError,
     ObjectiveError,

@@ -140,8 +140,8 @@ def penalty_weights(cost: Cost, shape: Shape, groups: Iterable[GroupT]) -> dict[
     """
     heads = [unit_cost(cost, shape, "a", layer) for layer, count in enumerate(shape.head_counts) if count]
     weights = {group: unit_cost(cost, shape, *group) for group in groups}
-    # Without a single head any other common measure serves: only the proportions matter.
-    reference = sum(heads) / len(heads) if heads else max(weights.values(), default=1.0)
+    # Without a head, or where one costs nothing, another common measure serves: only the proportions matter.
+    reference = sum(heads) / max(1, len(heads)) or max(weights.values(), default=0.0) or 1.0
     return {group: weight / reference for group, weight in weights.items()}
 
 

@@ -27,6 +27,14 @@ def test_beta_without_a_head_keeps_the_proportions(ragged):
     assert beta["f", 0] == pytest.approx(unit_cost(cost, shape, "f", 0) / unit_cost(cost, shape, "h", None))
 
 
+def test_beta_where_heads_or_all_units_cost_nothing(ragged):
+    shape, groups = Shape.of(ragged()), find_groups(ragged(), "hfa")
+    filters_alone = penalty_weights(lambda shape: 3.0 * sum(shape.filter_sizes), shape, groups)
+    assert {weight for group, weight in filters_alone.items() if group.dimension == "f"} == {1.0}
+    assert {weight for group, weight in filters_alone.items() if group.dimension != "f"} == {0.0}
+    assert set(penalty_weights(lambda shape: 5.0, shape, groups).values()) == {0.0}
+
+
 def test_cost_is_the_models_own_size_and_leaves_the_config_alone(ragged):
     config = ragged()
     for model_class in MODELS.values():

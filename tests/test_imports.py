@@ -15,9 +15,10 @@ SHIPPED = ("configuration_schubert", "modeling_schubert")
 ORDER = (
     {"configuration_schubert"},
     {"modeling_schubert", "presets", "provenance"},
-    {"auto", "conversion", "cost"},
+    {"auto", "conversion", "cost", "timing", "latency", "latency_table"},
+    {"timing", "latency_table", "latency"},
     {"pruning.units"},
-    {"pruning.basis", "pruning.gates", "pruning.importance", "pruning.plan"},
+    {"pruning.basis", "pruning.gates", "pruning.importance", "pruning.moments", "pruning.plan"},
     {"pruning.selection"},
     {"pruning.restoration", "pruning.surgery"},
     {"training"},

@@ -6,6 +6,12 @@ from typing import Any
 
 _CUT = "are cut to an exact budget"
 METHODS = {
+    "auto": (
+        "Keys, queries and values of every head are turned into the basis in which few of them carry all; the units "
+        f"that the loss misses\nleast {_CUT}; every projection that reads what was cut is solved anew, by least "
+        "squares on real text, to give what it gave\nbefore; and the smaller model is trained on, with the dense one "
+        "as its teacher."
+    ),
     "schubert": (
         "Algorithm 1 of Khetan & Karnin (2020): every unit gets a trainable scale, alpha, under an L1 penalty; "
         f"the units with the smallest\nalphas {_CUT}, the other alphas are folded into the weights, "

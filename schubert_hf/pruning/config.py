@@ -14,6 +14,7 @@ from .units import check_dimensions
 
 COSTS = ("parameters", "flops", "latency")
 METHODS = {
+    "auto": "what the loss misses least, in the best basis; what stays is solved anew to make up for it",
     "schubert": "the smallest alphas, Algorithm 1 of the paper",
     "magnitude": "the smallest weights",
     "random": "any units",
@@ -48,9 +49,7 @@ class PruningConfig:
     )
     cost_batch_size: int = option(1, "Sequences of that forward pass.")
     cost_seq_len: int = option(128, "Tokens per sequence of that forward pass.")
-    method: str = option(
-        "schubert", "How it is decided what goes: " + "; ".join(map(": ".join, METHODS.items())) + "."
-    )
+    method: str = option("auto", "How it is decided what goes: " + "; ".join(map(": ".join, METHODS.items())) + ".")
     dimensions: str = option(
         "hfakv",
         "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers.",
@@ -59,7 +58,8 @@ class PruningConfig:
     multiple_of: str | int | Mapping[str, int] = option(
         8, 'What kept widths are multiples of: 8 means h and f; "h=16,f=32,k=4" sets them one by one; others are free.'
     )
-    alpha_steps: int = option(30, "Steps per round that train the alphas, the weights frozen.")
+    calibration_examples: int = option(128, "Examples per round that method auto looks at.")
+    alpha_steps: int = option(30, "Steps per round that train the alphas of method schubert, the weights frozen.")
     alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.")
     gamma: float = option(
         1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model."
@@ -68,7 +68,11 @@ class PruningConfig:
     recovery_learning_rate: float = option(5e-4, "Peak learning rate of the recovery.")
     recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.")
     weight_decay: float = option(0.01, "Weight decay of matrices in the recovery.")
-    teacher_weight: float = option(0.0, "Weight of the dense model's predictions in the recovery's loss; 0 for none.")
+    teacher_weight: float | None = option(
+        None,
+        "Weight of the dense model's predictions in the recovery's loss; 0 for none. Default: 1 with method auto, "
+        "else 0.",
+    )
     teacher_temperature: float = option(1.0, "Temperature at which these predictions are compared.")
     teacher_hidden_weight: float = option(0.0, "Weight of the dense model's hidden states in the recovery's loss.")
     batch_size: int = option(32, "Examples per step, over all processes.")
@@ -82,6 +86,8 @@ class PruningConfig:
             if getattr(self, name) not in allowed:
                 known = ", ".join(str(value) for value in allowed if value is not None)
                 raise PruningConfigError(f"`{name}` is {getattr(self, name)!r}; allowed is {known}.")
+        if self.teacher_weight is None:
+            object.__setattr__(self, "teacher_weight", 1.0 if self.method == "auto" else 0.0)
         try:
             # Fewer layers is what that method means, whatever else could be pruned.
             dimensions = "l" if self.method == "layers" else self.dimensions
@@ -130,6 +136,7 @@ _LEAST = {
     "cost_batch_size": 1,
     "cost_seq_len": 1,
     "rounds": 1,
+    "calibration_examples": 1,
     "alpha_steps": 1,
     "alpha_learning_rate": 0,
     "gamma": 0,

@@ -115,7 +115,7 @@ class Gates(nn.Module):
             weights: beta by group (see `cost.penalty_weights`).
         """
         total = sum(weights[group] * units for group, units in self.groups.items())
-        return torch.stack([weights[group] * self[group].abs().sum() for group in self.groups]).sum() / total
+        return torch.stack([weights[group] * self[group].abs().sum() for group in self.groups]).sum() / (total or 1.0)
 
     def factor(self, axis: Axis) -> Tensor | None:
         """What the entries of an axis are multiplied by, shape (width of the axis,); None where no alpha stands.

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError, Shape, format_size, penalty_weights
-from ..training.loop import TrainingLoop
-from ..training.objective import Objective
-from ..training.stream import mix_seed
+from ..training.loop import NonFiniteLossError, TrainingLoop
+from ..training.objective import Batch, Objective
+from ..training.stream import for_stream, mix_seed
+from .basis import change_basis
 from .budget import Budget
 from .config import PruningConfig
+from .curvature import curvature_importance
 from .data import PruningData
 from .gated_objective import GatedObjective
 from .gates import Gates, fold_tensors
@@ -25,7 +29,9 @@ from .importance import (
     random_importance,
     ranks_within_groups,
 )
+from .moments import measure_heads
 from .plan import PruningPlan
+from .restoration import restore
 from .selection import select
 from .units import Group, find_groups
 
@@ -39,6 +45,7 @@ class Round:
         description: of progress bars, e.g. "round 1/3".
         model: to be cut, on its device; not to be changed.
         objective: what training minimises, with that model inside.
+        make_objective: the same for another model.
         config: every setting of the run.
         accelerator: decides devices, processes and precision.
         data: training examples and held-out ones.
@@ -51,6 +58,7 @@ class Round:
     description: str
     model: PreTrainedModel
     objective: Objective
+    make_objective: Callable[[PreTrainedModel], Objective]
     config: PruningConfig
     accelerator: Accelerator
     data: PruningData
@@ -68,6 +76,23 @@ class Round:
         config, multiples = self.model.config, self.config.multiples
         return self.choose(lambda limit: select(scores, config, self.budget.cost, limit, multiple_of=multiples))
 
+    def calibration_batches(self) -> Iterator[Batch]:
+        """The share of this process in the next `calibration_examples` of the training stream, on its device."""
+        accelerator, config = self.accelerator, self.config
+        last = self.position + config.calibration_examples
+        mine = range(self.position + accelerator.process_index, last, accelerator.num_processes)
+        size = config.micro_batch_size or config.batch_size
+        collate = for_stream(self.data.collator)
+        set_seed(config.seed)  # a collator of the user's may draw its masks from the global generators
+        for start in range(0, len(mine), size):
+            examples = [self.data.stream[position] for position in mine[start : start + size]]
+            yield send_to_device(collate(examples), accelerator.device)
+
+    def sum_over_processes(self, tensor: Tensor) -> Tensor:
+        """The sum of what the processes hold, on all of them."""
+        summed: Tensor = self.accelerator.reduce(tensor.to(self.accelerator.device), reduction="sum")
+        return summed
+
     def choose(self, plan_for: Callable[[float], PruningPlan]) -> PruningPlan:
         """The plan for this round's limit, made by the main process and sent to the others."""
         return self.budget.choose(self.limit, plan_for)
@@ -82,12 +107,37 @@ class Decision:
         tensors: weights to cut instead of the model's own, by name.
         alphas: smallest, mean and largest by group.
         examples: how many of the training stream were used up.
+        finish: what is to be done to the compacted model before it is trained.
     """
 
     plan: PruningPlan
     tensors: Mapping[str, Tensor] | None = None
     alphas: dict[str, list[float]] = field(default_factory=dict)
     examples: int = 0
+    finish: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+
+
+def prune_and_restore(this: Round) -> Decision:
+    """Ours: nothing is trained, and nearly nothing is lost.
+
+    Keys, queries and values are turned into the basis in which few of them carry all (`basis`); the units that the
+    loss misses least go (`curvature`); then all that reads what was cut is solved anew (`restoration`).
+    """
+    batches = list(this.calibration_batches())
+    reduce = this.sum_over_processes
+    this.model.eval()
+    if not bool(torch.isfinite(torch.stack([parameter.sum() for parameter in this.model.parameters()])).all()):
+        raise NonFiniteLossError(f"{this.description}: the model's weights are not all finite. Look for NaN in them.")
+    sorted_model = change_basis(this.model, measure_heads(this.model, batches, reduce))
+    objective = this.make_objective(sorted_model)
+    scores = curvature_importance(objective, this.groups, this.budget.cost, batches, reduce)
+    plan = this.select(scores)
+    return Decision(
+        plan,
+        dict(sorted_model.named_parameters(remove_duplicate=False)),
+        examples=this.config.calibration_examples,
+        finish=lambda cut: restore(cut, sorted_model, plan, batches, reduce=reduce),
+    )
 
 
 def prune_by_alphas(this: Round) -> Decision:
@@ -169,6 +219,7 @@ def train_alphas(this: Round) -> Gates:
 
 
 METHODS: dict[str, Callable[[Round], Decision]] = {
+    "auto": prune_and_restore,
     "schubert": prune_by_alphas,
     "magnitude": prune_by_magnitude,
     "random": prune_at_random,

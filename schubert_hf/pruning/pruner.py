@@ -173,7 +173,8 @@ class SchuBertPruner:
         self.progress.position += decision.examples
         clock.lap("selection")
         self.progress.plans.append(decision.plan)
-        self._replace_model(compact(self.model, decision.plan, tensors=decision.tensors))
+        smaller = compact(self.model, decision.plan, tensors=decision.tensors)
+        self._replace_model(decision.finish(smaller) if decision.finish else smaller)
         clock.lap("cut")
         after_cut = self._evaluate(f"{name} after the cut")
         clock.lap("evaluation")
@@ -202,6 +203,7 @@ class SchuBertPruner:
             description=f"round {number}/{self.config.rounds}",
             model=self.model,
             objective=self.objective,
+            make_objective=self.make_objective,
             config=self.config,
             accelerator=self.accelerator,
             data=self.data,

@@ -28,7 +28,7 @@ def with_teacher(
         return objective
     teacher = Teacher(
         dense,
-        weight=config.teacher_weight,
+        weight=config.teacher_weight or 0.0,
         temperature=config.teacher_temperature,
         hidden_weight=config.teacher_hidden_weight,
     )
@@ -40,4 +40,4 @@ def with_teacher(
 
 def wants_teacher(config: PruningConfig) -> bool:
     """Whether a run with these settings needs the dense model in recovery."""
-    return config.recovery_steps > 0 and (config.teacher_weight > 0 or config.teacher_hidden_weight > 0)
+    return config.recovery_steps > 0 and ((config.teacher_weight or 0.0) > 0 or config.teacher_hidden_weight > 0)

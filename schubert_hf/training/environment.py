@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import accelerate
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 
 class ProcessesError(ValueError):
-    """More processes were started than work together."""
+    """More processes were started than work together, or the main one of them met bad input."""
 
 
 def make_accelerator() -> Accelerator:
@@ -33,6 +35,25 @@ def make_accelerator() -> Accelerator:
             "`python -m torch.distributed.run --nproc_per_node N` or an accelerate config that fits this machine."
         )
     return accelerator
+
+
+def on_main_process(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
+    """What the main process makes, as JSON, on every process; an error of bad input there is one on all of them.
+
+    Raises:
+        ValueError: `make` raised one; on the main process it is that one itself.
+    """
+    shared: list[Any] = [None, None]
+    error = None
+    if accelerator.is_main_process:
+        try:
+            shared[0] = make()
+        except ValueError as raised:
+            error, shared[1] = raised, str(raised)
+    broadcast_object_list(shared)
+    if shared[1] is not None:
+        raise error or ProcessesError(shared[1])
+    return shared[0]
 
 
 def use_all_cores(accelerator: Accelerator, threads: int | None = None) -> None:

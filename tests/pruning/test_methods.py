@@ -38,13 +38,17 @@ def test_settings_and_pages_know_every_method():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_meets_the_budget(make_pruner, method):
-    runs = [make_pruner(deep(), target="70%", method=method, multiple_of=2, recovery_steps=1) for _ in range(2)]
+    runs = [
+        make_pruner(deep(), target="70%", method=method, multiple_of=2, recovery_steps=1, calibration_examples=24)
+        for _ in range(2)
+    ]
     first, second = (run.prune() for run in runs)
     assert first.model.num_parameters() == first.size <= 0.7 * first.source_size
     assert first.plans == second.plans
     assert all(map(torch.equal, first.model.parameters(), second.model.parameters()))
-    steps = 2 * (1 + (2 if method == "schubert" else 0))  # per round: recovery, and alphas where there are any
-    assert runs[0].progress.position == steps * runs[0].config.batch_size
+    # Per round: what it looks at, then a step of recovery.
+    seen = {"schubert": 2 * 8, "auto": 24}.get(method, 0) + 8
+    assert runs[0].progress.position == 2 * seen
     assert bool(first.rounds[0].alphas) == (method == "schubert")
 
 

@@ -52,7 +52,7 @@ def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys):
     model = SchuBertForPreTraining(tiny()).train()
     state, mode = copy.deepcopy(model.state_dict()), model.training
     parameters = [(id(p), p.requires_grad, p.grad) for p in model.parameters()]
-    pruner = make_pruner(model, tmp_path / "result", target="60%", provenance={"base": "tiny"})
+    pruner = make_pruner(model, tmp_path / "result", target="60%", method="schubert", provenance={"base": "tiny"})
     result = pruner.prune()
 
     # The size: what was asked for, by prediction and by count, in two equal steps.

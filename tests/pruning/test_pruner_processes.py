@@ -18,6 +18,8 @@ from accelerate import Accelerator
 from transformers import BertTokenizerFast
 from oracles import QUICK, make_examples
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
+from schubert_hf.latency import LatencyCost
+from schubert_hf.pruning import budget
 
 accelerator = Accelerator(cpu=True)
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{{n}}" for n in range(94))]
@@ -25,12 +27,13 @@ tokenizer = BertTokenizerFast(vocab={{word: number for number, word in enumerate
 shape = dict(hidden_sizes=[40, 40], filter_sizes=[41, 29], head_counts=[3, 2])
 shape |= dict(key_query_sizes=[5, 7], value_sizes=[9, 4])
 
-def pruner(seed, output_dir=None):
+def pruner(seed, output_dir=None, **options):
     torch.manual_seed(seed)
     config = SchuBertConfig(**shape, vocab_size=99, max_position_embeddings=23,
                             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    settings = PruningConfig(**{{**QUICK, "micro_batch_size": 4, "method": sys.argv[2], **options}})
     return SchuBertPruner(
-        SchuBertForPreTraining(config), PruningConfig(**{{**QUICK, "micro_batch_size": 4}}), tokenizer=tokenizer,
+        SchuBertForPreTraining(config), settings, tokenizer=tokenizer,
         train_dataset=make_examples(100), eval_dataset=make_examples(24, seed=1), accelerator=accelerator,
         output_dir=output_dir,
     )
@@ -44,20 +47,31 @@ if accelerator.num_processes > 1:
         pruner(accelerator.process_index).prune()
     except RuntimeError as error:
         report["drifted"] = str(error)
+
+    class Timed(LatencyCost):
+        def __init__(self, config, **options):
+            def timer(shapes, rounds):
+                assert accelerator.is_main_process, "the main process times for all"
+                return [float(sum(shape.hidden_sizes) * (9 + sum(shape.filter_sizes))) for shape in shapes]
+            super().__init__(config, **options, timer=timer, cache_dir=sys.argv[1] + "/cache")
+
+    budget.LatencyCost = Timed
+    timed = pruner(0, target="80%", cost="latency", cost_seq_len=16).prune()
+    report["timed"] = [timed.size / timed.source_size, *(plan.to_json() for plan in timed.plans)]
 with open(f"{{sys.argv[1]}}/{{accelerator.process_index}}.json", "w") as stream:
     json.dump(report, stream)
 accelerator.wait_for_everyone()
 """
 
 
-def prune(folder, processes):
+def prune(folder, processes, method):
     """Runs the script; gives each process's report, and what they wrote on stderr."""
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT.format(here=str(HERE)))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     run = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder)],
+        [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder), method],
         capture_output=True,
         text=True,
         timeout=280,
@@ -68,9 +82,10 @@ def prune(folder, processes):
     return reports, run.stderr
 
 
-def test_two_processes_are_one(tmp_path):
-    (one,), _ = prune(tmp_path / "one", 1)
-    (main, other), bars = prune(tmp_path / "two", 2)
+@pytest.mark.parametrize("method", ["auto", "schubert"])
+def test_two_processes_are_one(tmp_path, method):
+    (one,), _ = prune(tmp_path / "one", 1, method)
+    (main, other), bars = prune(tmp_path / "two", 2, method)
     assert one["processes"] == 1
     assert main["processes"] == other["processes"] == 2
     assert main["plans"] == other["plans"] == one["plans"]
@@ -78,12 +93,16 @@ def test_two_processes_are_one(tmp_path):
         assert ours["shape"] == theirs["shape"]
         for moment in ("before", "after_cut", "after_recovery"):
             assert ours[moment] == pytest.approx(theirs[moment], rel=1e-4)
+        assert bool(ours["alphas"]) == (method == "schubert")
         for group, summary in theirs["alphas"].items():
             assert ours["alphas"][group] == pytest.approx(summary, abs=2e-4)
     # The main process wrote the result and drew the bars, alone.
     assert (tmp_path / "two" / "result" / "config.json").exists()
-    assert bars.count("round 2/2 recovery: 100%") == 1
+    assert bars.count("round 2/2 recovery: 100%") == 2  # of two runs
     # And weights that differ are noticed, by both.
     assert "The processes hold different weights" in main["drifted"]
     assert "The processes hold different weights" in other["drifted"]
     assert QUICK["rounds"] == len(main["rounds"])
+    # What the main process timed holds for both.
+    assert main["timed"] == other["timed"]
+    assert 0.7 < main["timed"][0] < 0.84

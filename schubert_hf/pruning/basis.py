@@ -1,0 +1,128 @@
+"""A change of basis inside every head that leaves the network's function alone and sorts what the head carries.
+
+Scores of a head depend on its queries and keys through q . k alone, its output on its values through P z alone, z the
+values that the attention mixed. No rotary embedding stands between, so for any invertible X and Y with X Y^T = 1
+
+    q -> X^T q, k -> Y^T k        leaves q . k
+    P -> P X,   z -> Y^T z        leaves P z
+
+The paper (Khetan & Karnin 2020, arXiv 2005.06628) prunes k and v in the basis that training happened to end in, where
+entry n of one head has nothing to do with entry n of the next, and every entry carries something. Here
+
+    F_q F_k^T = U S V^T,   X = F_k^T V S^(-1/2),   Y = F_q^T U S^(-1/2)
+
+with F^T F the second moments: F_q^T F_q those of q, F_k^T F_k those of k; for values F_P^T F_P = P^T P, and z in the
+place of k. Then the new entries are uncorrelated, sorted, and the first n of them are the best n: no other product of
+rank n is closer to q . k in the mean square (Eckart & Young 1936). Without measured moments the inputs count as white.
+
+Biases. Scores that differ by a constant per query are the same to the softmax, hence the key's bias goes, the query's
+counts as one more column of its weight, and of measured keys the mean of each sequence does not count. Attention
+weights sum to 1, hence the value's bias (with measured moments: the mean of z) moves to the output as P b. Dropout of
+attention weights breaks that sum in training, where it is 1 in the mean only; we move the bias all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .moments import HeadMoments
+
+NEGLIGIBLE = 1e-12  # of the largest singular value: what is below carries rounding only
+DAMPING = 1e-6  # of the layer's mean variance: so that what the data never showed keeps its place in the function
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+
+
+@torch.no_grad()
+def change_basis(model: ModelT, moments: Sequence[HeadMoments | None] | None = None) -> ModelT:
+    """Sorts the key/query and value entries of every head by how much they carry.
+
+    Args:
+        model: a SchuBERT of any class; not touched.
+        moments: per layer, of what its heads compute on real text (see `moments.measure_heads`).
+
+    Returns:
+        A copy that computes the same in evaluation, to rounding; entry n of a head is its n-th most important.
+    """
+    changed = copy.deepcopy(model)
+    base: Any = changed.base_model
+    for layer, block in enumerate(base.encoder.layer):
+        attention = block.attention.self
+        if attention.num_attention_heads == 0:
+            continue
+        measured = moments[layer] if moments is not None else None
+        _sort_key_query(attention, measured)
+        _sort_value(attention, block.attention.output.dense, measured)
+    return changed
+
+
+def _sort_key_query(attention: Any, measured: HeadMoments | None) -> None:
+    heads = attention.num_attention_heads
+    query = torch.cat([_exact(attention.query.weight), _exact(attention.query.bias)[:, None]], dim=1)
+    query = query.view(heads, -1, query.shape[1])  # (a, k, h + 1)
+    key = _exact(attention.key.weight).view(heads, -1, query.shape[2] - 1)  # (a, k, h)
+    if measured is None:
+        to_query, to_key = balance(_triangle(query.mT), _triangle(key.mT))
+    else:
+        to_query, to_key = balance(_root(measured.query), _root(measured.key))
+    query, key = to_query.mT @ query, to_key.mT @ key
+    attention.query.weight.copy_(query[..., :-1].flatten(0, 1))
+    attention.query.bias.copy_(query[..., -1].flatten())
+    attention.key.weight.copy_(key.flatten(0, 1))
+    attention.key.bias.zero_()
+
+
+def _sort_value(attention: Any, output: nn.Linear, measured: HeadMoments | None) -> None:
+    heads = attention.num_attention_heads
+    value = _exact(attention.value.weight).view(heads, -1, attention.value.in_features)  # (a, v, h)
+    bias = _exact(attention.value.bias).view(heads, -1)  # (a, v)
+    weight = _exact(output.weight).view(output.out_features, heads, -1).transpose(0, 1)  # (a, h, v)
+    roots = _triangle(value.mT) if measured is None else _root(measured.value)
+    to_output, to_value = balance(_triangle(weight), roots)
+    moved = bias if measured is None else measured.value_mean
+    output.bias.copy_(_exact(output.bias) + torch.einsum("ahv,av->h", weight, moved))
+    attention.value.weight.copy_((to_value.mT @ value).flatten(0, 1))
+    attention.value.bias.copy_((to_value.mT @ (bias - moved)[..., None]).flatten())
+    output.weight.copy_((weight @ to_output).transpose(0, 1).flatten(1))
+
+
+def balance(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """X and Y of the module's formula.
+
+    Args:
+        left: F of what X is applied to, shape (a, m, n).
+        right: F of what Y is applied to, shape (a, m', n).
+
+    Returns:
+        X and Y, shape (a, n, n) each. Columns that carry nothing are zero.
+    """
+    u, s, vt = torch.linalg.svd(left @ right.mT, full_matrices=False)  # (a, m, r), (a, r), (a, r, m')
+    carries = s > NEGLIGIBLE * s[:, :1]
+    scale = torch.where(carries, s, 1.0).rsqrt() * carries  # (a, r)
+    missing = left.shape[-1] - s.shape[-1]  # a head wider than its layer
+    x, y = ((root.mT @ vectors * scale[:, None]) for root, vectors in ((right, vt.mT), (left, u)))
+    return nn.functional.pad(x, (0, missing)), nn.functional.pad(y, (0, missing))
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In double precision; on the CPU, where the moments are, and where small factorisations are fast."""
+    return tensor.cpu().double()
+
+
+def _triangle(matrices: Tensor) -> Tensor:
+    """F with F^T F = M^T M, of at most as many rows as columns: no product of the size of the layer is made."""
+    triangle: Tensor = torch.linalg.qr(matrices, mode="r").R
+    return triangle
+
+
+def _root(moments: Tensor) -> Tensor:
+    """F with F^T F = the moments, none of them below a floor that all heads of the layer share."""
+    values, vectors = torch.linalg.eigh(moments)
+    floor = max(DAMPING * float(values.mean()), torch.finfo(values.dtype).tiny ** 0.25)
+    root: Tensor = values.clamp(min=floor).sqrt()[..., None] * vectors.mT
+    return root
