@@ -136,6 +136,9 @@ def meet_budget(
         cost: is calibrated at the shapes that are tried.
         tolerance: share of the budget that a plan may be off.
         attempts: plans at most; the nearest is taken if none is within the tolerance.
+
+    Raises:
+        BudgetError: `choose` does, where the timed model shows that the budget is out of reach.
     """
     tried: dict[Shape, tuple[PlanT, float]] = {}
     for _ in range(attempts):

@@ -67,6 +67,37 @@ def _squares_by_unit(name: str, squares: Tensor, groups: Mapping[Group, int]) ->
         yield Group("l", int(layer[1])), squares.sum().view(1)
 
 
+def taylor_importance(gradients: Mapping[Group, Tensor]) -> Scores:
+    """|sum of dL/dalpha|: what the loss changes by to first order when the unit's gate goes from 1 to 0.
+
+    Molchanov et al. 2017 (arXiv 1611.06440); Michel et al. 2019 (arXiv 1905.10650) for heads.
+
+    Args:
+        gradients: of the loss by the gates, one row per batch, shape (batches, units) by group.
+    """
+    return {group: rows.sum(0).abs() for group, rows in gradients.items()}
+
+
+def fisher_importance(gradients: Mapping[Group, Tensor]) -> Scores:
+    """Sum of (dL/dalpha)^2: the diagonal of the gates' Fisher information, a second-order change of the loss.
+
+    Theis et al. 2018 (arXiv 1801.05787); the smaller the batches, the nearer to the sum over examples.
+
+    Args:
+        gradients: as for `taylor_importance`.
+    """
+    return {group: rows.square().sum(0) / 2 for group, rows in gradients.items()}
+
+
+def activation_importance(activations: Mapping[Group, Tensor]) -> Scores:
+    """The root mean square of what a unit puts out: Hu et al. 2016 (arXiv 1607.03250), with the square for the zeros.
+
+    Args:
+        activations: mean squares of the unit's entries on real text, shape (units,) by group.
+    """
+    return {group: squares.sqrt() for group, squares in activations.items()}
+
+
 def random_importance(groups: Mapping[Group, int], seed: int) -> Scores:
     """Uniform random numbers: the baseline that every criterion has to beat.
 

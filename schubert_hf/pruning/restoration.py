@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +33,8 @@ from .moments import Batch, Reduce, real_tokens
 from .plan import PruningPlan
 from .units import Axis
 
+# What may be solved anew: P and G; Q, K and V; D; the LayerNorms; the MLM transform.
+PARTS = ("outputs", "heads", "filters", "norms", "transform")
 RIDGE = 1e-2  # share of an input's variance
 FLOOR = 1e-12  # of a variance: an input that never changes keeps its weight
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -48,6 +50,7 @@ def restore(
     *,
     reduce: Reduce | None = None,
     ridge: float = RIDGE,
+    parts: Collection[str] = PARTS,
 ) -> ModelT:
     """A cut model whose projections give, as far as they can, what the dense model gives.
 
@@ -60,6 +63,7 @@ def restore(
         batches: real text, on the models' device.
         reduce: sums a tensor over processes that see different batches.
         ridge: how strongly weights are held where they are.
+        parts: what is solved anew, of `PARTS`; the rest stays as it is.
 
     Returns:
         A copy in evaluation mode.
@@ -68,7 +72,7 @@ def restore(
     was_training = dense.training
     dense.eval()
     try:
-        _Restoration(restored, dense, plan, batches, reduce, ridge).run()
+        _Restoration(restored, dense, plan, batches, reduce, ridge, parts).run()
     finally:
         dense.train(was_training)
     return restored
@@ -83,7 +87,9 @@ class _Restoration:
         batches: Sequence[Batch],
         reduce: Reduce | None,
         ridge: float,
+        parts: Collection[str],
     ) -> None:
+        self.parts = parts
         self.cut: Any = cut
         self.dense: Any = dense
         self.plan, self.batches, self.reduce, self.ridge = plan, batches, reduce or (lambda x: x), ridge
@@ -127,7 +133,7 @@ class _Restoration:
         self, index: int, ours: Any, theirs: Any, own: Stream, target: Stream
     ) -> tuple[Stream, Stream]:
         heads, plan = ours.self, self.plan
-        if heads.num_attention_heads:
+        if heads.num_attention_heads and "heads" in self.parts:
             keys, values = plan.kept(Axis("key_query", index)), plan.kept(Axis("value", index))
             # The cut model's softmax divides by the root of its own k (see `surgery.compact`).
             ratio = math.sqrt(heads.key_query_size / theirs.self.key_query_size)
@@ -141,7 +147,7 @@ class _Restoration:
     def _restore_filters(
         self, index: int, ours: Any, theirs: Any, own: Stream, target: Stream
     ) -> tuple[Stream, Stream]:
-        if ours.intermediate.dense is not None:
+        if ours.intermediate.dense is not None and "filters" in self.parts:
             kept = self.plan.kept(Axis("filter", index))
             self._fit(ours.intermediate.dense, own, [theirs.intermediate.dense(x)[..., kept] for x in target])
         active = [ours.intermediate(x) for x in own]
@@ -152,7 +158,7 @@ class _Restoration:
         self, index: int, ours: Any, theirs: Any, inputs: Stream, residual: Stream, wanted: Stream
     ) -> tuple[Stream, Stream]:
         """P or G towards the dense stream less the cut model's residual, then the LayerNorm behind it."""
-        if isinstance(ours.dense, nn.Linear):
+        if isinstance(ours.dense, nn.Linear) and "outputs" in self.parts:
             missing = [t - x for t, x in zip(self._channels(wanted, index), residual, strict=True)]
             self._fit(ours.dense, inputs, missing)
         before = [ours.dense(x) + kept for x, kept in zip(inputs, residual, strict=True)]
@@ -163,7 +169,7 @@ class _Restoration:
     def _restore_heads(self, own: Stream, target: Stream) -> None:
         # Not the pooler: it reads one token per example, and solved anew it gave no better next-sentence loss.
         predictions = getattr(getattr(self.cut, "cls", None), "predictions", None)
-        if predictions is None:
+        if predictions is None or "transform" not in self.parts:
             return
         ours, theirs = predictions.transform, self.dense.cls.predictions.transform
         self._fit(ours.dense, own, self._channels([theirs.dense(x) for x in target], 0))
@@ -210,6 +216,8 @@ class _Restoration:
 
     def _fit_norm(self, norm: nn.LayerNorm, inputs: Stream, targets: Stream) -> None:
         """Scale and shift of every channel by least squares, in place."""
+        if "norms" not in self.parts:
+            return
         width = norm.weight.shape[0]
         sums = torch.zeros(5, width, dtype=torch.float64, device=norm.weight.device)
         for x, t, real in zip(inputs, targets, self.real, strict=True):

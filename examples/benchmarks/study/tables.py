@@ -54,7 +54,7 @@ def loss_table(summary: Sequence[Mapping[str, Any]], dense: Mapping[str, float])
     """The table of the study in Markdown."""
     heads = ["size", "method", "kept", "masked-token loss after the cut", "after recovery", "NSP loss after the cut"]
     rows = [[*heads, "after recovery", "masked accuracy", "seeds"], ["---:", ":---", *["---:"] * 7]]
-    accuracy = f"{dense['mlm_accuracy']:.1%}"
+    accuracy = f"{dense['mlm_accuracy']:.1%}".replace("%", " %")
     nsp = f"{dense['nsp']:.3f}" if "nsp" in dense else ""
     rows.append(["100 %", "dense, as it is", "100.0 %", "", f"{dense['mlm']:.3f}", "", nsp, accuracy, ""])
     for entry in summary:
@@ -62,7 +62,8 @@ def loss_table(summary: Sequence[Mapping[str, Any]], dense: Mapping[str, float])
         if "unreachable" in entry:
             rows.append([*first, "not reachable", *[""] * 6])
             continue
-        values = [_plus_minus(entry.get(name), percent=name == "accuracy") for name in COLUMNS]
+        single = entry["seeds"] == 1
+        values = [_mean(entry.get(name), percent=name == "accuracy", single=single) for name in COLUMNS]
         rows.append([*first, f"{entry['kept']:.1%}".replace("%", " %"), *values, str(entry["seeds"])])
     return markdown(rows)
 
@@ -88,8 +89,9 @@ def _list(widths: Sequence[int]) -> str:
     return str(widths[0]) if len(set(widths)) == 1 else " ".join(map(str, widths))
 
 
-def _plus_minus(value: tuple[float, float] | None, *, percent: bool) -> str:
+def _mean(value: tuple[float, float] | None, *, percent: bool, single: bool) -> str:
+    """With the spread, where there is more than one seed."""
     if value is None:
         return ""
-    mean, spread = value
-    return f"{mean:.1%} ± {spread:.1%}".replace("%", " %") if percent else f"{mean:.3f} ± {spread:.3f}"
+    numbers = [f"{number:.1%}".replace("%", " %") if percent else f"{number:.3f}" for number in value]
+    return numbers[0] if single else " ± ".join(numbers)
