@@ -164,7 +164,7 @@ def write_results(study: Study, output: Path) -> None:
     if any("kept" in entry for entry in summary):
         draw_losses(summary, dense, "mlm_cut", output / "loss-after-cut.png")
         draw_losses(summary, dense, "mlm", output / "loss-after-recovery.png")
-    if any("shape" in cell and ROWS[cell["row"]].kind == "pruned" for cell in cells):
+    if any("shape" in cell and ROWS[cell["row"]].is_cut for cell in cells):
         draw_widths(cells, shape, first, output / "widths.png")
 
 

@@ -11,20 +11,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import BudgetError, ParameterCost, Shape
 from schubert_hf.hub.facts import read_json, shape_of
-from schubert_hf.pruning.data import open_data
+from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.training.checkpoint import atomic_folder, write_json
 from schubert_hf.training.loop import TrainingLoop, evaluate
 from schubert_hf.training.objective import PretrainingObjective
 from schubert_hf.training.progress import quiet
-from schubert_hf.training.stream import MaskingCollator
+from schubert_hf.training.stream import MaskingCollator, for_stream
 
+from .peers import PeerError, prune_with_torch_pruning
 from .rows import ROWS, Row
 
 
@@ -56,7 +57,7 @@ class Plan:
             eval_examples=self.eval_examples,
             multiple_of=self.multiple_of,
             seed=1000 * seed + stage,
-            **row.settings,
+            **(row.settings if row.kind == "pruned" else {"method": "uniform"}),
         )
 
 
@@ -129,7 +130,7 @@ class Study:
         config = self.plan.config(row, seed, stage, target)
         began = time.monotonic()
         found: dict[str, Any] = {"row": row.name, "seed": seed, "size": size, "target": target}
-        make = {"pruned": self._prune, "scratch": self._scratch, "dense": self._train_on}[row.kind]
+        make = {"pruned": self._prune, "scratch": self._scratch, "dense": self._train_on, "peer": self._peer}[row.kind]
         model, result = make(row, seed, stage, config)
         found |= {**result, "seconds": round(time.monotonic() - began, 1), "config": asdict(config)}
         if model is not None:
@@ -167,6 +168,27 @@ class Study:
         record = result.rounds[0]
         losses = {"before": record.before, "after_cut": record.after_cut, "after_recovery": record.after_recovery}
         return result.model, {**self._size(result.model), **losses, "phases": record.seconds}
+
+    def _peer(
+        self, row: Row, seed: int, stage: int, config: PruningConfig
+    ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
+        before = self._previous(row, seed, stage)
+        if before is None:
+            return None, {"unreachable": "a larger size was not reachable"}
+        data = self._open(before, config)
+        collate, device = for_stream(data.collator), self.accelerator.device
+        batches = [
+            send_to_device(collate([data.stream[n] for n in range(start, start + config.batch_size)]), device)
+            for start in range(0, config.calibration_examples, config.batch_size)
+        ]
+        limit = int(config.target)
+        try:
+            model = prune_with_torch_pruning(
+                before.to(device), batches, row.settings["importance"], lambda shape: self.cost(shape) <= limit
+            )
+        except PeerError as error:
+            return None, {"unreachable": str(error)}
+        return self._only_train(model, config)
 
     def _scratch(
         self, row: Row, seed: int, stage: int, config: PruningConfig
@@ -211,28 +233,28 @@ class Study:
 
     def _train(self, model: PreTrainedModel, config: PruningConfig) -> PreTrainedModel:
         objective = PretrainingObjective(model.to(self.accelerator.device))
-        train, held_out = self.data
-        data = open_data(
-            train, held_out, self.collator, tokenizer=self.tokenizer, objective=objective, seed=config.seed
-        )
+        data = self._open(model, config)
         loop = TrainingLoop(self.accelerator, objective, model.named_parameters(), config.recovery_loop())
         loop.run(data.stream, data.collator, description="training")
         self.accelerator.free_memory()
         return model
 
     def _evaluate(self, model: PreTrainedModel, config: PruningConfig) -> dict[str, float]:
-        objective = PretrainingObjective(model)
-        train, held_out = self.data
-        data = open_data(
-            train, held_out, self.collator, tokenizer=self.tokenizer, objective=objective, seed=config.seed
-        )
+        data = self._open(model, config)
         return evaluate(
             self.accelerator,
-            objective,
+            PretrainingObjective(model),
             data.eval_stream,
             data.eval_collator,
             batch_size=config.batch_size,
             examples=config.eval_examples,
+        )
+
+    def _open(self, model: PreTrainedModel, config: PruningConfig) -> PruningData:
+        train, held_out = self.data
+        objective = PretrainingObjective(model)
+        return open_data(
+            train, held_out, self.collator, tokenizer=self.tokenizer, objective=objective, seed=config.seed
         )
 
     def _size(self, model: PreTrainedModel) -> dict[str, Any]:

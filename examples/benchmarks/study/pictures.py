@@ -29,7 +29,7 @@ def draw_losses(summary: Sequence[Mapping[str, Any]], dense: Mapping[str, float]
     axes = figure.subplots()
     for number, row in enumerate(ROWS):
         points = [(100 * e["kept"], *e[when]) for e in summary if e["row"] == row and when in e]
-        if not points or (when == "mlm_cut" and ROWS[row].kind != "pruned"):
+        if not points or (when == "mlm_cut" and not ROWS[row].is_cut):
             continue
         x, y, spread = zip(*sorted(points, reverse=True), strict=True)
         color = colormaps["tab20"](number % 20)
@@ -58,7 +58,7 @@ def draw_widths(cells: Iterable[Mapping[str, Any]], dense: Mapping[str, Sequence
     """Widths per layer as shares of the dense ones: a line of panels per row, a colour per size."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
-        if cell["seed"] == seed and "shape" in cell and ROWS[cell["row"]].kind == "pruned":
+        if cell["seed"] == seed and "shape" in cell and ROWS[cell["row"]].is_cut:
             found.setdefault(cell["row"], []).append(cell)
     rows = [row for row in ROWS if row in found]
     figure = Figure(figsize=(11, 0.6 + 1.15 * len(rows)), dpi=110, layout="constrained")

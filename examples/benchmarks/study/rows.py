@@ -14,16 +14,21 @@ class Row:
         name: of the row, on the command line and in the table.
         title: what it is.
         kind: "pruned" goes down from size to size; "scratch" trains the shapes that another row found, from nothing;
-            "dense" trains the whole model on.
-        settings: of `PruningConfig`, beside those that all rows share.
+            "dense" trains the whole model on; "peer" is cut by another library.
+        settings: of `PruningConfig`, beside those that all rows share; of a "peer", its `importance`.
         shapes_of: the row whose shapes a "scratch" row takes.
     """
 
     name: str
     title: str
-    kind: Literal["pruned", "scratch", "dense"] = "pruned"
+    kind: Literal["pruned", "scratch", "dense", "peer"] = "pruned"
     settings: dict[str, Any] = field(default_factory=dict)
     shapes_of: str | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is a cut that the loss can be measured after."""
+        return self.kind in ("pruned", "peer")
 
     @property
     def trains_alphas(self) -> bool:
@@ -49,6 +54,8 @@ _ROWS = (
     Row("magnitude", "smallest weights first, all kinds together", settings={"method": "magnitude"}),
     Row("random", "random units", settings={"method": "random"}),
     Row("layers", "fewer layers (BERT-l), evenly spaced", settings={"method": "layers"}),
+    Row("torch-pruning-taylor", "Torch-Pruning, global, first-order Taylor", "peer", {"importance": "taylor"}),
+    Row("torch-pruning-magnitude", "Torch-Pruning, global, magnitude", "peer", {"importance": "magnitude"}),
     Row("scratch", "the shapes of schubert-all, trained from nothing", kind="scratch", shapes_of="schubert-all"),
 )
 ROWS: dict[str, Row] = {row.name: row for row in _ROWS}

@@ -74,7 +74,7 @@ def width_table(cells: Iterable[Cell], seed: int) -> str:
     order = list(ROWS)
     chosen = [cell for cell in cells if cell["seed"] == seed and "shape" in cell and cell["row"] in order]
     for cell in sorted(chosen, key=lambda cell: (-cell["size"], order.index(cell["row"]))):
-        if ROWS[cell["row"]].kind == "pruned":
+        if ROWS[cell["row"]].is_cut:
             widths = [_list(cell["shape"][name]) for name in TITLES]
             rows.append([f"{cell['size']} %", cell["row"], *widths])
     return markdown(rows)
