@@ -195,8 +195,8 @@ def _room(parameter: Tensor) -> int:
 
 def _milliseconds(model: nn.Module, inputs: Tensor) -> float:
     on_cpu = inputs.device.type == "cpu"
-    # A single thread computes without a pause: then the time that it had a core is the time that it takes, and what
-    # else runs on the machine does not count. Several threads wait for each other, and only the clock on the wall tells.
+    # A single thread computes without a pause: the time that it had a core is the time that it takes, and what else
+    # runs on the machine hardly counts. Several threads wait for each other; there only the clock on the wall tells.
     clock = time.thread_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
     began = clock()
     model(inputs)

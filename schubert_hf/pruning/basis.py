@@ -69,7 +69,7 @@ def _sort_key_query(attention: Any, measured: HeadMoments | None) -> None:
     if measured is None:
         to_query, to_key = balance(_triangle(query.mT), _triangle(key.mT))
     else:
-        to_query, to_key = balance(_root(measured.query), _root(measured.key))
+        to_query, to_key = balance(_root(measured.query.to(query)), _root(measured.key.to(query)))
     query, key = to_query.mT @ query, to_key.mT @ key
     attention.query.weight.copy_(query[..., :-1].flatten(0, 1))
     attention.query.bias.copy_(query[..., -1].flatten())
@@ -82,7 +82,7 @@ def _sort_value(attention: Any, output: nn.Linear, measured: HeadMoments | None)
     value = _exact(attention.value.weight).view(heads, -1, attention.value.in_features)  # (a, v, h)
     bias = _exact(attention.value.bias).view(heads, -1)  # (a, v)
     weight = _exact(output.weight).view(output.out_features, heads, -1).transpose(0, 1)  # (a, h, v)
-    roots = _triangle(value.mT) if measured is None else _root(measured.value)
+    roots = _triangle(value.mT) if measured is None else _root(measured.value.to(value))
     to_output, to_value = balance(_triangle(weight), roots)
     moved = bias if measured is None else measured.value_mean
     output.bias.copy_(_exact(output.bias) + torch.einsum("ahv,av->h", weight, moved))

@@ -38,7 +38,7 @@ from .methods import METHODS, Round
 from .result import PruningResult, RoundRecord
 from .selection import check_reachable
 from .surgery import compact
-from .teacher import wants_teacher, with_teacher
+from .teacher import check_can_be_taught, wants_teacher, with_teacher
 from .units import check_tensors, find_groups
 from .weights import check_same_weights, fingerprint
 
@@ -92,11 +92,17 @@ class SchuBertPruner:
                 f"`batch_size` is {self.config.batch_size} examples per step over {self.accelerator.num_processes} "
                 "processes; give a multiple of the number of processes."
             )
+        if self.config.calibration_examples < self.accelerator.num_processes:
+            raise PruningConfigError(
+                f"`calibration_examples` is {self.config.calibration_examples} over {self.accelerator.num_processes} "
+                "processes; give at least one for each."
+            )
         self.model = _own_copy(model)
         self.fingerprint = fingerprint(self.model)
         self.dense = copy.deepcopy(self.model).eval() if wants_teacher(self.config) else None
         self.make_objective = objective
         self.objective = objective(self.model)
+        check_can_be_taught(self.objective, self.config)
         self.source = Shape.of(self.model.config)
         self.budget = Budget(self.config, self.model, self.accelerator)
         groups = find_groups(self.model.config, self.config.dimensions)

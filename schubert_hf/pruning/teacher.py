@@ -8,7 +8,7 @@ from dataclasses import replace
 from transformers import PreTrainedModel
 
 from ..training.distillation import DistillationObjective, Teacher
-from ..training.objective import Objective
+from ..training.objective import Objective, ObjectiveError
 from .config import PruningConfig
 from .plan import PruningPlan, kept_channels, kept_layers
 
@@ -36,6 +36,15 @@ def with_teacher(
         layers = (0, *(layer + 1 for layer in kept_layers(plans)))  # the embeddings come first
         teacher = replace(teacher, channels=kept_channels(plans), layers=layers)
     return DistillationObjective(objective, teacher)
+
+
+def check_can_be_taught(objective: Objective, config: PruningConfig) -> None:
+    """Raises `ObjectiveError` where a teacher is wanted and the objective does not say what a model predicts."""
+    if wants_teacher(config) and type(objective).predict is Objective.predict:
+        raise ObjectiveError(
+            f"`{type(objective).__name__}` has no `predict`, which a teacher needs. Give it one, or set "
+            "`teacher_weight=0` and `teacher_hidden_weight=0`."
+        )
 
 
 def wants_teacher(config: PruningConfig) -> bool:
