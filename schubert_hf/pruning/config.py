@@ -13,6 +13,8 @@ from ..training.loop_config import LoopConfig, option
 from .units import check_dimensions
 
 COSTS = ("parameters", "flops", "latency")
+# What kernels are faster at multiples of; heads are counted one by one (measured: examples/benchmarks/alignment.py).
+ALIGNED = ("h", "f", "k", "v")
 METHODS = {
     "auto": "what the loss misses least, in the best basis; what stays is solved anew to make up for it",
     "schubert": "the smallest alphas, Algorithm 1 of the paper",
@@ -56,7 +58,8 @@ class PruningConfig:
     )
     rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover].")
     multiple_of: str | int | Mapping[str, int] = option(
-        8, 'What kept widths are multiples of: 8 means h and f; "h=16,f=32,k=4" sets them one by one; others are free.'
+        8,
+        'What kept widths are multiples of: 8 means h, f, k and v; "h=16,k=4" sets them one by one; others are free.',
     )
     calibration_examples: int = option(128, "Examples per round that method auto looks at.")
     alpha_steps: int = option(30, "Steps per round that train the alphas of method schubert, the weights frozen.")
@@ -165,7 +168,7 @@ def _check_number(name: str, value: Any, declared: str) -> None:
 
 
 def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
-    """8 -> {"h": 8, "f": 8}; "h=16,k=4" -> {"h": 16, "k": 4}.
+    """8 -> {"h": 8, "f": 8, "k": 8, "v": 8}; "h=16,k=4" -> {"h": 16, "k": 4}.
 
     Raises:
         PruningConfigError: it is neither.
@@ -177,14 +180,14 @@ def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
         elif all(pairs):
             value = {pair[1]: int(pair[2]) for pair in pairs if pair}
     if isinstance(value, int) and not isinstance(value, bool):
-        value = {"h": value, "f": value}
+        value = dict.fromkeys(ALIGNED, value)
     if (
         not isinstance(value, Mapping)
         or set(value) - set(DIMENSIONS)
         or any(type(multiple) is not int or multiple < 1 for multiple in value.values())
     ):
         raise PruningConfigError(
-            f"`multiple_of` is {value!r}; give a whole number like 8 (for h and f), "
+            f"`multiple_of` is {value!r}; give a whole number like 8 (for h, f, k and v), "
             'or one per letter like "h=16,f=32,k=4".'
         )
     return dict(value)

@@ -91,7 +91,10 @@ def test_checkpoints_are_not_run_over(make_pruner, one_round):
     [
         ({"rounds": 3}, "`rounds` was 2 and is 3"),
         ({"target": 0.5, "seed": 4}, "`seed` was 0 and is 4; `target` was '60%' and is 0.5"),
-        ({"multiple_of": 4}, "`multiple_of` was {'h': 8, 'f': 8} and is {'h': 4, 'f': 4}"),
+        (
+            {"multiple_of": 4},
+            "`multiple_of` was {'h': 8, 'f': 8, 'k': 8, 'v': 8} and is {'h': 4, 'f': 4, 'k': 4, 'v': 4}",
+        ),
         ({"train_dataset": make_examples(99)}, "`train_dataset` was 100 and is 99"),
     ],
 )

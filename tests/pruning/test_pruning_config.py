@@ -10,9 +10,9 @@ from schubert_hf.pruning.config import PruningConfigError, parse_multiples
 @pytest.mark.parametrize(
     ("given", "multiples"),
     [
-        (8, {"h": 8, "f": 8}),
-        (1, {"h": 1, "f": 1}),
-        ("16", {"h": 16, "f": 16}),
+        (8, {"h": 8, "f": 8, "k": 8, "v": 8}),
+        (1, {"h": 1, "f": 1, "k": 1, "v": 1}),
+        ("16", {"h": 16, "f": 16, "k": 16, "v": 16}),
         ("h=16,k=4", {"h": 16, "k": 4}),
         (" h=16 , f = 32 ", {"h": 16, "f": 32}),
         ({"v": 2}, {"v": 2}),
