@@ -1,4 +1,4 @@
-"""Prunes a BERT to a budget: Algorithm 1 of schuBERT (Khetan & Karnin, ACL 2020).
+"""Prunes a BERT to a budget, after schuBERT (Khetan & Karnin, ACL 2020): `--method schubert` is their Algorithm 1.
 
     accelerate launch examples/prune.py
 
@@ -6,6 +6,8 @@ Without arguments it takes the small English BERT that lies beside it to 60 % of
 minutes on two cores. The same for any BERT, from the Hub or from disk:
 
     accelerate launch examples/prune.py --model google-bert/bert-base-uncased --dataset wikitext --target 66M
+
+`--recovery-steps 0 --rounds 1` trains nothing at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PruningConfig: every setting of Algorithm 1, flat, with the help text that the command line shows."""
+"""PruningConfig: every setting of a pruning run, flat, with the help text that the command line shows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PruningConfigError(ValueError):
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Settings of Algorithm 1 (Khetan & Karnin 2020).
+    """Settings of a pruning run: our own method, Algorithm 1 (Khetan & Karnin 2020), or a baseline.
 
     What the paper does not give (gamma, rounds, learning rates, steps) has defaults of ours, chosen on the embedded
     model.
