@@ -136,7 +136,7 @@ class _Sites:
     def _reads(self, kind: str, layer: int, crossed: bool = False) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             entries = args[0].view_as(args[0])  # a tensor of its own: its gradient is that along this map alone
-            real = self.real if args[0].shape[:2] == self.real.shape else None
+            real = self.real if args[0].ndim == 3 else None  # what the heads read is chosen already
             x = _tokens(args[0], real)
             found = {"n": torch.tensor(float(len(x)), device=x.device), "x": x.sum(0)}
             self._add(kind, layer, {**found, "xx": x.mT @ x if crossed else x.square().sum(0)})

@@ -92,3 +92,18 @@ def test_with_measured_moments_fewer_entries_lose_less_on_that_text():
             pairs = [(changed(**batch).logits, model(**batch).logits) for batch in data]
         errors.append(sum(float((ours - theirs).square().mean()) for ours, theirs in pairs))
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_function_stays_where_weights_are_degenerate(measured):
+    model = build(SchuBertForMaskedLM)
+    with torch.no_grad():
+        first, second, third = (layer.attention for layer in model.bert.encoder.layer)
+        first.self.key.weight[1] = first.self.key.weight[0]  # of lower rank
+        first.self.query.bias[:5] = 0
+        first.self.query.weight[:5] = 0  # a head that looks at nothing
+        second.self.value.weight[:4] = 0  # a head that says nothing but its bias
+        third.output.dense.weight.zero_()  # heads that nobody hears
+    changed = change_basis(model, measure_heads(model, batches()) if measured else None)
+    assert all(bool(parameter.isfinite().all()) for parameter in changed.parameters())
+    assert difference(compute(changed), compute(model)) < 1e-11

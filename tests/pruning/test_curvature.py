@@ -7,7 +7,7 @@ import torch
 from oracles import build, ragged
 from test_basis import batches
 
-from schubert_hf import SchuBertForMaskedLM
+from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining
 from schubert_hf.cost import ParameterCost, Shape, unit_cost
 from schubert_hf.pruning.curvature import curvature_importance
 from schubert_hf.pruning.units import Group, find_groups
@@ -126,3 +126,14 @@ def test_processes_add_up():
     doubled = curvature_importance(PretrainingObjective(model), groups, cost, data, lambda tensor: 2 * tensor)
     for group in groups:
         torch.testing.assert_close(doubled[group], whole[group])
+
+
+def test_a_model_as_wide_as_its_texts_are_long():
+    """Shapes (batch, h) and (batch, seq) are the same then."""
+    model = build(SchuBertForPreTraining, ragged(hidden_sizes=[11, 11, 11]))
+    data = labelled(2)
+    for batch in data:
+        batch["next_sentence_label"] = torch.tensor([0, 1, 1, 0])
+    cost = ParameterCost(model.config, type(model).__name__)
+    scores = curvature_importance(PretrainingObjective(model), find_groups(model.config, "hf"), cost, data)
+    assert all(bool(torch.isfinite(score).all()) for score in scores.values())
