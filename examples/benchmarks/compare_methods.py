@@ -15,23 +15,24 @@ size before. Held-out examples and their masks are the same for all.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from study.cells import Plan, Study
+from study.cells import Study, read_cell
 from study.pictures import draw_losses, draw_widths
+from study.plan import Plan
 from study.rows import ROWS
-from study.tables import loss_table, summarize, width_table
+from study.tables import LEGEND, loss_table, summarize, width_table
 from transformers import AutoTokenizer
 
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.cli import command_line, one_line_errors, parse
 from schubert_hf.cost import Shape
 from schubert_hf.hub.facts import read_json
 from schubert_hf.provenance import machine, source, versions
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.training.checkpoint import CheckpointError, write_json
-from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.training.environment import make_accelerator, on_main_process, use_all_cores
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.text import load_documents
@@ -82,10 +83,10 @@ class Arguments:
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace("%", "").split(","))
-    except ValueError:
-        raise PruningConfigError(f"`{name}` is {text!r}; give whole numbers with commas between them.") from None
+    parts = [part.strip() for part in text.replace("%", "").split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise PruningConfigError(f"`{name}` is {text!r}; give whole numbers with commas between them.")
+    return tuple(map(int, parts))
 
 
 def main() -> None:
@@ -95,8 +96,7 @@ def main() -> None:
         use_all_cores(accelerator, arguments.threads)
         plan, seeds = arguments.plan(), numbers("seeds", arguments.seeds)
         output = Path(arguments.output_dir)
-        if accelerator.is_main_process:
-            check_settings(output, arguments)
+        on_main_process(accelerator, lambda: check_settings(output, arguments))
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
         with accelerator.main_process_first():
             data = tuple(
@@ -111,18 +111,28 @@ def main() -> None:
             output,
             accelerator,
             keep_models=arguments.keep_models,
+            command=again(arguments),
         )
-        study.dense()
-    began, missing = time.monotonic(), study.missing(arguments.names(), seeds)
-    for number, (row, seed, stage) in enumerate(missing, start=1):
-        if study.cell(row.name, seed, plan.sizes[stage]) is None:  # it may have been made on the way to another
-            cell = study.run(row, seed, stage)
-            if accelerator.is_main_process:
-                report(cell, number, len(missing), time.monotonic() - began)
-                write_results(study, output)
+        dense = study.dense()
+        began, missing = time.monotonic(), study.missing(arguments.names(), seeds)
+        for number, (row, seed, stage) in enumerate(missing, start=1):
+            if study.cell(row.name, seed, plan.sizes[stage]) is None:  # it may have been made on the way to another
+                cell = study.run(row, seed, stage)
+                if accelerator.is_main_process:
+                    report(cell, number, len(missing), time.monotonic() - began)
+                    write_results(study, dense, output)
     if accelerator.is_main_process:
-        write_results(study, output)
+        write_results(study, dense, output)
         print((output / "table.md").read_text(encoding="utf-8"))
+
+
+def again(arguments: Arguments) -> str:
+    """The command without its rows and seeds, which a cell knows, and without the folder."""
+    plain = Arguments()
+    # `quick` stands for settings that are spelled out here.
+    kept = replace(arguments, quick=False, keep_models=False, output_dir=plain.output_dir)
+    kept = replace(kept, methods=plain.methods, seeds=plain.seeds)
+    return command_line("accelerate launch examples/benchmarks/compare_methods.py", kept)
 
 
 def check_settings(output: Path, arguments: Arguments) -> None:
@@ -151,14 +161,14 @@ def report(cell: dict[str, Any], number: int, total: int, seconds: float) -> Non
     print(f"{what} ({seconds / 60:.0f} min, {left / 60:.0f} min to go)", flush=True)
 
 
-def write_results(study: Study, output: Path) -> None:
+def write_results(study: Study, dense: dict[str, float], output: Path) -> None:
     """Tables and pictures of all cells that are there, whichever call made them."""
-    cells = [found for path in sorted((output / "cells").glob("*.json")) if (found := read_json(path))]
-    dense, shape = study.dense(), asdict(Shape.of(study.config))
+    cells = [found for path in sorted((output / "cells").glob("[!.]*.json")) if (found := read_cell(path))]
+    shape = asdict(Shape.of(study.config))
     summary = summarize(cells, study.parameters)
     described = {"machine": machine(), "versions": versions(), "parameters": study.parameters}
     write_json(output / "results.json", {**described, "dense": dense, "summary": summary, "cells": cells})
-    (output / "table.md").write_text(loss_table(summary, dense), encoding="utf-8")
+    (output / "table.md").write_text(loss_table(summary, dense) + LEGEND, encoding="utf-8")
     first = min((cell["seed"] for cell in cells), default=0)
     (output / "widths.md").write_text(width_table(cells, first), encoding="utf-8")
     if any("kept" in entry for entry in summary):

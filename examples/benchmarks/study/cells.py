@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +17,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import BudgetError, ParameterCost, Shape
+from schubert_hf.hub.errors import RecordError
 from schubert_hf.hub.facts import read_json, shape_of
+from schubert_hf.provenance import machine, versions
 from schubert_hf.pruning.data import PruningData, open_data
+from schubert_hf.pruning.selection import smallest_shape
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.training.checkpoint import atomic_folder, write_json
+from schubert_hf.training.environment import on_main_process
 from schubert_hf.training.loop import TrainingLoop, evaluate
 from schubert_hf.training.objective import PretrainingObjective
 from schubert_hf.training.progress import quiet
 from schubert_hf.training.stream import MaskingCollator, for_stream
 
 from .peers import PeerError, prune_with_torch_pruning
+from .plan import Plan
 from .rows import ROWS, Row
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all cells share.
-
-    Attributes:
-        sizes: percentages of the dense model's parameters, falling.
-        alpha_steps, recovery_steps: per size; a row that trains no alphas recovers for the sum of both.
-    """
-
-    sizes: tuple[int, ...]
-    alpha_steps: int
-    recovery_steps: int
-    batch_size: int
-    eval_examples: int
-    multiple_of: str
-
-    def config(self, row: Row, seed: int, stage: int, target: int) -> PruningConfig:
-        """Settings of the pruner. Each stage sees other examples; all rows see the same."""
-        steps = self.recovery_steps + (0 if row.trains_alphas else self.alpha_steps)
-        return PruningConfig(
-            target=target,
-            rounds=1,
-            alpha_steps=self.alpha_steps,
-            recovery_steps=steps,
-            batch_size=self.batch_size,
-            eval_examples=self.eval_examples,
-            multiple_of=self.multiple_of,
-            seed=1000 * seed + stage,
-            **(row.settings if row.kind == "pruned" else {"method": "uniform"}),
-        )
 
 
 class Study:
@@ -72,6 +46,7 @@ class Study:
         output: where cells and models are written.
         accelerator: decides devices and processes.
         keep_models: keeps every pruned model, not only those that a later cell needs.
+        command: that makes the study; a cell records it with its own row and seed.
     """
 
     def __init__(
@@ -84,7 +59,9 @@ class Study:
         accelerator: Accelerator,
         *,
         keep_models: bool = False,
+        command: str = "",
     ) -> None:
+        self.command = command
         self.plan, self.model, self.tokenizer, self.data = plan, model, tokenizer, data
         self.output, self.accelerator, self.keep_models = output, accelerator, keep_models
         # One collator for all: held-out masks are the same in every cell.
@@ -98,8 +75,11 @@ class Study:
         return self.output / "cells" / f"{row}-seed{seed}-{size}.json"
 
     def cell(self, row: str, seed: int, size: int) -> dict[str, Any] | None:
-        """A finished cell."""
-        return read_json(self.cell_path(row, seed, size))
+        """A finished cell. The main process looks: all must agree on what is still to be made."""
+        found: dict[str, Any] | None = on_main_process(
+            self.accelerator, lambda: read_cell(self.cell_path(row, seed, size))
+        )
+        return found
 
     def missing(self, rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[Row, int, int]]:
         """(row, seed, stage) of the cells that are to be made, in order; what others build on comes first."""
@@ -116,10 +96,11 @@ class Study:
     def dense(self) -> dict[str, float]:
         """Held-out losses of the dense model as it is."""
         path = self.output / "dense.json"
-        if (found := read_json(path)) is None:
+        if (found := on_main_process(self.accelerator, lambda: read_cell(path))) is None:
             plain = self.plan.config(ROWS["dense-trained"], 0, 0, self.parameters // 2)
             found = {"losses": self._evaluate(self._load(self.model), plain), "parameters": self.parameters}
-            write_json(path, found)
+            if self.accelerator.is_main_process:
+                write_json(path, found)
         losses: dict[str, float] = found["losses"]
         return losses
 
@@ -133,23 +114,32 @@ class Study:
         make = {"pruned": self._prune, "scratch": self._scratch, "dense": self._train_on, "peer": self._peer}[row.kind]
         model, result = make(row, seed, stage, config)
         found |= {**result, "seconds": round(time.monotonic() - began, 1), "config": asdict(config)}
+        found |= {"command": f"{self.command} --methods {row.name} --seeds {seed}".strip()}
+        found |= {"machine": machine(), "versions": versions(), "processes": self.accelerator.num_processes}
+        if self.accelerator.is_main_process:
+            self._write(row, seed, stage, model, found)
+        self.accelerator.wait_for_everyone()
+        return found
+
+    def _write(self, row: Row, seed: int, stage: int, model: PreTrainedModel | None, found: dict[str, Any]) -> None:
+        """The model first: a cell that is there has what the next one begins with."""
         if model is not None:
             with atomic_folder(self._model_path(row, seed, stage)) as folder, quiet():
                 model.save_pretrained(folder)
-        self.cell_path(row.name, seed, size).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.cell_path(row.name, seed, size), found)
+        path = self.cell_path(row.name, seed, self.plan.sizes[stage])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
         if not self.keep_models:
             last = stage == len(self.plan.sizes) - 1
             for done in range(stage + 1 if last else stage):
                 shutil.rmtree(self._model_path(row, seed, done), ignore_errors=True)
-        return found
 
     def _prune(
         self, row: Row, seed: int, stage: int, config: PruningConfig
     ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
         before = self._previous(row, seed, stage)
         if before is None:
-            return None, {"unreachable": "a larger size was not reachable"}
+            return None, self._unreachable_before(row, seed, stage)
         if self.cost(Shape.of(before.config)) <= int(config.target):  # whole layers overshoot
             return self._only_train(before, config)
         train, held_out = self.data
@@ -164,7 +154,7 @@ class Study:
             )
             result = pruner.prune()
         except BudgetError as error:
-            return None, {"unreachable": str(error)}
+            return None, {"unreachable": str(error), "smallest": self._smallest(before, config)}
         record = result.rounds[0]
         losses = {"before": record.before, "after_cut": record.after_cut, "after_recovery": record.after_recovery}
         return result.model, {**self._size(result.model), **losses, "phases": record.seconds}
@@ -174,7 +164,7 @@ class Study:
     ) -> tuple[PreTrainedModel | None, dict[str, Any]]:
         before = self._previous(row, seed, stage)
         if before is None:
-            return None, {"unreachable": "a larger size was not reachable"}
+            return None, self._unreachable_before(row, seed, stage)
         data = self._open(before, config)
         collate, device = for_stream(data.collator), self.accelerator.device
         batches = [
@@ -257,6 +247,18 @@ class Study:
             train, held_out, self.collator, tokenizer=self.tokenizer, objective=objective, seed=config.seed
         )
 
+    def _unreachable_before(self, row: Row, seed: int, stage: int) -> dict[str, Any]:
+        earlier = self.cell(row.name, seed, self.plan.sizes[stage - 1]) or {}
+        smallest = {"smallest": earlier["smallest"]} if "smallest" in earlier else {}
+        return {"unreachable": "a larger size was not reachable", **smallest}
+
+    def _smallest(self, model: PreTrainedModel, config: PruningConfig) -> int:
+        """Parameters when all goes that may; of layers that may go, the one that costs most stays."""
+        groups = list(find_groups(model.config, config.dimensions))
+        shape = smallest_shape(Shape.of(model.config), groups, config.multiples)
+        layers = {group.layer for group in groups if group.dimension == "l"}
+        return int(max(self.cost(shape.without_layers(layers - {layer})) for layer in layers or {None}))
+
     def _size(self, model: PreTrainedModel) -> dict[str, Any]:
         shape = Shape.of(model.config)
         return {"parameters": int(self.cost(shape)), "shape": asdict(shape)}
@@ -267,6 +269,14 @@ class Study:
     def _load(self, name: str) -> PreTrainedModel:
         with quiet():
             return load_for_pretraining(name, dtype=torch.float32)
+
+
+def read_cell(path: Path) -> dict[str, Any] | None:
+    """What a file of the study holds; None where there is none, or a damaged one: it is made again."""
+    try:
+        return read_json(path)
+    except (RecordError, UnicodeDecodeError):
+        return None
 
 
 def _scalars_unset() -> dict[str, None]:

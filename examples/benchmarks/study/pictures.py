@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from schubert_hf.hub.plots import TEXT, TITLES, plain, save
 
@@ -76,9 +77,7 @@ def draw_widths(cells: Iterable[Mapping[str, Any]], dense: Mapping[str, Sequence
             for cell in sorted(found[row], key=lambda cell: -cell["size"]):
                 widths = cell["shape"][name]
                 shares = [100 * width / max(dense[name]) for width in widths]
-                axes.plot(
-                    range(len(shares)), shares, color=shades[cell["size"]], marker=".", label=f"{cell['size']} %"
-                )
+                axes.plot(range(len(shares)), shares, color=shades[cell["size"]], marker=".")
             axes.set_ylim(-5, 108)
             plain(axes, spines=("left", "bottom"))
             if row == rows[0]:
@@ -86,6 +85,6 @@ def draw_widths(cells: Iterable[Mapping[str, Any]], dense: Mapping[str, Sequence
         line[0].set_ylabel(f"{row}\n%", color=TEXT, fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("layer", color=TEXT, fontsize=10)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(sizes), frameon=False, labelcolor=TEXT)
+    handles = [Line2D([], [], color=shades[size], marker=".", label=f"{size} %") for size in sizes]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(sizes), frameon=False, labelcolor=TEXT)
     save(figure, path)

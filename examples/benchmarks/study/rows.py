@@ -41,6 +41,7 @@ def _variant(letters: str, name: str, title: str) -> Row:
 
 _ROWS = (
     Row("auto", "the library's default", settings={"method": "auto"}),
+    Row("auto-alone", "the same without a teacher", settings={"method": "auto", "teacher_weight": 0.0}),
     Row("dense-trained", "the dense model, trained on for as many steps", kind="dense"),
     _variant("hfakv", "all", "everything but whole layers"),
     _variant("h", "h", "hidden channels alone"),

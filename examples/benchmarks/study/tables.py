@@ -17,6 +17,10 @@ COLUMNS = {
     "accuracy": ("after_recovery", "mlm_accuracy"),
 }
 Cell = Mapping[str, Any]
+LEGEND = """
+Losses in nats, on held-out text. After ±: half the distance between the best and the worst seed. `scratch` begins with
+BERT's initialization. `auto` recovers with the model of the size before as its teacher, the others without a teacher.
+"""
 
 
 def summarize(cells: Iterable[Cell], dense_parameters: int) -> list[dict[str, Any]]:
@@ -28,17 +32,21 @@ def summarize(cells: Iterable[Cell], dense_parameters: int) -> list[dict[str, An
 
     Returns:
         `row`, `size`, `seeds`, `kept` (fraction of the parameters) and, by name of `COLUMNS`, (mean, half the distance
-        between the smallest and the largest); or `unreachable`, the reason.
+        between the smallest and the largest) over the seeds that reached the size; or `unreachable`, the reason, and
+        `smallest`, the fraction that the row can reach.
     """
     found: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         found.setdefault((cell["row"], cell["size"]), []).append(cell)
     summary = []
     for (row, size), same in found.items():
-        entry: dict[str, Any] = {"row": row, "size": size, "seeds": len(same)}
         reached = [cell for cell in same if "unreachable" not in cell]
-        if len(reached) < len(same):
-            entry["unreachable"] = next(cell["unreachable"] for cell in same if "unreachable" in cell)
+        entry: dict[str, Any] = {"row": row, "size": size, "seeds": len(reached or same)}
+        if not reached:
+            entry["unreachable"] = same[0]["unreachable"]
+            smallest = [cell["smallest"] for cell in same if "smallest" in cell]
+            if smallest:
+                entry["smallest"] = min(smallest) / dense_parameters
         else:
             entry["kept"] = sum(cell["parameters"] for cell in reached) / len(reached) / dense_parameters
             for name, (when, term) in COLUMNS.items():
@@ -60,7 +68,8 @@ def loss_table(summary: Sequence[Mapping[str, Any]], dense: Mapping[str, float])
     for entry in summary:
         first = [f"{entry['size']} %", entry["row"]]
         if "unreachable" in entry:
-            rows.append([*first, "not reachable", *[""] * 6])
+            least = f" (smallest {entry['smallest']:.1%})".replace("%", " %") if "smallest" in entry else ""
+            rows.append([*first, f"not reachable{least}", *[""] * 6])
             continue
         single = entry["seeds"] == 1
         values = [_mean(entry.get(name), percent=name == "accuracy", single=single) for name in COLUMNS]
