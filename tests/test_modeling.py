@@ -214,9 +214,10 @@ def test_save_and_load(ragged, randomised, batch, tmp_path, model_class, fields)
     model.save_pretrained(tmp_path)
     again, info = model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     inputs = batch(model_class, labels=False)
-    with torch.no_grad():
-        torch.testing.assert_close(again(**inputs)[0], model(**inputs)[0], atol=0, rtol=0)
+    with torch.no_grad():  # not bit for bit: a file mapped into memory may begin at another alignment, and kernels follow it
+        close(again(**inputs)[0], model(**inputs)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
