@@ -216,7 +216,7 @@ def test_save_and_load(ragged, randomised, batch, tmp_path, model_class, fields)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     inputs = batch(model_class, labels=False)
-    with torch.no_grad():  # not bit for bit: a file mapped into memory may begin at another alignment, and kernels follow it
+    with torch.no_grad():  # to rounding: a file mapped into memory may begin at another alignment, and kernels follow
         close(again(**inputs)[0], model(**inputs)[0])
 
 
