@@ -1,17 +1,7 @@
-"""Alphas: trainable scales on a model's units, attached with hooks, folded into the weights afterwards.
+"""Alphas: trainable scales on a model's units, attached to it, folded into the weights afterwards.
 
-Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer:
-
-    Q, K    rows by alpha_k, alpha_a    columns by alpha_h
-    V       rows by alpha_v, alpha_a    columns by alpha_h
-    P       rows by alpha_h             columns by alpha_v, alpha_a
-    D       rows by alpha_f             columns by alpha_h
-    G       rows by alpha_h             columns by alpha_f
-
-and, where layers are units (l, a kind of ours), the rows of P and G by alpha_l.
-
-Here they multiply activations instead, which is the same function and needs no gradient of any weight. Where both
-factors of a path meet linear maps only, as along Q . K and V -> P, one multiplication by the square stands for both.
+Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer (see `gating`). No gradient of
+any weight is needed for theirs (see `gated_linear`).
 
 Decisions that the paper leaves open: a bias is scaled with its row; removing a channel (`Gates.zero`) is more than
 zeroing its rows and columns: it also leaves the residual stream, and LayerNorm takes its statistics over the live
@@ -23,43 +13,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from ..configuration_schubert import SchuBertConfig
-from .units import LAYER, Axis, AxisKind, Group, UnknownTensorError, find_groups, find_row, tensor_axes
+from .gating import gated
+from .units import LAYER, Axis, Group, UnknownTensorError, find_groups, find_row, tensor_axes
 
 
 class FoldError(ValueError):
     """Alphas that cannot be multiplied into the weights: the result would not be finite."""
-
-
-class GateSite(NamedTuple):
-    """Where activations are multiplied: a module of each layer, its input or output, by which axis, to which power."""
-
-    pattern: str
-    side: Literal["input", "output"]
-    kind: AxisKind
-    power: int
-
-
-SITES: tuple[GateSite, ...] = (
-    GateSite(LAYER + r"attention\.self", "input", "hidden", 1),  # columns of Q, K, V at once
-    GateSite(LAYER + r"attention\.self\.query", "output", "key_query", 2),  # rows of Q and of K: q . k is bilinear
-    GateSite(LAYER + r"attention\.output\.dense", "input", "value", 2),  # rows of V, columns of P: linear between
-    GateSite(LAYER + r"attention\.output\.dense", "output", "hidden", 1),
-    GateSite(LAYER + r"attention\.output\.dense", "output", "layer", 1),
-    GateSite(LAYER + r"intermediate\.dense", "input", "hidden", 1),
-    GateSite(LAYER + r"intermediate\.dense", "output", "filter", 1),  # before the activation: not to be merged
-    GateSite(LAYER + r"output\.dense", "input", "filter", 1),
-    GateSite(LAYER + r"output\.dense", "output", "hidden", 1),
-    GateSite(LAYER + r"output\.dense", "output", "layer", 1),
-)
 
 
 class Gates(nn.Module):
@@ -74,6 +40,7 @@ class Gates(nn.Module):
         super().__init__()
         self.groups = find_groups(config, dimensions)
         self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
+        self._some_are_zero = False  # flags, not looks at the alphas: those would make a GPU wait in every layer
         self._channels_removed = False
         self._layers_removed: set[int] = set()
         self._hidden_sizes = list(config.hidden_sizes)
@@ -103,7 +70,7 @@ class Gates(nn.Module):
         with torch.no_grad():
             for group, indices in removed.items():
                 self[group][indices] = 0.0
-                # A flag, not a look at the alphas: that would make a GPU wait in every LayerNorm.
+                self._some_are_zero |= len(indices) > 0
                 self._channels_removed |= group.dimension == "h" and len(indices) > 0
                 if group.dimension == "l" and group.layer is not None and len(indices) > 0:
                     self._layers_removed.add(group.layer)
@@ -139,47 +106,30 @@ class Gates(nn.Module):
 
     @contextmanager
     def attached(self, model: PreTrainedModel) -> Iterator[None]:
-        """Within the block, `model` computes with the alphas of this module; afterwards it is as it was."""
-        handles: list[RemovableHandle] = []
-        try:
-            for name, module in model.named_modules():
-                handles += self._attach(name.removeprefix("bert."), module)
+        """Within the block, `model` computes with the alphas of this module; afterwards it is as it was.
+
+        Its weights count as frozen: they get no gradient.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(gated(model, self.factor, lambda: self._some_are_zero))
+            # Hooks cost a look at every module, each time: they are there when something has been removed.
+            for name, module in model.named_modules() if self._some_are_zero else ():
+                if (hook := self._hook(name.removeprefix("bert."), module)) is not None:
+                    stack.callback(module.register_forward_hook(hook).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _find(self, dimension: str, layer: int | None) -> Tensor | None:
         group = Group(dimension, layer)
         return self[group] if group in self.groups else None
 
-    def _attach(self, name: str, module: nn.Module) -> Iterator[RemovableHandle]:
-        for site, axis in _sites(name):
-            if self.factor(axis) is None:
-                continue
-            if site.side == "input":
-                yield module.register_forward_pre_hook(self._scale_input(axis, site.power))
-            else:
-                yield module.register_forward_hook(self._scale_output(axis, site.power))
+    def _hook(self, name: str, module: nn.Module) -> Callable[..., Tensor | None] | None:
+        """What makes removed channels and layers leave the stream."""
         if (match := re.fullmatch(r"encoder\.layer\.(\d+)", name)) and Group("l", int(match[1])) in self.groups:
-            yield module.register_forward_hook(self._pass_by(int(match[1])))
+            return self._pass_by(int(match[1]))
         stream = _stream_axis(name) if Group("h", None) in self.groups else None
-        if stream is not None:
-            hook = self._normalize_live if isinstance(module, nn.LayerNorm) else self._mask_live
-            yield module.register_forward_hook(hook(stream))
-
-    def _scale_input(self, axis: Axis, power: int) -> Callable[..., tuple[Any, ...]]:
-        return lambda module, args: (self._scale(args[0], axis, power), *args[1:])
-
-    def _scale_output(self, axis: Axis, power: int) -> Callable[..., Tensor]:
-        return lambda module, args, output: self._scale(output, axis, power)
-
-    def _scale(self, activations: Tensor, axis: Axis, power: int) -> Tensor:
-        factor = self.factor(axis)
-        if factor is None:
-            return activations
-        # The alphas stay in full precision; what they multiply keeps its dtype, or the next matrix would not take it.
-        return activations * (factor if power == 1 else factor.square()).to(activations.dtype)
+        if stream is None:
+            return None
+        return self._normalize_live(stream) if isinstance(module, nn.LayerNorm) else self._mask_live(stream)
 
     def _live(self, axis: Axis) -> Tensor | None:
         """1 for channels that are there, 0 for removed ones; None while all are there."""
@@ -241,8 +191,8 @@ def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
         if factor is not None:
             shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
             wide = wide * factor.detach().double().view(shape)
-    for _, axis in _sites(name.rpartition(".")[0].removeprefix("bert.")):
-        factor = gates.factor(axis) if axis.kind == "layer" else None
+    if match := re.search(LAYER + r"(?:attention\.)?output\.dense", name):
+        factor = gates.factor(Axis("layer", int(match[1])))
         wide = wide if factor is None else wide * factor.detach().double()
     folded = wide.to(tensor.dtype)
     if not bool(torch.isfinite(folded).all()):
@@ -251,12 +201,6 @@ def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
             "Prune the model in float32 (`model.float()`), and look for NaN in its weights."
         )
     return folded
-
-
-def _sites(name: str) -> Iterator[tuple[GateSite, Axis]]:
-    for site in SITES:
-        if match := re.fullmatch(site.pattern, name):
-            yield site, Axis(site.kind, int(match[1]))
 
 
 def _stream_axis(name: str) -> Axis | None:
