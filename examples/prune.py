@@ -7,12 +7,17 @@ minutes on two cores. The same for any BERT, from the Hub or from disk:
 
     accelerate launch examples/prune.py --model google-bert/bert-base-uncased --dataset wikitext --target 66M
 
-`--recovery-steps 0 --rounds 1` trains nothing at all.
+`--recovery-steps 0 --rounds 1` trains nothing at all. Several sizes in one run, each with its model and its page:
+
+    accelerate launch examples/prune.py --target 80%,60%,40%
+
+A run can be stopped at any moment and goes on with `--resume`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +29,19 @@ from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.cli import command_line, one_line_errors, parse
 from schubert_hf.commands import print_published
 from schubert_hf.conversion import ConversionError, load_for_pretraining
+from schubert_hf.hub import publish, write_page
 from schubert_hf.hub.publishing import check_ready
 from schubert_hf.provenance import base_model, source
+from schubert_hf.pruning.result import PruningResult
 from schubert_hf.report import print_report
 from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.training.interrupt import Interrupted
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
+from schubert_hf.training.progress import show_on_main_process_only
 from schubert_hf.training.text import load_documents, split_documents
+from schubert_hf.training.tracking import begin_tracking, tracker_options
 
 DEFAULT = Path(__file__).parent / "default"
 
@@ -47,19 +57,26 @@ class Arguments:
     eval_text: str | None = option(None, "Held-out text. Default: documents of the training text that are kept apart.")
     output_dir: str = option("pruned", "Folder for the result and its checkpoints.")
     max_length: int = option(128, "Word pieces per example.")
+    report_to: str = option(
+        "tensorboard", 'Trackers, e.g. "tensorboard,wandb", or "none". TensorBoard\'s lie in logs/.'
+    )
     resume: bool = option(False, "Go on with the run whose checkpoints lie in --output-dir.")
     threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
-    push_to_hub: str | None = option(None, "Publish the result under this name on the Hub.")
+    push_to_hub: str | None = option(
+        None, "Publish the result under this name on the Hub; of several, each with its size behind the name."
+    )
     private: bool = option(False, "With --push-to-hub: only you and your organisation see it.")
 
 
 def main() -> None:
     arguments, config = parse("Prunes a BERT to a budget.", Arguments, PruningConfig)
+    output = Path(arguments.output_dir)
     with one_line_errors():
-        accelerator = make_accelerator()
+        accelerator = make_accelerator(**tracker_options(arguments.report_to, output))
     use_all_cores(accelerator, arguments.threads)
+    show_on_main_process_only(accelerator)
     with one_line_errors():
-        check_output_folder(Path(arguments.output_dir))
+        check_output_folder(output)
         if arguments.push_to_hub is not None:
             check_ready(arguments.push_to_hub)
         model = load_for_pretraining(arguments.model, dtype=torch.float32)
@@ -72,28 +89,44 @@ def main() -> None:
             train_dataset=train,
             eval_dataset=held_out,
             tokenizer=tokenizer,
-            output_dir=arguments.output_dir,
+            output_dir=output,
             accelerator=accelerator,
             provenance=provenance(arguments, config, train, held_out),
+            on_result=show,
         )
+        begin_tracking(accelerator, "pruning", {**asdict(arguments), **asdict(config)})
         try:
-            result = pruner.prune(resume=arguments.resume)
-        except KeyboardInterrupt:
-            raise SystemExit(
-                f"Interrupted. Finished rounds are in {arguments.output_dir}; go on with --resume."
-            ) from None
-    if accelerator.is_main_process:
-        print_report(result)
-        print(
-            f"\nSaved in {arguments.output_dir}. Load it with\n"
-            "    import schubert_hf\n"
-            "    from transformers import AutoModelForMaskedLM\n"
-            f'    model = AutoModelForMaskedLM.from_pretrained("{arguments.output_dir}")\n'
-            "and fine-tune it like any BERT. Smaller: lower --target. Better: raise --recovery-steps."
-        )
-        if arguments.push_to_hub is not None:
-            with one_line_errors():
-                print_published(result.push_to_hub(arguments.push_to_hub, private=arguments.private or None))
+            pruner.prune(resume=arguments.resume)
+        except Interrupted as stop:
+            if accelerator.is_main_process:
+                print(f"{stop}. What was done is in {output}; go on with --resume.", file=sys.stderr)
+            raise SystemExit(stop.exit_code) from None
+    if arguments.push_to_hub is not None and accelerator.is_main_process:
+        publish_all(pruner.folders, arguments.push_to_hub, private=arguments.private)
+    accelerator.end_training()
+
+
+def show(result: PruningResult) -> None:
+    """Tells of a result, and gives it a page."""
+    folder = result.output_dir
+    assert folder is not None
+    write_page(folder, folder.name)
+    print_report(result)
+    print(
+        f"\nSaved in {folder}, with a page of its own (README.md). Load it with\n"
+        "    import schubert_hf\n"
+        "    from transformers import AutoModelForMaskedLM\n"
+        f'    model = AutoModelForMaskedLM.from_pretrained("{folder}")\n'
+        "and fine-tune it like any BERT. Smaller: lower --target. Better: raise --recovery-steps."
+    )
+
+
+def publish_all(folders: list[Path], name: str, *, private: bool) -> None:
+    """Every result under its name on the Hub: of several, each with its size behind the common name."""
+    for folder in folders:
+        with one_line_errors():
+            own = f"{name}-{folder.name.lower()}" if len(folders) > 1 else name
+            print_published(publish(folder, own, private=private or None))
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:

@@ -26,11 +26,13 @@ from .timing import LatencyError
 from .training.checkpoint import CheckpointError
 from .training.environment import ProcessesError
 from .training.loop import LoopConfigError, NonFiniteLossError
+from .training.memory import MemoryLimitError
 from .training.objective import ObjectiveError
 from .training.output import OutputFolderError
 from .training.stream import StreamError
 from .training.text import TextSourceError
 from .training.tokenizer import TokenizerError
+from .training.tracking import TrackerError
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ USER_ERRORS = (
     InspectError,
     LatencyError,
     LoopConfigError,
+    MemoryLimitError,
     NonFiniteLossError,
     ObjectiveError,
     OutputFolderError,
@@ -57,6 +60,7 @@ USER_ERRORS = (
     StreamError,
     TextSourceError,
     TokenizerError,
+    TrackerError,
     UnknownTensorError,
 )
 

@@ -1,14 +1,18 @@
-"""What must remain, round by round, and the cost that counts it; decided by the main process for all of them."""
+"""What must remain, round by round, and the cost that counts it; decided by the main process for all of them.
+
+Several targets are met one after another, each in as many rounds.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..cost import Cost, FlopCost, ParameterCost, Shape, parse_target, target_unit
+from ..cost import BudgetError, Cost, FlopCost, ParameterCost, Shape, parse_target, target_unit
 from ..latency import LatencyCost, meet_budget
 from ..latency_table import LatencyTable
 from ..training.environment import on_main_process
@@ -17,15 +21,15 @@ from .plan import PruningPlan
 
 
 class Budget:
-    """A target in the unit of a cost, and the way there in equal steps.
+    """Targets in the unit of a cost, and the way to each in equal steps.
 
     Args:
-        config: names target, cost and number of rounds.
+        config: names targets, cost and number of rounds.
         model: that the run begins with.
         accelerator: knows the processes.
 
     Raises:
-        BudgetError: the target is none, or not below the model's size.
+        BudgetError: a target is none, or not below the model's size or the target before it.
         LatencyError: the forward pass that is to be timed is not possible.
     """
 
@@ -33,7 +37,14 @@ class Budget:
         self.accelerator = accelerator
         self.cost = make_cost(config, model, accelerator)
         self.source_size = self.cost(Shape.of(model.config))
-        self.target = parse_target(config.target, self.source_size, self.unit)
+        self.names = split_targets(config.target)
+        self.targets = [parse_target(name, self.source_size, self.unit) for name in self.names]
+        for (name, size), (following, smaller) in itertools.pairwise(zip(self.names, self.targets, strict=True)):
+            if smaller >= size:
+                raise BudgetError(
+                    f"`target` is {config.target!r}, where {following!r} is not below {name!r}. Give the sizes from "
+                    "the largest to the smallest."
+                )
         self.rounds = config.rounds
 
     @property
@@ -41,10 +52,26 @@ class Budget:
         """What sizes count, e.g. "parameters"."""
         return self.cost.unit
 
+    @property
+    def target(self) -> float:
+        """The last and smallest."""
+        return self.targets[-1]
+
+    @property
+    def all_rounds(self) -> int:
+        """Of all targets together."""
+        return self.rounds * len(self.targets)
+
     def limit(self, number: int) -> float:
-        """What may remain after a round: after round t of T a share t/T of the way is done."""
-        left = (self.rounds - number) / self.rounds
-        return self.target + (self.source_size - self.target) * left
+        """What may remain after a round: after round t of T a share t/T of the way to its target is done."""
+        index, done = divmod(number - 1, self.rounds)
+        begin, end = [self.source_size, *self.targets][index : index + 2]
+        return end + (begin - end) * (self.rounds - 1 - done) / self.rounds
+
+    def reached(self, number: int) -> int | None:
+        """Which target is met after so many rounds, from 0; None where they end between two."""
+        index, left = divmod(number, self.rounds)
+        return index - 1 if number and not left else None
 
     def choose(self, limit: float, plan_for: Callable[[float], PruningPlan]) -> PruningPlan:
         """The main process's plan for a limit, on every process; of a latency, one whose model was timed.
@@ -67,9 +94,16 @@ class Budget:
         return plan
 
 
+def split_targets(target: str | float) -> list[str | float]:
+    """The targets that a setting names: "99M,88M" -> ["99M", "88M"]."""
+    return [part.strip() for part in target.split(",")] if isinstance(target, str) else [target]
+
+
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:
     """The cost that a run's settings name: by `cost` or, where that is None, by the unit of the target."""
-    name = config.cost or {"FLOPs": "flops", "ms": "latency"}.get(target_unit(config.target) or "", "parameters")
+    name = config.cost or {"FLOPs": "flops", "ms": "latency"}.get(
+        target_unit(split_targets(config.target)[0]) or "", "parameters"
+    )
     if name == "parameters":
         return ParameterCost(model.config, type(model).__name__)
     work: dict[str, Any] = {"batch_size": config.cost_batch_size, "seq_len": config.cost_seq_len}

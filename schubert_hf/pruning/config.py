@@ -42,7 +42,8 @@ class PruningConfig:
 
     target: str | float = option(
         "60%",
-        'What must remain of the whole model, embeddings included: "66M", 0.6, "60%"; or "2.5GFLOPs", or "12ms".',
+        'What must remain of the whole model, embeddings included: "66M", 0.6, "60%"; or "2.5GFLOPs", or "12ms". '
+        'Several sizes on the way down: "99M,88M,77M", each with its own rounds, model and page.',
     )
     cost: str | None = option(
         None,
@@ -56,12 +57,12 @@ class PruningConfig:
         "hfakv",
         "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers.",
     )
-    rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover].")
+    rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.")
     multiple_of: str | int | Mapping[str, int] = option(
         8,
         'What kept widths are multiples of: 8 means h, f, k and v; "h=16,k=4" sets them one by one; others are free.',
     )
-    calibration_examples: int = option(128, "Examples per round that method auto looks at.")
+    calibration_examples: int = option(128, "Examples per round that method auto looks at, in whole batches.")
     alpha_steps: int = option(30, "Steps per round that train the alphas of method schubert, the weights frozen.")
     alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.")
     gamma: float = option(
@@ -82,6 +83,8 @@ class PruningConfig:
     micro_batch_size: int | None = option(None, "Examples per process and forward pass; default: no accumulation.")
     max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.")
     eval_examples: int = option(256, "Held-out examples per evaluation.")
+    save_steps: int = option(200, "Steps of training between checkpoints; each cut and each round leave one, too.")
+    keep_checkpoints: int | None = option(2, "How many checkpoints stay.")
     seed: int = option(0, "Seed of order, masks and dropout.")
 
     def __post_init__(self) -> None:
@@ -154,6 +157,8 @@ _LEAST = {
     "micro_batch_size": 1,
     "max_grad_norm": 0,
     "eval_examples": 1,
+    "save_steps": 1,
+    "keep_checkpoints": 1,
     "seed": 0,
 }
 

@@ -6,11 +6,13 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
-from ..training.objective import Objective, ObjectiveError
+from ..training.objective import Batch, Objective, ObjectiveError
 from ..training.stream import Collator, ExampleStream, MaskingCollator, StreamError, for_stream
 
 LOOKED_AT = 64  # examples; enough to show what kind of data it is
@@ -22,12 +24,36 @@ class PruningDataError(ValueError):
 
 @dataclass(frozen=True)
 class PruningData:
-    """Training and held-out examples, each with what makes batches of them."""
+    """Training and held-out examples, each with what makes batches of them.
 
-    stream: ExampleStream
+    Attributes:
+        stream: of training examples; addressed by number, or read in order.
+        collator: makes batches of them.
+        eval_stream, eval_collator: the same for held-out ones.
+        length: word pieces of the longest of the first training examples.
+    """
+
+    stream: Any
     collator: Collator
     eval_stream: ExampleStream
     eval_collator: Collator
+    length: int
+
+    def go_on(self, state: dict[str, Any] | None) -> None:
+        """Lets a stream that is read in order go on from `state`; one that is addressed by number needs none."""
+        if state is not None:
+            self.stream.load_state(state)
+
+    def state(self) -> dict[str, Any] | None:
+        """From where a stream that is read in order goes on; None for one that is addressed by number."""
+        return None if isinstance(self.stream, ExampleStream) else self.stream.state()
+
+    def state_everywhere(self, accelerator: Accelerator, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The states of all processes as one; None where the stream is addressed by number."""
+        if state is None or accelerator.num_processes == 1:
+            return state
+        merged: dict[str, Any] = self.stream.merge(gather_object([state]))
+        return merged
 
 
 def open_data(
@@ -65,9 +91,10 @@ def open_data(
         eval_collator.seed = collator.seed + 1
     stream = _open_stream("train_dataset", train_dataset, seed=seed)
     eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
-    _check_examples("train_dataset", stream, collator, objective)
+    batch = _check_examples("train_dataset", stream, collator, objective)
     _check_examples("eval_dataset", eval_stream, eval_collator, objective)
-    return PruningData(stream, collator, eval_stream, eval_collator)
+    length = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
+    return PruningData(stream, collator, eval_stream, eval_collator, length)
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
@@ -91,12 +118,12 @@ def _open_stream(name: str, dataset: Any, **options: Any) -> ExampleStream:
         ) from error
 
 
-def _check_examples(name: str, stream: ExampleStream, collator: Collator, objective: Objective) -> None:
+def _check_examples(name: str, stream: ExampleStream, collator: Collator, objective: Objective) -> Batch:
     """Makes one batch, and looks whether the objective and the model can take it."""
-    positions = range(min(LOOKED_AT, len(stream.examples)))
+    positions = range(min(LOOKED_AT, stream.length or LOOKED_AT))
     try:
         examples = [stream[position] for position in positions]
-        batch: dict[str, Tensor] = for_stream(collator)(examples)
+        batch: Batch = for_stream(collator)(examples)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PruningDataError(
             f"The first examples of `{name}` do not make a batch: {type(error).__name__} {error}. "
@@ -107,6 +134,7 @@ def _check_examples(name: str, stream: ExampleStream, collator: Collator, object
     except (KeyError, ObjectiveError) as error:
         raise PruningDataError(f"`{name}` does not suit {type(objective.model).__name__}: {error}") from error
     _check_ids(name, batch, objective.model.config)
+    return batch
 
 
 def _check_ids(name: str, batch: dict[str, Tensor], config: SchuBertConfig) -> None:

@@ -61,6 +61,16 @@ class Gates(nn.Module):
         numbers = {group: (alpha.min(), alpha.mean(), alpha.max()) for group, alpha in self.values().items()}
         return {str(group): [round(float(number), 4) for number in three] for group, three in numbers.items()}
 
+    def drift(self) -> dict[str, float]:
+        """How far the alphas have moved from 1: the largest distance of all, and by letter."""
+        distances = {group: float((alpha - 1).abs().max()) for group, alpha in self.values().items()}
+        letters = dict.fromkeys(group.dimension for group in distances)
+        by_letter = {
+            f"drift_{letter}": max(distance for group, distance in distances.items() if group.dimension == letter)
+            for letter in letters
+        }
+        return {"drift": max(distances.values()), **by_letter}
+
     def zero(self, removed: Mapping[Group, Tensor]) -> None:
         """Sets the alphas of some units to 0, which removes them.
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError, Shape, format_size, penalty_weights
-from ..training.loop import NonFiniteLossError, TrainingLoop
+from ..training.loop import TrainingLoop
 from ..training.objective import Batch, Objective
+from ..training.step import NonFiniteLossError
 from ..training.stream import for_stream, mix_seed
 from .basis import change_basis
 from .budget import Budget
@@ -30,6 +31,7 @@ from .importance import (
     ranks_within_groups,
 )
 from .moments import measure_heads
+from .phases import ALPHAS, Watch
 from .plan import PruningPlan
 from .restoration import restore
 from .selection import select
@@ -52,6 +54,7 @@ class Round:
         position: of the next example in the training stream.
         budget: what the cost may be after the round, and the cost.
         limit: the budget of this round, in the cost's unit.
+        run_phase: trains, so that it can be stopped and continued at any step; see `PhaseRunner.run`.
     """
 
     number: int
@@ -65,6 +68,7 @@ class Round:
     position: int
     budget: Budget
     limit: float
+    run_phase: Callable[[str, TrainingLoop, str, Watch | None], None]
 
     @property
     def groups(self) -> dict[Group, int]:
@@ -76,17 +80,25 @@ class Round:
         config, multiples = self.model.config, self.config.multiples
         return self.choose(lambda limit: select(scores, config, self.budget.cost, limit, multiple_of=multiples))
 
+    @property
+    def calibration_examples(self) -> int:
+        """How many training examples are looked at: whole batches."""
+        size = self.config.batch_size
+        return -(-self.config.calibration_examples // size) * size
+
     def calibration_batches(self) -> Iterator[Batch]:
         """The share of this process in the next `calibration_examples` of the training stream, on its device."""
         accelerator, config = self.accelerator, self.config
-        last = self.position + config.calibration_examples
-        mine = range(self.position + accelerator.process_index, last, accelerator.num_processes)
-        size = config.micro_batch_size or config.batch_size
+        share = config.batch_size // accelerator.num_processes
+        size = config.micro_batch_size or share
         collate = for_stream(self.data.collator)
         set_seed(config.seed)  # a collator of the user's may draw its masks from the global generators
-        for start in range(0, len(mine), size):
-            examples = [self.data.stream[position] for position in mine[start : start + size]]
-            yield send_to_device(collate(examples), accelerator.device)
+        first = self.position + accelerator.process_index * share  # as in training: a stream may be read in order
+        for start in range(first, first + self.calibration_examples, config.batch_size):
+            for begin in range(0, share, size):
+                positions = range(start + begin, start + min(begin + size, share))
+                batch = collate([self.data.stream[position] for position in positions])
+                yield send_to_device(batch, accelerator.device)
 
     def sum_over_processes(self, tensor: Tensor) -> Tensor:
         """The sum of what the processes hold, on all of them."""
@@ -106,7 +118,7 @@ class Decision:
         plan: what stays.
         tensors: weights to cut instead of the model's own, by name.
         alphas: smallest, mean and largest by group.
-        examples: how many of the training stream were used up.
+        examples: how many of the training stream were looked at, besides those of phases.
         finish: what is to be done to the compacted model before it is trained.
     """
 
@@ -135,7 +147,7 @@ def prune_and_restore(this: Round) -> Decision:
     return Decision(
         plan,
         dict(sorted_model.named_parameters(remove_duplicate=False)),
-        examples=this.config.calibration_examples,
+        examples=this.calibration_examples,
         finish=lambda cut: restore(cut, sorted_model, plan, batches, reduce=reduce),
     )
 
@@ -147,8 +159,7 @@ def prune_by_alphas(this: Round) -> Decision:
     """
     gates = train_alphas(this)
     scores = alpha_importance({group: alpha.cpu() for group, alpha in gates.values().items()})
-    examples = this.config.alpha_steps * this.config.batch_size
-    return Decision(this.select(scores), fold_tensors(this.model, gates), gates.summary(), examples)
+    return Decision(this.select(scores), fold_tensors(this.model, gates), gates.summary())
 
 
 def prune_by_magnitude(this: Round) -> Decision:
@@ -210,8 +221,7 @@ def train_alphas(this: Round) -> Gates:
             this.config.alpha_loop(),
             penalty=lambda: this.config.gamma * gates.penalty(beta),
         )
-        data = this.data
-        loop.run(data.stream, data.collator, offset=this.position, description=f"{this.description} alphas")
+        this.run_phase(ALPHAS, loop, f"{this.description} alphas", gates.drift)
     finally:
         this.model.requires_grad_(True)
         this.accelerator.free_memory()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..cost import Shape
+from ..provenance import machine, versions
 from .config import PruningConfig
+from .data import PruningData
 from .plan import PruningPlan
 
 
@@ -26,6 +30,7 @@ class RoundRecord:
         shape: the widths after the cut.
         alphas: smallest, mean and largest alpha by group, before selection.
         seconds: by phase.
+        halved: phases that went at half the learning rate, here or in a round before, since a loss was not finite.
     """
 
     number: int
@@ -38,6 +43,7 @@ class RoundRecord:
     shape: Shape
     alphas: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    halved: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,3 +110,16 @@ class PruningResult:
         """
         # By name, since imports point one way: the hub knows of pruning.
         return import_module("schubert_hf.hub").publish(self, repo_id, **kwargs)
+
+
+def describe(data: PruningData, accelerator: Accelerator, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's record says of text, processes, versions and machine; what was given takes precedence."""
+    return {
+        "examples": data.stream.length,
+        "mlm_probability": getattr(data.collator, "mlm_probability", None),
+        **given,
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "versions": versions(),
+        "machine": machine(),
+    }

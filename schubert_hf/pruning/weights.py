@@ -1,12 +1,17 @@
-"""Which weights a model holds, as one number: to tell runs apart, and processes that have drifted apart."""
+"""The weights that a run begins with, and which ones a model holds, as one number."""
 
 from __future__ import annotations
 
+import copy
 import zlib
 
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
+
+from ..auto import MODELS
+from ..conversion import ConversionError, convert_bert
+from .units import check_tensors
 
 
 def fingerprint(model: PreTrainedModel) -> int:
@@ -26,3 +31,17 @@ def check_same_weights(accelerator: Accelerator, model: PreTrainedModel) -> None
             f"The processes hold different weights (fingerprints {everyone}), so they would prune different models. "
             "Load the same checkpoint in every process, and seed what is drawn: a new head differs otherwise."
         )
+
+
+def own_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A SchuBERT with the weights of `model`, in at least single precision.
+
+    Raises:
+        ConversionError, UnknownTensorError: it is none that can be pruned.
+    """
+    copied = convert_bert(model) if model.config.model_type == "bert" else copy.deepcopy(model)
+    name = type(copied).__name__
+    if name not in {known.__name__ for known in MODELS.values()}:
+        raise ConversionError(f"`{name}` is no SchuBERT and no BERT. Load a BERT checkpoint with `schubert_hf.load`.")
+    check_tensors(copied)
+    return copied.to(torch.promote_types(copied.dtype, torch.float32))

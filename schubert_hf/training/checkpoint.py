@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .progress import quiet
 
+logger = logging.getLogger(__name__)
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model"
@@ -127,12 +129,18 @@ def _write_checkpoint(
 
 def list_checkpoints(parent: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(state.parent for state in parent.glob(f"[!.]*/{STATE}") if _is_whole(state.parent))
+    return [folder for folder in _candidates(parent) if _complaint(folder) is None]
 
 
 def newest_checkpoint(parent: Path) -> Path | None:
-    """The newest whole checkpoint in a folder, or None."""
-    return next(reversed(list_checkpoints(parent)), None)
+    """The newest whole checkpoint in a folder, or None. Says which newer ones are torn."""
+    for torn in sorted(parent.glob(".*.writing")):
+        logger.warning("%s was being written when a run stopped: it is left out.", torn.name)
+    for folder in reversed(_candidates(parent)):
+        if (complaint := _complaint(folder)) is None:
+            return folder
+        logger.warning("The checkpoint %s is torn and left out: %s", folder.name, complaint)
+    return None
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -167,12 +175,29 @@ def load_optimizer(folder: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _is_whole(folder: Path) -> bool:
+def _candidates(parent: Path) -> list[Path]:
+    return sorted(folder for folder in parent.glob("[!.]*") if folder.is_dir())
+
+
+def _complaint(folder: Path) -> str | None:
+    """Why a folder is no whole checkpoint; None if it is one."""
     try:
         load_state(folder)
-    except CheckpointError:
-        return False
-    return True
+        weights = list((folder / MODEL).glob("*.safetensors"))
+        if not weights:
+            return f"`{MODEL}` holds no weights."
+        for path in weights:
+            _check_tensors(path)
+        if (folder / OPTIMIZER).exists():
+            _check_tensors(folder / OPTIMIZER)
+    except (CheckpointError, OSError, SafetensorError) as error:
+        return str(error)
+    return None
+
+
+def _check_tensors(path: Path) -> None:
+    with safe_open(path, framework="pt") as tensors:  # compares the file's length with what its header says
+        tensors.keys()
 
 
 def _flush(folder: Path) -> None:

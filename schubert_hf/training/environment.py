@@ -11,23 +11,52 @@ import accelerate
 import torch
 import transformers
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, str_to_bool
 
 
 class ProcessesError(ValueError):
     """More processes were started than work together, or the main one of them met bad input."""
 
 
-def make_accelerator() -> Accelerator:
+UNSUPPORTED = {
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DEEPSPEED": "ACCELERATE_USE_DEEPSPEED",
+    "MEGATRON_LM": "ACCELERATE_USE_MEGATRON_LM",
+    "TP": "ACCELERATE_USE_TP",
+}
+
+
+def check_supported(accelerator: Accelerator) -> None:
+    """Raises `ProcessesError` where an accelerate config cuts a model into pieces: its shape could not change then."""
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind in UNSUPPORTED or getattr(accelerator, "parallelism_config", None) is not None:
+        raise _unsupported(kind)
+
+
+def _unsupported(kind: str) -> ProcessesError:
+    return ProcessesError(
+        f"The accelerate config asks for {kind}, which shares one model out among devices. Pruning changes its shape "
+        "as it goes, and needs it whole on each; a BERT fits. Use data parallelism (`distributed_type: MULTI_GPU`, or "
+        "`accelerate launch --multi_gpu`), and `--micro-batch-size` or `mixed_precision: bf16` to save memory."
+    )
+
+
+def make_accelerator(**options: Any) -> Accelerator:
     """An `Accelerator` that knows of all processes that were started.
 
     Without a GPU, Accelerate takes the processes of `torchrun` for runs of one process each unless it is told that
     they are on the CPU; they would then train apart and write into the same folder.
 
+    Args:
+        options: of `Accelerator`.
+
     Raises:
-        ProcessesError: the processes do not find each other all the same.
+        ProcessesError: the processes do not find each other all the same, or the config asks for what does not work.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    for kind, variable in UNSUPPORTED.items():  # here, or a missing library would be complained of first
+        if str_to_bool(os.environ.get(variable, "false")):
+            raise _unsupported(kind)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
         raise ProcessesError(

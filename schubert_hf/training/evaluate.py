@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tqdm.auto import tqdm
 
 from .objective import Objective
 from .progress import seconds_between_updates
+from .step import NonFiniteLossError
 from .stream import Collator, ExampleStream, for_stream
 
 
@@ -40,6 +42,9 @@ def evaluate(
 
     Returns:
         `{"mlm": loss, "mlm_accuracy": fraction, "nsp": ..., "nsp_accuracy": ..., "loss": sum of the losses}`.
+
+    Raises:
+        NonFiniteLossError: a loss is NaN or infinite.
     """
     total = min(examples or len(stream.examples), len(stream.examples))
     share = list(range(total))[accelerator.process_index :: accelerator.num_processes]
@@ -66,7 +71,12 @@ def evaluate(
                 sums[name] += float(value)
     objective.train(was_training)
     reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
-    return _means(objective.terms, dict(zip(sums, reduced.tolist(), strict=True)))
+    means = _means(objective.terms, dict(zip(sums, reduced.tolist(), strict=True)))
+    if not math.isfinite(means["loss"]):
+        raise NonFiniteLossError(
+            f"{description}: the held-out loss is {means['loss']}. Look for NaN in the weights, and at the data."
+        )
+    return means
 
 
 def _means(terms: tuple[str, ...], sums: dict[str, float]) -> dict[str, float]:

@@ -1,9 +1,14 @@
-"""Ctrl-C and SIGTERM, taken between two steps: what has begun is finished, and all processes stop together."""
+"""Ctrl-C and SIGTERM, taken between two steps: what has begun is finished, and all processes stop together.
+
+Where there are no steps, and nothing that would have to be finished, they can be taken at once.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -28,11 +33,13 @@ class InterruptGuard:
 
     Args:
         accelerator: of the run; every process must call `check` after every step.
+        at_once: raise there and then, except in `deferred` blocks.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, *, at_once: bool = False) -> None:
         self.accelerator = accelerator
         self.received = 0
+        self._at_once = at_once
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> InterruptGuard:
@@ -56,5 +63,18 @@ class InterruptGuard:
         if received:
             raise Interrupted(received)
 
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within the block a signal waits for `check`, or for the end of the block."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+        if self._at_once and self.received:
+            raise Interrupted(self.received)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or number
+        first, self.received = not self.received, self.received or number
+        if self._at_once and first:
+            raise Interrupted(self.received)

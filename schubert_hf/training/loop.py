@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +24,10 @@ from .evaluate import evaluate
 from .loop_config import LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
 from .objective import Batch, Objective
 from .progress import seconds_between_updates
-from .stream import Collator, ExampleStream, for_stream, mix_seed
+from .step import NonFiniteLossError, StepResult
+from .stream import Collator, ExampleStream, StatefulCollator, for_stream, mix_seed
+
+VALUE = "value"
 
 __all__ = [
     "LoopConfig",
@@ -35,35 +37,6 @@ __all__ = [
     "TrainingLoop",
     "evaluate",
 ]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One finished step.
-
-    Attributes:
-        step: its number, from 0.
-        losses: means over the step's global batch, one per term.
-        accuracies: the share of right predictions, for the terms that are classifications.
-        penalty: what was added to the loss.
-        grad_norm: before clipping.
-        learning_rate: that it was taken with.
-    """
-
-    step: int
-    losses: dict[str, float]
-    accuracies: dict[str, float]
-    penalty: float
-    grad_norm: float
-    learning_rate: float
-
-    @property
-    def loss(self) -> float:
-        return sum(self.losses.values())
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or the gradient became NaN or infinite; the weights are those before the step."""
 
 
 class TrainingLoop:
@@ -79,6 +52,12 @@ class TrainingLoop:
     Raises:
         LoopConfigError: `batch_size` cannot be shared out evenly among the processes, there is nothing to train, or a
             parameter that is not in `parameters` wants a gradient.
+
+    Attributes:
+        step: the number of steps taken.
+        learning_rate_scale: that the learning rate of every step is multiplied by.
+        data_state: from where a stream that is read in order goes on after the last step; None for one that is
+            addressed by number.
     """
 
     def __init__(
@@ -96,6 +75,8 @@ class TrainingLoop:
         self.config = config
         self.penalty = penalty
         self.step = 0
+        self.learning_rate_scale = 1.0
+        self.data_state: dict[str, Any] | None = None
         self.names, self.parameters = list(trained), list(trained.values())
         self.terms = objective.terms
         self.count = objective.count
@@ -127,7 +108,7 @@ class TrainingLoop:
             description: of the progress bar.
 
         Returns:
-            The results of the steps of this call.
+            The results of the steps of this call; none where `on_step` takes them, since a long run has many.
 
         Raises:
             NonFiniteLossError: see there.
@@ -145,21 +126,30 @@ class TrainingLoop:
         )
         with bar:
             for batches in self._steps(stream, collator, offset, stop):
-                results.append(self._train_step(batches))
-                bar.set_postfix({name: f"{value:.3f}" for name, value in results[-1].losses.items()}, refresh=False)
+                result = self._train_step(batches)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in result.losses.items()}, refresh=False)
                 bar.update()
                 if on_step is not None:
-                    on_step(results[-1])
+                    on_step(result)
+                else:
+                    results.append(result)
         return results
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Adam's moments and step counts by parameter name, `<parameter>.<kind>`; empty before the first step."""
+    def state_tensors(self, *, parameters: bool = False) -> dict[str, Tensor]:
+        """Adam's moments and step counts by parameter name, `<parameter>.<kind>`; empty before the first step.
+
+        Args:
+            parameters: give what is trained, too, as the kind `value`.
+        """
         state = self.optimizer.state
-        return {
+        tensors = {
             f"{name}.{kind}": torch.as_tensor(value)
-            for name, parameter in zip(self.names, self.parameters, strict=True)
+            for name, parameter in self._named()
             for kind, value in state.get(parameter, {}).items()
         }
+        if parameters:
+            tensors |= {f"{name}.{VALUE}": parameter.detach() for name, parameter in self._named()}
+        return tensors
 
     def load_state(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Continues at `step` with the moments of `state_tensors`.
@@ -167,7 +157,7 @@ class TrainingLoop:
         Raises:
             CheckpointError: the tensors are not those of these parameters (`torch` itself would not look).
         """
-        known = dict(zip(self.names, self.parameters, strict=True))
+        known = dict(self._named())
         for key, value in tensors.items():
             name = key.rpartition(".")[0]
             if name not in known or (value.ndim > 0 and value.shape != known[name].shape):
@@ -176,16 +166,27 @@ class TrainingLoop:
                     f"The optimizer state `{key}` has shape {tuple(value.shape)}; expected {expected}. "
                     "The checkpoint belongs to another model."
                 )
+        self.optimizer.state.clear()
         for key, value in tensors.items():
             name, _, kind = key.rpartition(".")
-            # A step count lives on the CPU, where AdamW keeps it.
-            self.optimizer.state[known[name]][kind] = value.to(known[name].device) if value.ndim else value.clone()
+            if kind == VALUE:
+                with torch.no_grad():
+                    known[name].copy_(value)
+                continue
+            # A step count lives on the CPU, where AdamW keeps it. Copied, since what was read from a file may begin at
+            # any address, and kernels round differently there.
+            device = known[name].device if value.ndim else value.device
+            self.optimizer.state[known[name]][kind] = value.to(device, copy=True)
         self.step = step
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return zip(self.names, self.parameters, strict=True)
 
     def _steps(self, stream: ExampleStream, collator: Collator, offset: int, stop: int) -> Iterator[list[Batch]]:
         first, rank = self.step, self.accelerator.process_index
         share = self.config.batch_size // self.accelerator.num_processes
-        size = min(self.config.micro_batch_size or share, share)
+        # Accelerate's own setting counts micro-batches, ours their examples.
+        size = min(self.config.micro_batch_size or -(-share // self.accelerator.gradient_accumulation_steps), share)
 
         def positions() -> Iterator[list[int]]:
             for step in range(first, stop):
@@ -196,18 +197,20 @@ class TrainingLoop:
         loader: DataLoader[dict[str, Any]] = DataLoader(
             stream,
             batch_sampler=positions(),
-            collate_fn=for_stream(collator),
-            num_workers=self.config.workers,
+            collate_fn=StatefulCollator(stream, for_stream(collator)),
+            num_workers=self.config.workers if isinstance(stream, ExampleStream) else min(1, self.config.workers),
         )
         batches = iter(loader)
         for step in range(first, stop):
             # Before the batches: a collator of the user's may draw its masks from the global generators.
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
-            yield [next(batches) for _ in range(math.ceil(share / size))]
+            pulled = [next(batches) for _ in range(math.ceil(share / size))]
+            self.data_state = pulled[-1].state
+            yield [batch.tensors for batch in pulled]
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()
-        rate = self.config.learning_rate * self._learning_rate_factor(self.step)
+        rate = self.config.learning_rate * self._learning_rate_factor(self.step) * self.learning_rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         counts = self._count(batches)

@@ -1,10 +1,11 @@
-"""Progress bars and log lines of the libraries below us: on the main process alone, and only where they are news."""
+"""Progress bars and log lines of the libraries below us, where they are news and on the main process; and a clock."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 
 import datasets
@@ -44,3 +45,16 @@ def quiet() -> Iterator[None]:
 def seconds_between_updates() -> float:
     """How often a bar is drawn: a terminal overwrites it, a log file keeps every line."""
     return float(os.environ.get("TQDM_MININTERVAL", 0.2 if sys.stderr.isatty() else 10.0))
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._last, 3)
+        self._last = now

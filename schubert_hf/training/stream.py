@@ -9,7 +9,7 @@ at another position.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +47,11 @@ class ExampleStream(Dataset[dict[str, Any]]):
         self.shuffle = shuffle
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
+
+    @property
+    def length(self) -> int | None:
+        """How many different examples there are; None where nobody knows."""
+        return len(self.examples)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, offset = divmod(position, len(self.examples))
@@ -125,6 +130,24 @@ class PlainCollator:
 def for_stream(collator: Collator) -> Collator:
     """A collator for the items of an `ExampleStream`."""
     return collator if isinstance(collator, MaskingCollator) else PlainCollator(collator)
+
+
+class PulledBatch(NamedTuple):
+    """A batch, and from where its stream goes on; None for a stream that is addressed by number."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any] | None
+
+
+class StatefulCollator:
+    """A collator that tells where the stream stands: in a loader's own process nobody else knows."""
+
+    def __init__(self, stream: Any, collator: Collator) -> None:
+        self.stream, self.collator = stream, collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> PulledBatch:
+        state = None if isinstance(self.stream, ExampleStream) else self.stream.state()
+        return PulledBatch(self.collator(examples), state)
 
 
 def mix_seed(*numbers: int) -> int:

@@ -1,0 +1,142 @@
+"""Killed at any instant, a run that goes on ends with the plan and the bits of one that was never stopped.
+
+Real processes and real signals. The instants are drawn at random; their seed is printed, and KILL_SEED sets it.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "prune_tiny.py"
+IN_A_CHECKPOINT = ("writing the optimizer", "writing state.json", "flushing")
+INSTANTS = 10
+
+
+def start(folder, method, *options, processes=1):
+    """Starts the script, writing into `folder`; gives the process."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT)]
+    return subprocess.Popen(
+        [*command, str(folder / "output"), method, str(folder / "result.json"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(folder, method, *options, code=0, processes=1):
+    """Runs the script to its end; gives the lines that it printed, and what it said on stderr."""
+    folder.mkdir(exist_ok=True)
+    process = start(folder, method, *options, processes=processes)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == code, errors[-3000:]
+    return output.splitlines(), errors
+
+
+def outcome(folder):
+    """What a run ended with, and the bytes of every model that it left."""
+    report = json.loads((folder / "result.json").read_text())
+    del report["events"]
+    models = {path.parent.name: path.read_bytes() for path in (folder / "output").glob("*pct/model.safetensors")}
+    assert set(models) == {"80pct", "60pct"}
+    return report, models
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run for each method, with what it announced."""
+    runs = {}
+    for method in ("auto", "schubert"):
+        folder = tmp_path_factory.mktemp(method)
+        runs[method] = folder, run(folder, method)[0]
+    return runs
+
+
+def draw(events, number, rng, wanted=None):
+    """Events to die before, e.g. "17 writing weights"."""
+    known = [event for event in events if wanted is None or event.split(" ", 1)[1] in wanted]
+    return rng.sample(known, number)
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_instants(whole, tmp_path):
+    seed = int(os.environ.get("KILL_SEED", random.randrange(10**6)))
+    print(f"KILL_SEED={seed}")
+    rng = random.Random(seed)
+    drawn = []
+    for method, (_, events) in whole.items():
+        inside = draw(events, 2, rng, IN_A_CHECKPOINT)
+        drawn += [(method, event) for event in [*inside, *draw(events, INSTANTS // 2 - 1, rng)]]
+    assert len(drawn) >= INSTANTS
+    for method, event in drawn:
+        folder = tmp_path / f"{method}-{event.replace(' ', '-')}"
+        number = event.split()[0]
+        lines, _ = run(folder, method, "--kill", number, code=-9)
+        assert lines[-1] == event, seed
+        run(folder, method, "--resume")
+        assert outcome(folder) == outcome(whole[method][0]), (seed, method, event)
+        shutil.rmtree(folder)
+
+
+def test_killed_again_and_again(whole, tmp_path):
+    """Each life lasts a few events longer than the way to the last checkpoint; it gets there all the same."""
+    seed = int(os.environ.get("KILL_SEED", random.randrange(10**6)))
+    print(f"KILL_SEED={seed}")
+    rng, folder, lives = random.Random(seed), tmp_path / "run", 0
+    folder.mkdir()
+    while lives < 12:
+        process = start(folder, "schubert", "--kill", str(rng.randint(16, 30)), "--resume")
+        process.communicate(timeout=120)
+        lives += 1
+        if process.returncode == 0:
+            break
+        assert process.returncode == -9
+    assert lives > 1
+    assert outcome(folder) == outcome(whole["schubert"][0]), seed
+
+
+def test_killed_by_the_clock(whole, tmp_path):
+    """From outside, whatever it is doing."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    process = start(folder, "auto")
+    assert process.stdout.readline()
+    time.sleep(random.uniform(0.05, 0.5))
+    process.kill()
+    process.communicate()
+    run(folder, "auto", "--resume")
+    assert outcome(folder) == outcome(whole["auto"][0])
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_leaves_a_checkpoint_of_the_last_step(whole, tmp_path, name, code):
+    folder = tmp_path / "run"
+    events = whole["schubert"][1]
+    step = [event for event in events if event.endswith(" step")][3]  # between two checkpoints
+    _, errors = run(folder, "schubert", "--kill", step.split()[0], "--signal", name, "--save-steps", "100", code=1)
+    assert f"stopped by {name}" in errors
+    names = sorted(path.name for path in (folder / "output" / "checkpoints").iterdir())
+    assert names == ["round-000-alphas-0000004"]  # the step that was being taken was finished
+    run(folder, "schubert", "--resume", "--save-steps", "100")
+    assert outcome(folder) == outcome(whole["schubert"][0])
+
+
+def test_torn_checkpoints_are_skipped_with_a_warning(whole, tmp_path):
+    folder = tmp_path / "run"
+    events = whole["schubert"][1]
+    last = [event for event in events if event.endswith("flushing")][6]
+    run(folder, "schubert", "--kill", last.split()[0], code=-9)
+    newest = sorted((folder / "output" / "checkpoints").glob("[!.]*"))[-1]
+    weights = newest / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    _, errors = run(folder, "schubert", "--resume")
+    assert f"The checkpoint {newest.name} is torn and left out" in errors
+    assert "was being written when a run stopped" in errors
+    assert outcome(folder) == outcome(whole["schubert"][0])
