@@ -60,24 +60,11 @@ def make_pairs(
         TextSourceError: the text is too short to make one pair, or `max_length` leaves no room for two sentences.
         TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
     """
-    require_special_tokens(tokenizer)
-    if max_length < LEAST_LENGTH:
-        raise TextSourceError(
-            f"`max_length` is {max_length}; a pair of sentences with its special tokens needs at least {LEAST_LENGTH}."
-        )
+    require_pairable(tokenizer, max_length)
 
     def pair_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         # Seeded by the batch's place, so that the same text gives the same pairs whatever ran before.
-        rng = random.Random(f"{seed}-{indices[0]}")
-        tokenized = tokenize_documents(batch["text"], tokenizer, max_length)
-        examples = [
-            pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)
-        ]
-        return {
-            "input_ids": [_join(tokenizer, first, second) for first, second, _ in examples],
-            "token_type_ids": [[0] * (len(first) + 2) + [1] * (len(second) + 1) for first, second, _ in examples],
-            "next_sentence_label": [int(is_random) for _, _, is_random in examples],
-        }
+        return pair_texts(batch["text"], tokenizer, max_length, random.Random(f"{seed}-{indices[0]}"))
 
     pairs = documents.map(
         pair_batch,
@@ -91,6 +78,38 @@ def make_pairs(
     if len(pairs) == 0:
         raise TextSourceError("The text is too short to make one sentence pair of it. Give at least two sentences.")
     return pairs
+
+
+def require_pairable(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """Raises what `make_pairs` raises before it has read any text."""
+    require_special_tokens(tokenizer)
+    if max_length < LEAST_LENGTH:
+        raise TextSourceError(
+            f"`max_length` is {max_length}; a pair of sentences with its special tokens needs at least {LEAST_LENGTH}."
+        )
+
+
+def pair_texts(
+    texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int, rng: random.Random
+) -> dict[str, list[Any]]:
+    """The examples of a few texts, as columns; random B's are drawn from these texts alone.
+
+    Args:
+        texts: documents.
+        tokenizer: a BERT's tokenizer.
+        max_length: word pieces per example, special tokens included.
+        rng: decides where pairs are cut and which B is random.
+
+    Returns:
+        The columns of `make_pairs`, each a list with one item an example.
+    """
+    tokenized = tokenize_documents(texts, tokenizer, max_length)
+    examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)]
+    return {
+        "input_ids": [_join(tokenizer, first, second) for first, second, _ in examples],
+        "token_type_ids": [[0] * (len(first) + 2) + [1] * (len(second) + 1) for first, second, _ in examples],
+        "next_sentence_label": [int(is_random) for _, _, is_random in examples],
+    }
 
 
 def split_sentences(text: str) -> list[str]:
