@@ -40,6 +40,8 @@ from schubert_hf.training.loop_config import option
 from schubert_hf.training.output import check_output_folder
 from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.progress import show_on_main_process_only
+from schubert_hf.training.streaming import StreamedPairs, not_held_out
+from schubert_hf.training.streaming_sources import held_out_documents, stream_documents
 from schubert_hf.training.text import load_documents, split_documents
 from schubert_hf.training.tracking import begin_tracking, tracker_options
 
@@ -55,6 +57,7 @@ class Arguments:
     dataset_config: str | None = option(None, "The dataset's configuration.")
     text: str | None = option(None, "Text to train on: a file or folder. Default: some novels.")
     eval_text: str | None = option(None, "Held-out text. Default: documents of the training text that are kept apart.")
+    streaming: bool = option(False, "Read the text as it is trained on: for corpora too large to be prepared first.")
     output_dir: str = option("pruned", "Folder for the result and its checkpoints.")
     max_length: int = option(128, "Word pieces per example.")
     report_to: str = option(
@@ -140,8 +143,10 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def load_pairs(
     arguments: Arguments, tokenizer: PreTrainedTokenizerBase, config: PruningConfig
-) -> tuple[Dataset, Dataset]:
+) -> tuple[Dataset | StreamedPairs, Dataset]:
     """Training and held-out sentence pairs."""
+    if arguments.streaming:
+        return stream_pairs(arguments, tokenizer, config)
     source, eval_source = sources(arguments)
     documents = load_documents(source, config=arguments.dataset_config)
     if eval_source is not None:
@@ -154,6 +159,27 @@ def load_pairs(
     )
 
 
+def stream_pairs(
+    arguments: Arguments, tokenizer: PreTrainedTokenizerBase, config: PruningConfig
+) -> tuple[StreamedPairs, Dataset]:
+    """The same, training pairs made as they are needed."""
+    source, eval_source = sources(arguments)
+    documents = stream_documents(source, config=arguments.dataset_config)
+    form: dict[str, Any] = {"max_length": arguments.max_length, "seed": config.seed}
+    if eval_source is not None:
+        held_out = load_documents(eval_source)
+    else:
+        held_out = held_out_documents(documents, config.eval_examples)
+    train = StreamedPairs(
+        documents,
+        tokenizer,
+        lanes=config.batch_size,
+        wanted=None if eval_source is not None else not_held_out,
+        **form,
+    )
+    return train, make_pairs(held_out, tokenizer, **form)
+
+
 def sources(arguments: Arguments) -> tuple[str, str | None]:
     """Training and held-out text; None keeps some of the training text apart."""
     source, eval_source = arguments.dataset or arguments.text, arguments.eval_text
@@ -162,14 +188,20 @@ def sources(arguments: Arguments) -> tuple[str, str | None]:
     return source, eval_source
 
 
-def provenance(arguments: Arguments, config: PruningConfig, train: Dataset, held_out: Dataset) -> dict[str, Any]:
+def provenance(arguments: Arguments, config: PruningConfig, train: Any, held_out: Dataset) -> dict[str, Any]:
     """What the model's page says of base model and text, and the command that does the same again."""
     root, (text, eval_text) = DEFAULT.parent.parent, sources(arguments)
-    named = {"config": arguments.dataset_config} if arguments.dataset_config else {}
+    named: dict[str, Any] = {"config": arguments.dataset_config} if arguments.dataset_config else {}
+    if not arguments.streaming:  # nobody counts a stream's
+        named["examples"] = len(train)
     kept_apart = {"name": "documents kept apart from the training text"}
     return {
         "base_model": base_model(arguments.model, root=root),
-        "train_data": {**source(text, root=root), **named, "examples": len(train)},
+        "train_data": {
+            **source(text, root=root),
+            **named,
+            **({} if arguments.streaming else {"examples": len(train)}),
+        },
         "eval_data": {**(source(eval_text, root=root) if eval_text else kept_apart), "examples": len(held_out)},
         "max_length": arguments.max_length,
         "command": command_line("accelerate launch examples/prune.py", arguments, config),

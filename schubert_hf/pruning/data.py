@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..configuration_schubert import SchuBertConfig
 from ..training.objective import Batch, Objective, ObjectiveError
 from ..training.stream import Collator, ExampleStream, MaskingCollator, StreamError, for_stream
+from ..training.streaming import StreamedPairs
 
 LOOKED_AT = 64  # examples; enough to show what kind of data it is
 
@@ -64,16 +65,18 @@ def open_data(
     tokenizer: PreTrainedTokenizerBase | None,
     objective: Objective,
     seed: int,
+    batch_size: int | None = None,
 ) -> PruningData:
     """Streams of the two sets, after a look at their first examples.
 
     Args:
-        train_dataset: examples by number.
+        train_dataset: examples by number, or a stream of as many lanes as a batch has examples.
         eval_dataset: held-out examples by number.
         collator: makes batches; None: dynamic masking with `tokenizer`.
         tokenizer: needed without a collator; the model must have embeddings for its vocabulary, and the collator's.
         objective: with the model, decides what a batch must hold.
         seed: decides order and masks.
+        batch_size: examples per step, over all processes; a stream must have as many lanes.
 
     Raises:
         PruningDataError: the data does not fit the model.
@@ -90,9 +93,16 @@ def open_data(
         eval_collator = copy.copy(collator)
         eval_collator.seed = collator.seed + 1
     stream = _open_stream("train_dataset", train_dataset, seed=seed)
+    begin = None if isinstance(stream, ExampleStream) else stream.state()
+    if begin is not None and batch_size not in (None, stream.lanes):
+        raise PruningDataError(
+            f"`train_dataset` is a stream of {stream.lanes} lanes, `batch_size` is {batch_size}. Give as many lanes."
+        )
     eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
     batch = _check_examples("train_dataset", stream, collator, objective)
     _check_examples("eval_dataset", eval_stream, eval_collator, objective)
+    if begin is not None:  # what was looked at belongs to all processes, what is trained on to one each
+        stream.load_state(begin)
     length = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
     return PruningData(stream, collator, eval_stream, eval_collator, length)
 
@@ -106,7 +116,9 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
         )
 
 
-def _open_stream(name: str, dataset: Any, **options: Any) -> ExampleStream:
+def _open_stream(name: str, dataset: Any, **options: Any) -> Any:
+    if isinstance(dataset, StreamedPairs):
+        return dataset
     try:
         return ExampleStream(dataset, **options)
     except StreamError as error:
@@ -114,11 +126,11 @@ def _open_stream(name: str, dataset: Any, **options: Any) -> ExampleStream:
     except TypeError as error:
         raise PruningDataError(
             f"`{name}` is a {type(dataset).__name__}: {error}. Give a list or a `datasets.Dataset`, whose examples "
-            "have numbers; a stream without an end has none."
+            "have numbers, or `training.streaming.StreamedPairs`."
         ) from error
 
 
-def _check_examples(name: str, stream: ExampleStream, collator: Collator, objective: Objective) -> Batch:
+def _check_examples(name: str, stream: Any, collator: Collator, objective: Objective) -> Batch:
     """Makes one batch, and looks whether the objective and the model can take it."""
     positions = range(min(LOOKED_AT, stream.length or LOOKED_AT))
     try:

@@ -52,7 +52,7 @@ class SchuBertPruner:
             is trained, and given back, in float32.
         config: see `PruningConfig`.
         train_dataset: examples with `input_ids`, `token_type_ids` and, for models with a NSP head,
-            `next_sentence_label`; see `training.pairs.make_pairs`.
+            `next_sentence_label`; see `training.pairs.make_pairs`. Or a `training.streaming.StreamedPairs`.
         eval_dataset: held-out examples of the same kind.
         data_collator: from examples to a masked batch; by default dynamic masking with `tokenizer`.
         tokenizer: saved with the result.
@@ -114,6 +114,7 @@ class SchuBertPruner:
             tokenizer=tokenizer,
             objective=self.objective,
             seed=self.config.seed,
+            batch_size=self.config.batch_size,
         )
         if isinstance(self.objective, PretrainingObjective):
             check_memory(self.accelerator, self.model, self.config, self.data.length)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -25,7 +25,7 @@ from .loop_config import LoopConfig, LoopConfigError, learning_rate_factor, para
 from .objective import Batch, Objective
 from .progress import seconds_between_updates
 from .step import NonFiniteLossError, StepResult
-from .stream import Collator, ExampleStream, StatefulCollator, for_stream, mix_seed
+from .stream import Collator, StatefulCollator, Stream, for_stream, mix_seed, workers_for
 
 VALUE = "value"
 
@@ -89,7 +89,7 @@ class TrainingLoop:
 
     def run(
         self,
-        stream: ExampleStream,
+        stream: Stream,
         collator: Collator,
         *,
         offset: int = 0,
@@ -182,7 +182,7 @@ class TrainingLoop:
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         return zip(self.names, self.parameters, strict=True)
 
-    def _steps(self, stream: ExampleStream, collator: Collator, offset: int, stop: int) -> Iterator[list[Batch]]:
+    def _steps(self, stream: Stream, collator: Collator, offset: int, stop: int) -> Iterator[list[Batch]]:
         first, rank = self.step, self.accelerator.process_index
         share = self.config.batch_size // self.accelerator.num_processes
         # Accelerate's own setting counts micro-batches, ours their examples.
@@ -194,11 +194,11 @@ class TrainingLoop:
                 for begin in range(0, share, size):
                     yield list(range(start + begin, start + min(begin + size, share)))
 
-        loader: DataLoader[dict[str, Any]] = DataLoader(
-            stream,
+        loader: DataLoader[Any] = DataLoader(
+            cast(Any, stream),
             batch_sampler=positions(),
             collate_fn=StatefulCollator(stream, for_stream(collator)),
-            num_workers=self.config.workers if isinstance(stream, ExampleStream) else min(1, self.config.workers),
+            num_workers=workers_for(stream, self.config.workers),
         )
         batches = iter(loader)
         for step in range(first, stop):

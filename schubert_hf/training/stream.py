@@ -9,7 +9,7 @@ at another position.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -132,6 +132,20 @@ def for_stream(collator: Collator) -> Collator:
     return collator if isinstance(collator, MaskingCollator) else PlainCollator(collator)
 
 
+class Stream(Protocol):
+    """What a training loop reads: examples by position; from others than `ExampleStream` also a place to go on from.
+
+    Those have `state()`, which gives JSON, and `load_state(state)`; positions are asked for in rising order.
+    """
+
+    @property
+    def length(self) -> int | None:
+        """How many different examples there are; None where nobody knows."""
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The example at a position."""
+
+
 class PulledBatch(NamedTuple):
     """A batch, and from where its stream goes on; None for a stream that is addressed by number."""
 
@@ -148,6 +162,11 @@ class StatefulCollator:
     def __call__(self, examples: list[dict[str, Any]]) -> PulledBatch:
         state = None if isinstance(self.stream, ExampleStream) else self.stream.state()
         return PulledBatch(self.collator(examples), state)
+
+
+def workers_for(stream: Stream, workers: int) -> int:
+    """How many processes can prepare batches: what is read in order is read by one."""
+    return workers if isinstance(stream, ExampleStream) else min(1, workers)
 
 
 def mix_seed(*numbers: int) -> int:

@@ -100,6 +100,10 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         self.groups = max(number for number in range(1, min(lanes, shards) + 1) if lanes % number == 0)
         self._start_from({}, {})
 
+    @property
+    def length(self) -> None:
+        """How many different examples there are: nobody knows."""
+
     def __getitem__(self, position: int) -> dict[str, Any]:
         if os.getpid() != self._process:  # forked: an open file's place would be shared with the parent
             self.load_state(self.state())

@@ -23,9 +23,11 @@ from .sources import (
     split_blocks,
     text_column,
 )
+from .streaming import held_out
 from .text import WIKITEXT_TITLE
 
 FIRST = 100  # documents that are looked at before anything is trained on them
+LOOKED_AT = 200_000  # documents, a hundredth of which is held out
 
 
 def stream_documents(source: str | Path, *, config: str | None = None, split: str = "train") -> IterableDataset:
@@ -127,3 +129,23 @@ def _select_text(dataset: IterableDataset, source: str) -> IterableDataset:
 def _tidy(batch: dict[str, list[Any]], file: str) -> dict[str, list[Any]]:
     refuse_null_bytes(batch["text"], file)
     return split_blocks(batch)
+
+
+def held_out_documents(documents: IterableDataset, number: int) -> Dataset:
+    """The first documents of a stream that `streaming.held_out` keeps from training.
+
+    Args:
+        documents: of `stream_documents`.
+        number: how many; fewer where the first `LOOKED_AT` documents hold no more.
+
+    Raises:
+        TextSourceError: they hold none.
+    """
+    first = (row["text"] for row in itertools.islice(documents, LOOKED_AT))
+    found = list(itertools.islice((text for text in first if text and held_out(text)), number))
+    if not found:
+        raise TextSourceError(
+            f"None of the first {LOOKED_AT} documents is held out: there are too few. Give held-out text of its own "
+            "(`--eval-text`), or load the text as a whole, without streaming."
+        )
+    return Dataset.from_dict({"text": found})

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,9 +85,52 @@ def test_two_processes_make_one_run(bert, text, tmp_path) -> None:
     assert run.stdout.count("Widths, layer by layer") == 1
 
 
+def test_several_sizes_from_a_stream_each_with_a_page(bert, text, tmp_path) -> None:
+    output = tmp_path / "pruned"
+    sources = ["--model", bert, "--text", text, "--eval-text", text, "--max-length", 24, "--streaming"]
+    run = prune(*sources, "--target", "80%,70%", "--output-dir", output, *QUICK)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Widths, layer by layer") == 2
+    for number, name in ((2, "80pct"), (4, "70pct")):
+        record = json.loads((output / name / "pruning.json").read_text())
+        assert len(record["rounds"]) == number
+        assert f"{record['size'] / 1e3:.1f}"[:2] in (output / name / "README.md").read_text()
+        assert (output / name / "pictures" / "widths.png").stat().st_size > 1000
+    events = list((output / "logs").rglob("events.out.tfevents.*"))
+    assert max(path.stat().st_size for path in events) > 1000
+
+
+def test_sigterm_leaves_a_checkpoint_and_a_clean_exit(bert, text, tmp_path) -> None:
+    output = tmp_path / "pruned"
+    command = [sys.executable, "examples/prune.py", "--model", bert, "--text", text, "--max-length", 24]
+    command += ["--output-dir", output, *QUICK, "--recovery-steps", 400, "--save-steps", 20, "--report-to", "none"]
+    run = subprocess.Popen(
+        [*map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while run.poll() is None and not list((output / "checkpoints").glob("round-000-recovery-*20")):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 143, errors[-2000:]
+    assert f"stopped by SIGTERM. What was done is in {output}; go on with --resume." in errors
+    assert "Traceback" not in errors
+    again = prune(*command[2:], "--resume")
+    assert again.returncode == 0, again.stderr[-2000:]
+    record = json.loads((output / "pruning.json").read_text())
+    assert len(record["rounds"]) == 2
+    assert not (output / "logs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--target", "70%,80%"], "where '80%' is not below '70%'"),
+        (["--report-to", "papyrus"], "`report_to` names 'papyrus'; allowed are none, "),
+        (["--report-to", "wandb"], "`report_to` names 'wandb', which is not installed"),
         (["--target", "900M"], "less than the model's own"),
         (["--target", "1"], "less than the model's own"),
         (["--target", "0.01"], "the smallest that removing"),

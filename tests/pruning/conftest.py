@@ -67,12 +67,13 @@ def make_pruner(
             torch.manual_seed(0)
             model = SchuBertForPreTraining(tiny())
         own = ("train_dataset", "eval_dataset", "data_collator", "tokenizer", "objective", "accelerator", "provenance")
+        own += ("on_result",)
         given = {name: options.pop(name) for name in own if name in options}
         arguments: dict[str, Any] = {
             "train_dataset": make_examples(100),
             "eval_dataset": make_examples(24, seed=1),
             "tokenizer": tokenizer,
-            "accelerator": Accelerator(cpu=True),
+            "accelerator": given.get("accelerator") or Accelerator(cpu=True),
         }
         config = PruningConfig(**{**QUICK, **options})
         return SchuBertPruner(model, config, output_dir=output_dir, **{**arguments, **given})

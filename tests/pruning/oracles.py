@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -49,6 +50,15 @@ def make_examples(number: int, seed: int = 0) -> list[dict[str, Any]]:
         segments = [0] * (first + 2) + [1] * (second + 1)
         examples.append({"input_ids": ids, "token_type_ids": segments, "next_sentence_label": int(is_random)})
     return examples
+
+
+def documents(files: list[int]) -> Iterator[dict[str, str]]:
+    """Documents of a few sentences each, file by file."""
+    for file in files:
+        rng = random.Random(file)
+        for _ in range(40):
+            starts = [rng.randrange(WORDS) for _ in range(rng.randint(2, 9))]
+            yield {"text": " ".join(" ".join(f"w{(s + n) % WORDS}" for n in range(4)) + "." for s in starts)}
 
 
 def ragged(**fields: Any) -> SchuBertConfig:

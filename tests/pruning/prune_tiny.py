@@ -22,6 +22,7 @@ from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, S
 from schubert_hf.pruning import pruner as pruner_module
 from schubert_hf.pruning.weights import fingerprint
 from schubert_hf.training import checkpoint
+from schubert_hf.training.interrupt import Interrupted
 from schubert_hf.training.loop import TrainingLoop
 
 SHAPE = {"hidden_sizes": [40, 40], "filter_sizes": [41, 29], "head_counts": [3, 2]}
@@ -75,15 +76,19 @@ config = PruningConfig(
     teacher_weight=1.0,
 )
 accelerator = Accelerator(cpu=True)
-result = SchuBertPruner(
-    model,
-    config,
-    train_dataset=make_examples(100),
-    eval_dataset=make_examples(24, seed=1),
-    tokenizer=tokenizer,
-    output_dir=arguments.output,
-    accelerator=accelerator,
-).prune(resume=arguments.resume)
+try:
+    result = SchuBertPruner(
+        model,
+        config,
+        train_dataset=make_examples(100),
+        eval_dataset=make_examples(24, seed=1),
+        tokenizer=tokenizer,
+        output_dir=arguments.output,
+        accelerator=accelerator,
+    ).prune(resume=arguments.resume)
+except Interrupted as stop:
+    print(stop, file=sys.stderr)
+    raise SystemExit(stop.exit_code) from None
 report = {
     "processes": accelerator.num_processes,
     "plans": [plan.to_json() for plan in result.plans],

@@ -16,10 +16,12 @@ import torch
 torch.set_num_threads(1)
 from accelerate import Accelerator
 from transformers import BertTokenizerFast
-from oracles import QUICK, make_examples
+from oracles import QUICK, documents, make_examples
+from datasets import IterableDataset
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
 from schubert_hf.latency import LatencyCost
 from schubert_hf.pruning import budget
+from schubert_hf.training.streaming import StreamedPairs
 
 accelerator = Accelerator(cpu=True)
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{{n}}" for n in range(94))]
@@ -27,14 +29,21 @@ tokenizer = BertTokenizerFast(vocab={{word: number for number, word in enumerate
 shape = dict(hidden_sizes=[40, 40], filter_sizes=[41, 29], head_counts=[3, 2])
 shape |= dict(key_query_sizes=[5, 7], value_sizes=[9, 4])
 
+def examples():
+    if sys.argv[2] != "streaming":
+        return make_examples(100)
+    corpus = IterableDataset.from_generator(documents, gen_kwargs={{"files": [0, 1, 2, 3]}})
+    return StreamedPairs(corpus, tokenizer, lanes=8, max_length=20)
+
 def pruner(seed, output_dir=None, **options):
     torch.manual_seed(seed)
     config = SchuBertConfig(**shape, vocab_size=99, max_position_embeddings=23,
                             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    settings = PruningConfig(**{{**QUICK, "micro_batch_size": 4, "method": sys.argv[2], **options}})
+    settings = PruningConfig(**{{**QUICK, "micro_batch_size": 4, **options}},
+                             method="auto" if sys.argv[2] == "auto" else "schubert")
     return SchuBertPruner(
         SchuBertForPreTraining(config), settings, tokenizer=tokenizer,
-        train_dataset=make_examples(100), eval_dataset=make_examples(24, seed=1), accelerator=accelerator,
+        train_dataset=examples(), eval_dataset=make_examples(24, seed=1), accelerator=accelerator,
         output_dir=output_dir,
     )
 
@@ -82,7 +91,7 @@ def prune(folder, processes, method):
     return reports, run.stderr
 
 
-@pytest.mark.parametrize("method", ["auto", "schubert"])
+@pytest.mark.parametrize("method", ["auto", "schubert", "streaming"])
 def test_two_processes_are_one(tmp_path, method):
     (one,), _ = prune(tmp_path / "one", 1, method)
     (main, other), bars = prune(tmp_path / "two", 2, method)
@@ -93,7 +102,7 @@ def test_two_processes_are_one(tmp_path, method):
         assert ours["shape"] == theirs["shape"]
         for moment in ("before", "after_cut", "after_recovery"):
             assert ours[moment] == pytest.approx(theirs[moment], rel=1e-4)
-        assert bool(ours["alphas"]) == (method == "schubert")
+        assert bool(ours["alphas"]) == (method != "auto")
         for group, summary in theirs["alphas"].items():
             assert ours["alphas"][group] == pytest.approx(summary, abs=2e-4)
     # The main process wrote the result and drew the bars, alone.

@@ -1,0 +1,80 @@
+"""Pruning on a corpus that is read on the fly: resumed is uninterrupted, and nothing is asked of all of it."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import IterableDataset
+from oracles import documents, make_examples
+
+from schubert_hf.pruning.data import PruningDataError
+from schubert_hf.training.loop import TrainingLoop
+from schubert_hf.training.streaming import StreamedPairs, not_held_out
+
+LANES = 8
+
+
+@pytest.fixture
+def streamed(tokenizer):
+    def build(files=4, lanes=LANES):
+        corpus = IterableDataset.from_generator(documents, gen_kwargs={"files": list(range(files))})
+        return StreamedPairs(corpus, tokenizer, lanes=lanes, max_length=20, wanted=not_held_out)
+
+    return build
+
+
+@pytest.mark.parametrize("method", ["auto", "schubert"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumed_is_uninterrupted(make_pruner, streamed, tmp_path, monkeypatch, method, workers):
+    if workers and method == "auto":
+        pytest.skip("one method is enough")
+    if workers:
+        monkeypatch.setattr("schubert_hf.training.loop.workers_for", lambda *_: 1)
+    options = {"method": method, "alpha_steps": 5, "recovery_steps": 5, "save_steps": 2, "calibration_examples": 16}
+    whole = make_pruner(output_dir=tmp_path / "whole", train_dataset=streamed(), **options).prune()
+    step, taken = TrainingLoop._train_step, []
+
+    def die(loop, batches):
+        taken.append(loop.step)
+        if len(taken) in (4, 9, 12):
+            raise KeyboardInterrupt
+        return step(loop, batches)
+
+    monkeypatch.setattr(TrainingLoop, "_train_step", die)
+    lives = 0
+    while lives < 5:
+        lives += 1
+        try:
+            resumed = make_pruner(output_dir=tmp_path / "resumed", train_dataset=streamed(), **options).prune(
+                resume=True
+            )
+            break
+        except KeyboardInterrupt:
+            continue
+    assert lives == 4
+    assert resumed.plans == whole.plans
+    theirs = whole.model.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in resumed.model.state_dict().items())
+
+
+def test_no_count_is_claimed(make_pruner, streamed, tmp_path):
+    result = make_pruner(output_dir=tmp_path, train_dataset=streamed(), rounds=1).prune()
+    assert result.provenance["examples"] is None
+    assert (tmp_path / "config.json").exists()
+
+
+def test_a_stream_of_other_lanes_is_refused(make_pruner, streamed):
+    with pytest.raises(PruningDataError, match="is a stream of 4 lanes, `batch_size` is 8"):
+        make_pruner(train_dataset=streamed(lanes=4))
+
+
+def test_accumulation_reads_the_same(make_pruner, streamed):
+    whole = make_pruner(train_dataset=streamed(), rounds=1).prune()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    parts = make_pruner(train_dataset=streamed(), rounds=1, accelerator=accelerator).prune()
+    assert parts.plans == whole.plans
+    for name, tensor in parts.model.state_dict().items():
+        torch.testing.assert_close(tensor, whole.model.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def test_examples_by_number_need_no_state(make_pruner):
+    assert make_pruner(train_dataset=make_examples(30)).data.state() is None
