@@ -11,11 +11,11 @@ gradient is not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 Activation = Callable[[Tensor], Tensor]
@@ -49,6 +49,62 @@ def gated_linear(
     """
     result: Tensor = _GatedLinear.apply(x, weight, bias, rows, columns, residual, activation)  # type: ignore[no-untyped-call]
     return result
+
+
+def gated_projections(
+    x: Tensor, maps: Sequence[nn.Linear], *, rows: Tensor | None = None, columns: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """What several maps make of one input, in the way of `gated_linear`: its gradient is summed and looked at once.
+
+    Args:
+        x: shape (..., in).
+        maps: frozen.
+        rows: of the first map, shape (out,); None: 1.
+        columns: of all maps, shape (in,); None: 1.
+    """
+    weights, biases = [one.weight for one in maps], [one.bias for one in maps]
+    result: tuple[Tensor, ...] = _GatedProjections.apply(x, rows, columns, *weights, *biases)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _GatedProjections(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, rows: Tensor | None, columns: Tensor | None, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        number = len(parameters) // 2
+        weights, biases = parameters[:number], parameters[number:]
+        ctx.dtype, cast = _compute_dtype(x), x.to(_compute_dtype(x))
+        outputs = tuple(
+            linear(
+                cast,
+                _scaled(weight, None if n else rows, columns).to(ctx.dtype),
+                (bias if n or rows is None else bias * rows).to(ctx.dtype),
+            )
+            for n, (weight, bias) in enumerate(zip(weights, biases, strict=True))
+        )
+        _, wants_rows, wants_columns, *_ = ctx.needs_input_grad
+        first = outputs[0] if wants_rows else None
+        ctx.save_for_backward(x if wants_columns else None, first, rows, columns, *weights)
+        return outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
+        x, first, rows, columns, *weights = ctx.saved_tensors
+        wants_x, wants_rows, wants_columns, *_ = ctx.needs_input_grad
+        dx = d_rows = d_columns = None
+        if wants_x or wants_columns:
+            for n, (dy, weight) in enumerate(zip(dys, weights, strict=True)):
+                flat = dy.flatten(0, -2).to(ctx.dtype)
+                scaled = _scaled(weight, None if n else rows, columns).to(ctx.dtype)
+                dx = flat.mm(scaled) if dx is None else dx.addmm_(flat, scaled)
+            assert dx is not None
+            dx = dx.view(*dys[0].shape[:-1], -1)
+            d_columns = _divided(_dots(dx, x), columns) if wants_columns else None
+        if wants_rows:
+            d_rows = _divided(_dots(dys[0], first), rows)
+        return (dx if wants_x else None), d_rows, d_columns, *[None] * (2 * len(weights))
 
 
 class _GatedLinear(torch.autograd.Function):

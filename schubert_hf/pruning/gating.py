@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from .gated_linear import Activation, gated_linear
+from .gated_linear import Activation, gated_linear, gated_projections
 from .units import Axis, AxisKind
 
 Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are multiplied by; None: nothing
@@ -39,6 +39,7 @@ class LayerGates:
     def __init__(self, layer: Any, number: int, factor: Factor, some_are_zero: Callable[[], bool]) -> None:
         self.layer, self.number = layer, number
         self.factor, self.some_are_zero = factor, some_are_zero
+        self._made: list[Tensor] = []
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -48,8 +49,8 @@ class LayerGates:
             self.layer.output: self._output,
         }
         if attention.self.query is not None:
-            forwards |= {attention.self.query: self._query, attention.self.key: self._key}
-            forwards |= {attention.self.value: self._value}
+            forwards |= {attention.self.query: self._query, attention.self.key: self._next}
+            forwards |= {attention.self.value: self._next}
         if self.layer.intermediate.dense is not None:
             forwards |= {self.layer.intermediate: self._intermediate}
         with ExitStack() as stack:
@@ -78,13 +79,19 @@ class LayerGates:
         return y if residual is None else y + residual
 
     def _query(self, x: Tensor) -> Tensor:
-        return self._linear(x, self.layer.attention.self.query, self._scale("key_query", 2), self._scale("hidden"))
+        """The queries; keys and values, which are asked for next, are made of the same input at the same time."""
+        attention = self.layer.attention.self
+        maps = (attention.query, attention.key, attention.value)
+        rows, columns = self._scale("key_query", 2), self._scale("hidden")
+        if self.some_are_zero():
+            made = [self._linear(x, one, None if n else rows, columns) for n, one in enumerate(maps)]
+        else:
+            made = list(gated_projections(x, maps, rows=rows, columns=columns))
+        query, *self._made = made
+        return query
 
-    def _key(self, x: Tensor) -> Tensor:
-        return self._linear(x, self.layer.attention.self.key, None, self._scale("hidden"))
-
-    def _value(self, x: Tensor) -> Tensor:
-        return self._linear(x, self.layer.attention.self.value, None, self._scale("hidden"))
+    def _next(self, x: Tensor) -> Tensor:
+        return self._made.pop(0)
 
     def _intermediate(self, x: Tensor) -> Tensor:
         """Shape (..., f), before the activation, which goes with the next matrix."""
