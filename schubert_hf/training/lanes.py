@@ -109,8 +109,12 @@ class Dealer:
         """Keeps no documents for a lane any more."""
         self._queues.pop(lane, None)
 
-    def next_chunk(self, lane: int) -> list[Document]:
+    def next_chunk(self, lane: int, most: int = CHUNK_DOCUMENTS) -> list[Document]:
         """The next few documents of a lane, all of one epoch; at least one. They stay until `release`.
+
+        Args:
+            lane: one of those of `seek`.
+            most: how many documents, unless `CHUNK_CHARACTERS` for `CHUNK_DOCUMENTS` of them are reached before.
 
         Raises:
             TextSourceError: a whole epoch has no document, or the corpus cannot be read on.
@@ -120,7 +124,7 @@ class Dealer:
             self._read()
         chunk: list[Document] = []
         characters, epoch = 0, waiting[0].epoch
-        while len(chunk) < CHUNK_DOCUMENTS and characters < CHUNK_CHARACTERS:
+        while len(chunk) < most and characters < CHUNK_CHARACTERS * most // CHUNK_DOCUMENTS:
             while len(waiting) == len(chunk) and self.epoch == epoch:
                 self._read()
             if len(waiting) == len(chunk) or waiting[len(chunk)].epoch != epoch:

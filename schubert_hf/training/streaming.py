@@ -18,7 +18,7 @@ from datasets import IterableDataset
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .lanes import Dealer, Marker
+from .lanes import CHUNK_DOCUMENTS, Dealer, Marker
 from .pairs import pair_texts, require_pairable
 from .sources import TextSourceError
 from .stream import POSITION, StreamError
@@ -245,7 +245,8 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         chunk, start = place.chunk, place.start
         if place.examples is not None:
             chunk, start = chunk + 1, start + len(place.examples)
-        documents = dealer.next_chunk(seat)
+        # First chunks differ in size, lest all lanes come to the end of a chunk, which takes time, in the same step.
+        documents = dealer.next_chunk(seat, CHUNK_DOCUMENTS if chunk else 1 + lane % CHUNK_DOCUMENTS)
         rng = random.Random(f"{self.seed}-{lane}-{chunk}")
         columns = pair_texts([document.text for document in documents], self.tokenizer, self.max_length, rng)
         examples = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -285,6 +285,17 @@ def test_nothing_wanted(build: Any) -> None:
         build(wanted=lambda text: False)[0]
 
 
+def test_chunks_do_not_end_together(tokenizer: PreTrainedTokenizerBase, corpus: list[str]) -> None:
+    stream = StreamedPairs(source(corpus * 20, 1), tokenizer, lanes=16, max_length=LENGTH)
+    ends = Counter()
+    for step in range(150):
+        before = dict(stream._used)
+        for lane in range(16):
+            stream[step * 16 + lane]
+        ends[step] = sum(stream._used[lane] is not place for lane, place in before.items())
+    assert max(ends.values()) <= 8
+
+
 def test_little_is_kept_over_a_long_run() -> None:
     """Document lengths from a Pareto distribution with infinite variance; lanes take equal numbers of characters."""
     rng = random.Random(0)
