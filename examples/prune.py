@@ -101,6 +101,7 @@ def main() -> None:
         try:
             pruner.prune(resume=arguments.resume)
         except Interrupted as stop:
+            accelerator.end_training()  # what the trackers hold is written
             if accelerator.is_main_process:
                 print(f"{stop}. What was done is in {output}; go on with --resume.", file=sys.stderr)
             raise SystemExit(stop.exit_code) from None

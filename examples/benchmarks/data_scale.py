@@ -5,8 +5,8 @@
 Writes corpora of these sizes, the documents of `--text` over and over in other orders, in files of at most 16 MB, and
 reads each from its first document to its last in a process of its own: sentence pairs, masked and batched. Memory is
 the process's resident set (on Linux), counted from after the first hundred batches. Then the same data feeds training,
-to compare the loader's tokens per second with a step's; and a place in the middle is resumed. About 12 minutes per
-gigabyte on two cores.
+to compare the loader's tokens per second with a step's; and a place is resumed. About 15 minutes per gigabyte on two
+cores.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from study.tables import markdown
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from schubert_hf.cli import one_line_errors, parse
@@ -36,7 +33,7 @@ from schubert_hf.training.environment import make_accelerator, use_all_cores
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.stream import MaskingCollator, for_stream
+from schubert_hf.training.stream import MaskingCollator
 from schubert_hf.training.streaming import StreamedPairs
 from schubert_hf.training.streaming_sources import stream_documents
 from schubert_hf.training.text import load_documents
@@ -44,6 +41,7 @@ from schubert_hf.training.text import load_documents
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 FILE_MB, MB = 16, 10**6
 WARM = 100  # batches, after which a process has all its libraries and buffers
+LOOK = 20  # batches between two looks at how far the files are read
 
 
 @dataclass
@@ -55,7 +53,6 @@ class Arguments:
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text that the corpora repeat: a file or folder.")
     batch_size: int = option(32, "Examples per step.")
     max_length: int = option(128, "Word pieces per example.")
-    workers: int = option(0, "Processes that prepare batches, 0 or 1.")
     steps: int = option(20, "Training steps that are timed; 0 for none.")
     read: str | None = option(None, "Read this corpus once and print what it took, as JSON.")
 
@@ -78,7 +75,7 @@ def main() -> None:
             print(f"{size} MB: {found}", file=sys.stderr)
         print(f"{describe_machine(machine())}; batches of {arguments.batch_size} x {arguments.max_length}\n")
         print(markdown(rows))
-        print(f"\nA place in the middle of {size:,} MB: {resume_seconds(arguments, corpus)}")
+        print(f"\nA place in {size:,} MB: {resume_seconds(arguments, corpus)}")
         if arguments.steps:
             print(f"Training: {training_speed(arguments, corpus):,.0f} tokens/s, its data included")
 
@@ -111,37 +108,22 @@ def open_pairs(arguments: Arguments, corpus: Path) -> tuple[StreamedPairs, Maski
 
 
 def read_once(arguments: Arguments) -> dict[str, Any]:
-    """Reads until every lane has met its second epoch; gives examples, tokens per second and memory."""
+    """Reads every file to its end; gives examples, tokens per second and memory."""
     use_all_cores(make_accelerator())
     pairs, collator = open_pairs(arguments, Path(str(arguments.read)))
-    size = sum(path.stat().st_size for path in Path(str(arguments.read)).iterdir())
-    tokens = examples = warm = 0
+    tokens = examples = warm = number = 0
     began = time.perf_counter()
-    bar = tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
-    for number, batch in enumerate(batches(arguments, pairs, collator)):
-        tokens, examples = tokens + int(batch["attention_mask"].sum()), examples + len(batch["input_ids"])
-        if number == WARM:
-            warm = resident("VmRSS:")
-        # About four bytes of text make a token: enough to have read it all, whatever the vocabulary.
-        read = 5 * tokens
-        bar.update(read - bar.n)
-        if read > size and number > WARM:
-            break
+    while number <= WARM or any(group["epoch"] == 0 for group in pairs.state()["groups"].values()):
+        for _ in range(LOOK):
+            start = number * arguments.batch_size
+            batch = collator([pairs[position] for position in range(start, start + arguments.batch_size)])
+            tokens, examples = tokens + int(batch["attention_mask"].sum()), examples + len(batch["input_ids"])
+            number += 1
+            if number == WARM:
+                warm = resident("VmRSS:")
     seconds = time.perf_counter() - began
     peak = resident("VmHWM:")
     return {"examples": examples, "tokens_per_second": tokens / seconds, "warm": warm, "peak": peak}
-
-
-def batches(arguments: Arguments, pairs: StreamedPairs, collator: MaskingCollator) -> Iterator[dict[str, Any]]:
-    def positions() -> Iterator[list[int]]:
-        start = 0
-        while True:
-            yield list(range(start, start + arguments.batch_size))
-            start += arguments.batch_size
-
-    yield from DataLoader(
-        pairs, batch_sampler=positions(), collate_fn=for_stream(collator), num_workers=min(1, arguments.workers)
-    )
 
 
 def resume_seconds(arguments: Arguments, corpus: Path) -> str:
@@ -149,7 +131,7 @@ def resume_seconds(arguments: Arguments, corpus: Path) -> str:
     pairs, _ = open_pairs(arguments, corpus)
     size = sum(path.stat().st_size for path in corpus.iterdir())
     batch, tokens, position = arguments.batch_size, 0, 0
-    while 5 * tokens < min(size / 2, 20 * MB):  # "the middle" of a large corpus: 20 MB, or it would take too long
+    while 5 * tokens < min(size / 2, 20 * MB):  # some 20 MB into a large corpus
         tokens += sum(len(pairs[position + lane]["input_ids"]) for lane in range(batch))
         position += batch
     state, times = pairs.state(), []
