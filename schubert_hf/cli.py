@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from .configuration_schubert import SchuBertConfigError
 from .conversion import ConversionError
 from .cost import BudgetError
+from .evaluation.errors import EvaluationDataError
+from .evaluation.results import ResultsError
 from .hub.errors import InspectError, PublishError, RecordError
 from .modeling_schubert import SchuBertLoadError
 from .pruning.config import PruningConfigError
@@ -41,6 +43,7 @@ USER_ERRORS = (
     BudgetError,
     CheckpointError,
     ConversionError,
+    EvaluationDataError,
     FoldError,
     InspectError,
     LatencyError,
@@ -55,6 +58,7 @@ USER_ERRORS = (
     PruningDataError,
     PublishError,
     RecordError,
+    ResultsError,
     SchuBertConfigError,
     SchuBertLoadError,
     StreamError,

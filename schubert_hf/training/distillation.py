@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel
 
-from .objective import Batch, Objective, Predictions, cross_entropies
+from .objective import Batch, Objective, Predictions
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,16 @@ class DistillationObjective(Objective):
         student = self.inner.predict(batch, hidden_states=hidden)
         with torch.no_grad():
             wanted = self.inner.predict(batch, teacher.model, hidden_states=hidden)
-        sums = cross_entropies(student)
+        sums = self.inner.losses(student)
         if teacher.weight:
             sums |= {
-                f"{term}_teacher": teacher.weight * _divergence(logits, wanted.logits[term], teacher.temperature)
+                f"{term}_teacher": teacher.weight
+                * self.inner.divergence(logits, wanted.logits[term], teacher.temperature)
                 for term, logits in student.logits.items()
             }
         if hidden:
             sums["hidden"] = teacher.hidden_weight * _distance(student, wanted, batch, teacher)
         return sums
-
-
-def _divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(wanted || logits), summed over the items."""
-    student, teacher = (log_softmax(x.float() / temperature, dim=-1) for x in (logits, wanted))
-    return kl_div(student, teacher, log_target=True, reduction="sum") * temperature**2
 
 
 def _distance(student: Predictions, wanted: Predictions, batch: Batch, teacher: Teacher) -> Tensor:

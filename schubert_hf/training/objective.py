@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel
 
 Batch = dict[str, Tensor]
@@ -55,18 +55,22 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The summed losses, one scalar per term, and under `<term>_correct` how many predictions were right."""
-        return cross_entropies(self.predict(batch))
+        return self.losses(self.predict(batch))
 
+    def losses(self, predictions: Predictions) -> dict[str, Tensor]:
+        """What `forward` gives, of predictions that are there: cross-entropies, and how many were right."""
+        sums: dict[str, Tensor] = {}
+        for term, logits in predictions.logits.items():
+            labels = predictions.labels[term]
+            # In float32: under autocast the logits are half precision, and a sum of thousands would lose its tail.
+            sums[term] = cross_entropy(logits.float(), labels, reduction="sum")
+            sums[f"{term}_correct"] = (logits.detach().argmax(-1) == labels).sum()
+        return sums
 
-def cross_entropies(predictions: Predictions) -> dict[str, Tensor]:
-    """The summed cross-entropy of each term, and how many predictions were right."""
-    sums: dict[str, Tensor] = {}
-    for term, logits in predictions.logits.items():
-        labels = predictions.labels[term]
-        # In float32: under autocast the logits are half precision, and a sum of thousands would lose its tail.
-        sums[term] = cross_entropy(logits.float(), labels, reduction="sum")
-        sums[f"{term}_correct"] = (logits.detach().argmax(-1) == labels).sum()
-    return sums
+    def divergence(self, logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        """How far one term's logits are from a teacher's, summed over the items: T^2 KL(wanted || logits)."""
+        student, teacher = (log_softmax(x.float() / temperature, dim=-1) for x in (logits, wanted))
+        return kl_div(student, teacher, log_target=True, reduction="sum") * temperature**2
 
 
 class PretrainingObjective(Objective):

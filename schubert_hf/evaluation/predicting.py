@@ -1,0 +1,77 @@
+"""What a model says of every example of a set, in the set's order, on however many processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, send_to_device
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..training.objective import Objective
+from ..training.progress import seconds_between_updates
+from ..training.stream import Collator
+
+
+def predict(
+    accelerator: Accelerator,
+    objective: Objective,
+    examples: Any,
+    collator: Collator,
+    *,
+    batch_size: int,
+    description: str = "predicting",
+) -> dict[str, list[Tensor]]:
+    """The logits of every example, by term.
+
+    Args:
+        accelerator: decides devices, processes and precision; every process must call.
+        objective: holds the model; not prepared.
+        examples: the set, by number. Its columns need not hold labels.
+        collator: makes batches of them.
+        batch_size: examples per process and forward pass.
+        description: of the progress bar.
+
+    Returns:
+        By term one float32 tensor per example on the CPU, in the order of the set, the same on every process: of shape
+        (labels,), or (seq,) where the head speaks of tokens; seq is then that of the example's batch.
+    """
+    own = list(range(len(examples)))[accelerator.process_index :: accelerator.num_processes]
+    loader: DataLoader[Any] = DataLoader(
+        examples,
+        batch_sampler=[own[i : i + batch_size] for i in range(0, len(own), batch_size)],
+        collate_fn=collator,
+    )
+    bar = tqdm(
+        loader,
+        desc=description,
+        leave=False,
+        disable=not accelerator.is_main_process,
+        mininterval=seconds_between_updates(),
+    )
+    rows: dict[str, list[Any]] = {term: [] for term in objective.terms}
+    was_training = objective.training
+    objective.to(accelerator.device).eval()
+    with torch.no_grad(), accelerator.autocast():
+        for batch in bar:
+            predicted = objective.predict(send_to_device(batch, accelerator.device)).logits
+            for term in objective.terms:
+                rows[term].extend(predicted[term].float().cpu().numpy())
+    objective.train(was_training)
+    # gather_object chains the processes' lists: process p made the examples p, p + n, p + 2n, ...
+    order = [
+        number for first in range(accelerator.num_processes) for number in _share(len(examples), first, accelerator)
+    ]
+    gathered = {term: gather_object(values) for term, values in rows.items()}
+    return {term: [torch.from_numpy(row) for _, row in _sorted(order, values)] for term, values in gathered.items()}
+
+
+def _share(examples: int, process: int, accelerator: Accelerator) -> range:
+    return range(process, examples, accelerator.num_processes)
+
+
+def _sorted(order: list[int], values: list[Any]) -> list[tuple[int, Any]]:
+    return sorted(zip(order, values, strict=True), key=lambda pair: pair[0])
