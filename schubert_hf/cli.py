@@ -16,6 +16,7 @@ from .configuration_schubert import SchuBertConfigError
 from .conversion import ConversionError
 from .cost import BudgetError
 from .evaluation.errors import EvaluationDataError
+from .evaluation.metrics import MetricError
 from .evaluation.results import ResultsError
 from .hub.errors import InspectError, PublishError, RecordError
 from .modeling_schubert import SchuBertLoadError
@@ -49,6 +50,7 @@ USER_ERRORS = (
     LatencyError,
     LoopConfigError,
     MemoryLimitError,
+    MetricError,
     NonFiniteLossError,
     ObjectiveError,
     OutputFolderError,
