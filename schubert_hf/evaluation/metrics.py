@@ -1,4 +1,4 @@
-"""The metrics of GLUE as `evaluate.Metric` subclasses that need no network and nothing but numpy.
+"""The metrics of GLUE as `evaluate.Metric` subclasses that need no network, and every metric by its name.
 
 `evaluate.load("accuracy")` fetches code from the Hub; these are here. Definitions are the official ones: those of
 scikit-learn for accuracy, F1 and Matthews, of scipy for Pearson and Spearman. All are fractions or correlations.
@@ -14,11 +14,10 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import MetricError
+from .squad_metric import Squad, SquadV2
+
 Numbers = NDArray[np.float64]
-
-
-class MetricError(ValueError):
-    """A metric that does not exist, or predictions and references that it cannot compare."""
 
 
 class _PairMetric(evaluate.Metric):
@@ -152,6 +151,8 @@ METRICS: dict[str, Callable[[], evaluate.Metric]] = {
     "matthews_correlation": MatthewsCorrelation,
     "pearsonr": Pearson,
     "spearmanr": Spearman,
+    "squad": Squad,
+    "squad_v2": SquadV2,
 }
 
 
