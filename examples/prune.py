@@ -11,7 +11,7 @@ minutes on two cores. The same for any BERT, from the Hub or from disk:
 
     accelerate launch examples/prune.py --target 80%,60%,40%
 
-A model that was fine-tuned (`examples/run_glue.py`, `examples/run_squad.py`) is pruned on its task, with the task's loss:
+A model that was fine-tuned by run_glue.py or run_squad.py is pruned on its task, with the loss of its head:
 
     accelerate launch examples/prune.py --task sst2 --model tuned/sst2/seed-0
 
@@ -29,13 +29,14 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.auto import MODELS
 from schubert_hf.cli import command_line, one_line_errors, parse
 from schubert_hf.commands import print_published
-from schubert_hf.conversion import ConversionError, load_for_pretraining
+from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.open_task import open_task
 from schubert_hf.hub import publish, write_page
 from schubert_hf.hub.publishing import check_ready
@@ -71,8 +72,7 @@ class Arguments:
     text: str | None = option(None, "Text to train on: a file or folder. Default: some novels.")
     eval_text: str | None = option(None, "Held-out text. Default: documents of the training text that are kept apart.")
     task: str | None = option(
-        None,
-        "Prune on a task that the model was fine-tuned on, with the loss of its head: a task of GLUE, squad or squad_v2.",
+        None, "Prune a fine-tuned model on its task, with the loss of its head: a task of GLUE, squad or squad_v2."
     )
     data: str | None = option(None, "With --task: a folder with the official files. Default: the Hub.")
     max_train_examples: int | None = option(None, "With --task: train on that many examples, at most.")
@@ -135,21 +135,18 @@ def show(result: PruningResult, *, task: str | None) -> None:
     assert folder is not None
     write_page(folder, folder.name)
     print_report(result)
-    head = "AutoModelForMaskedLM" if task is None else AUTO_CLASSES[type(result.model).__name__]
-    script = "run_squad.py" if task is not None and task.startswith("squad") else "run_glue.py"
-    after = (
-        "and fine-tune it like any BERT."
-        if task is None
-        else (
-            f"and evaluate it with\n    accelerate launch examples/{script} --task {task} --evaluate-only --model {folder}\n"
-        )
-    )
+    if task is None:
+        head, then = "AutoModelForMaskedLM", "and fine-tune it like any BERT."
+    else:
+        script = "run_squad.py" if task.startswith("squad") else "run_glue.py"
+        head = AUTO_CLASSES[type(result.model).__name__]
+        then = f"and evaluate it: examples/{script} --task {task} --evaluate-only --model {folder}"
     print(
         f"\nSaved in {folder}, with a page of its own (README.md). Load it with\n"
         "    import schubert_hf\n"
         f"    from transformers import {head}\n"
         f'    model = {head}.from_pretrained("{folder}")\n'
-        f"{after} Smaller: lower --target. Better: raise --recovery-steps."
+        f"{then}\nSmaller: lower --target. Better: raise --recovery-steps."
     )
 
 
@@ -213,26 +210,19 @@ def task_job(arguments: Arguments) -> Job:
         max_length=arguments.max_length,
         max_train_examples=arguments.max_train_examples,
     )
+    examples = task.examples
+    assert examples.train is not None
     return Job(
         model=task.model,
         tokenizer=task.tokenizer,
-        train=task.train,
-        held_out=task.held_out,
-        objective=task.objective,
-        collator=task.collator,
-        max_length=task.max_length,
+        train=examples.train,
+        held_out=examples.held_out,
+        objective=examples.objective,
+        collator=examples.collator,
+        max_length=examples.max_length,
         train_data=task.train_data,
         eval_data=task.eval_data,
     )
-
-
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise ConversionError(
-            f"`{model}` has no tokenizer beside its weights: {str(error).splitlines()[0]}"
-        ) from error
 
 
 def load_pairs(

@@ -1,0 +1,138 @@
+"""A checkpoint and its tokenizer with the head of a task: looked at before any training starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..configuration_schubert import SchuBertConfig
+from ..conversion import ConversionError
+from ..modeling_schubert import (
+    SchuBertForQuestionAnswering,
+    SchuBertForSequenceClassification,
+)
+from ..training.progress import quiet
+
+logger = logging.getLogger(__name__)
+HEADS: dict[str, Any] = {
+    "SequenceClassification": SchuBertForSequenceClassification,
+    "QuestionAnswering": SchuBertForQuestionAnswering,
+}
+HEAD_MODULES = ("classifier.", "qa_outputs.")
+
+
+def load_for_task(
+    name_or_path: str | os.PathLike[str],
+    head: str,
+    labels: Sequence[str] | None = None,
+    *,
+    trained: bool = False,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Any BERT or SchuBERT checkpoint with the head of a task, in float32.
+
+    A head, and a pooler, that the checkpoint lacks is fresh, the same for the same seed. Where the checkpoint's head
+    knows the same labels in another order, its rows are put into the order of `labels`.
+
+    Args:
+        name_or_path: a folder, or a name on the Hub.
+        head: "SequenceClassification" or "QuestionAnswering".
+        labels: names of the classes, in the task's order; None for a regression, or where the head has none.
+        trained: the checkpoint must hold the trained head.
+        seed: of fresh weights.
+
+    Raises:
+        ConversionError: nothing can be opened there; or `trained`, and there is no such head, or one of other labels.
+        SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
+    """
+    names = list(labels or [])
+    fields: dict[str, Any] = {}
+    if head == "SequenceClassification":
+        fields = {
+            "num_labels": len(names) or 1,
+            "problem_type": "single_label_classification" if names else "regression",
+        }
+    try:
+        known = SchuBertConfig.from_pretrained(name_or_path)
+        # Fresh weights are drawn from the global generator, which is the caller's.
+        with torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(seed)
+            model, loaded = HEADS[head].from_pretrained(
+                name_or_path,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **fields,
+            )
+    except OSError as error:
+        raise ConversionError(
+            f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
+            "Give a folder with a config.json and safetensors, or a model's name on the Hub."
+        ) from error
+    fresh = {key for key in loaded["missing_keys"] if key.startswith(HEAD_MODULES)}
+    other_size = [entry[0] for entry in loaded["mismatched_keys"]]
+    if trained and (fresh or other_size):
+        what = f"a head of {known.num_labels} labels" if other_size else f"no trained head for {head}"
+        raise ConversionError(
+            f"`{name_or_path}` has {what}; the task needs one{f' of {len(names)} labels' if names else ''}. "
+            "Fine-tune it first, with examples/run_glue.py or examples/run_squad.py."
+        )
+    if other_size or fresh:
+        logger.warning("%s has no head for this task: a fresh one is trained.", name_or_path)
+    elif names:
+        _reorder_labels(model, known, names, str(name_or_path), trained)
+    if names:
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {label: number for number, label in enumerate(names)}
+    found: PreTrainedModel = model
+    return found
+
+
+def _reorder_labels(model: Any, known: SchuBertConfig, names: list[str], source: str, trained: bool) -> None:
+    """Puts the rows of a head whose labels have names into the order of `names`."""
+    own = [str(known.id2label[number]).lower() for number in range(len(names))]
+    wanted = [name.lower() for name in names]
+    if own == wanted or all(label.startswith("label_") for label in own):
+        return
+    if sorted(own) != sorted(wanted):
+        if trained:
+            raise ConversionError(
+                f"`{source}` was trained for the labels {own}; the task has {wanted}. Give a checkpoint that was "
+                "fine-tuned on this task, or correct `id2label` in its config.json."
+            )
+        return
+    rows = [own.index(label) for label in wanted]
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter.copy_(parameter[rows].clone())
+
+
+def load_tokenizer(
+    name_or_path: str | os.PathLike[str], config: SchuBertConfig | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a checkpoint.
+
+    Args:
+        name_or_path: a folder, or a name on the Hub.
+        config: of the model, which must have an embedding for every word piece.
+
+    Raises:
+        ConversionError: there is none, or it knows more word pieces than the model.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise ConversionError(
+            f"`{name_or_path}` has no tokenizer beside its weights: {str(error).splitlines()[0]}"
+        ) from error
+    if config is not None and len(tokenizer) > config.vocab_size:
+        raise ConversionError(
+            f"The tokenizer of `{name_or_path}` has {len(tokenizer)} word pieces, the model {config.vocab_size} "
+            "embeddings. Give the tokenizer that it was trained with."
+        )
+    return tokenizer
