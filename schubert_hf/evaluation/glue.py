@@ -76,8 +76,8 @@ def open_glue(
         held_out=validation[main],
         evaluate=partial(_evaluate, splits=validation, metrics=names, collator=collator, name=task.name),
         splits=tuple(EvaluationSplit(name, len(part), notes[name]) for name, part in validation.items()),
-        best_metric=task.metrics[0],
         max_length=max_length,
+        train_examples=len(encoded[task.train.name]) if train else None,
         train_notes=notes.get(task.train.name),
     )
 

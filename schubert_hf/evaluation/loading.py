@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def load_for_task(
             "Fine-tune it first, with examples/run_glue.py or examples/run_squad.py."
         )
     if other_size or fresh:
-        logger.warning("%s has no head for this task: a fresh one is trained.", name_or_path)
+        _tell_of_fresh_head(str(name_or_path))
     elif names:
         _reorder_labels(model, known, names, str(name_or_path), trained)
     if names:
@@ -91,6 +92,11 @@ def load_for_task(
         model.config.label2id = {label: number for number, label in enumerate(names)}
     found: PreTrainedModel = model
     return found
+
+
+@functools.cache  # once for each checkpoint, however many seeds and tasks there are
+def _tell_of_fresh_head(source: str) -> None:
+    logger.warning("%s has no head for this task: a fresh one is trained.", source)
 
 
 def _reorder_labels(model: Any, known: SchuBertConfig, names: list[str], source: str, trained: bool) -> None:

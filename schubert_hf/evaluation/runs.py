@@ -80,7 +80,7 @@ class Runs:
         parameters = 0
         for task in tasks:
             model = load_for_task(self.model, task.head, task.labels, trained=evaluate_only)
-            parameters = model.base_model.num_parameters()
+            parameters = model.config.num_parameters()  # with its pooler, whatever the head
             if task.max_length > model.config.max_position_embeddings:
                 raise EvaluationDataError(
                     f"`max_length` is {task.max_length}; the model reads at most "
@@ -118,7 +118,7 @@ class Runs:
         for seed in self.seeds:
             done = finished(self.folder(task, seed), self.settings(task, seed)) if resume else None
             found.append(done.metrics if done is not None else self._finetune_once(task, seed, resume))
-        return self._results(task, found, list(self.seeds), len(task.train))
+        return self._results(task, found, list(self.seeds), task.train_examples)
 
     def evaluate(self, task: TaskExamples) -> list[TaskResult]:
         """The checkpoint as it is."""

@@ -75,8 +75,8 @@ class TaskExamples:
         held_out: encoded examples with labels, for the loss.
         evaluate: runs every example through a model and computes the metrics of every split.
         splits: what is evaluated, the main one first.
-        best_metric: by which models are chosen.
         max_length: word pieces per example.
+        train_examples: how many there are to train on, before they are cut into windows.
         train_notes: what must stand beside every number of a model that was trained on `train`.
         details: settings that a reader of the numbers needs.
     """
@@ -92,8 +92,8 @@ class TaskExamples:
     held_out: Dataset
     evaluate: Evaluate
     splits: tuple[EvaluationSplit, ...]
-    best_metric: str
     max_length: int
+    train_examples: int | None = None
     train_notes: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
