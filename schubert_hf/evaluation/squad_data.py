@@ -99,6 +99,8 @@ def read_squad(path: Path) -> Dataset:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = list(_questions(content["data"]))
+        if not rows:
+            raise ValueError("it holds no questions")
         return Dataset.from_list(rows, features=FEATURES)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
