@@ -136,6 +136,8 @@ def load_tokenizer(
         raise ConversionError(
             f"`{name_or_path}` has no tokenizer beside its weights: {str(error).splitlines()[0]}"
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one of nothing, without a word
+        raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: there is no vocabulary.")
     if config is not None and len(tokenizer) > config.vocab_size:
         raise ConversionError(
             f"The tokenizer of `{name_or_path}` has {len(tokenizer)} word pieces, the model {config.vocab_size} "
