@@ -1,0 +1,102 @@
+"""Measures a masked language model on held-out text: loss, accuracy, pseudo-perplexity.
+
+    accelerate launch examples/evaluate_mlm.py
+
+Without arguments: the small English BERT beside it, on a held-out novel. Of another model and text:
+
+    accelerate launch examples/evaluate_mlm.py --model pruned --text my_text.txt --output-dir measured
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from schubert_hf.cli import command_line, one_line_errors, parse
+from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.evaluation.language_model import TASK, evaluate_model
+from schubert_hf.evaluation.loading import load_tokenizer
+from schubert_hf.evaluation.results import FILE, Results, TaskResult
+from schubert_hf.provenance import base_model, machine, source, versions
+from schubert_hf.report import print_results
+from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.training.loop_config import option
+from schubert_hf.training.progress import show_on_main_process_only
+
+DEFAULT = Path(__file__).parent / "default"
+ROOT = DEFAULT.parent.parent
+
+
+@dataclass
+class Arguments:
+    """Which model, on which text."""
+
+    model: str = option(str(DEFAULT / "model"), "A BERT or SchuBERT with a masked-LM head.")
+    text: str = option(
+        str(DEFAULT / "text" / "valid.txt"), "Held-out text: a file, a folder, or a dataset on the Hub."
+    )
+    output_dir: str | None = option(None, "Folder for results.json. Default: none is written.")
+    max_length: int = option(128, "Word pieces per sentence pair.")
+    batch_size: int = option(32, "Examples per process and forward pass.")
+    examples: int = option(1000, "Sentence pairs, at most.")
+    scored_examples: int = option(100, "Of these, how many are used for the pseudo-perplexity.")
+    seed: int = option(0, "Seed of the masks.")
+    threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
+
+
+def main() -> None:
+    (arguments,) = parse("Measures a masked language model.", Arguments)
+    with one_line_errors():
+        accelerator = make_accelerator()
+        use_all_cores(accelerator, arguments.threads)
+        show_on_main_process_only(accelerator)
+        model = load_for_pretraining(arguments.model, dtype=torch.float32)
+        found = evaluate_model(
+            model,
+            dataset=arguments.text,
+            tokenizer=load_tokenizer(arguments.model, model.config),
+            max_length=arguments.max_length,
+            batch_size=arguments.batch_size,
+            examples=arguments.examples,
+            scored_examples=arguments.scored_examples,
+            seed=arguments.seed,
+            accelerator=accelerator,
+        )
+    text = source(arguments.text, root=ROOT)
+    names = ("loss", "accuracy", "pseudo_perplexity", "next_sentence_loss", "next_sentence_accuracy")
+    measured = found.to_json()
+    result = TaskResult(
+        task=TASK,
+        dataset=text["name"],
+        config=None,
+        task_type="fill-mask",
+        split="held out",
+        metrics={name: [measured[name]] for name in names if name in measured},
+        seeds=[],
+        examples=found.masked_examples,
+        run={
+            "command": command_line("accelerate launch examples/evaluate_mlm.py", arguments),
+            "settings": {"max_length": arguments.max_length, **measured},
+            "data": text,
+            "versions": versions(),
+            "machine": machine(),
+            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        },
+        notes=f"pseudo-perplexity on {found.scored_examples} pairs" if found.scored_examples else None,
+    )
+    description = {**base_model(arguments.model, root=ROOT), "parameters": model.config.num_parameters()}
+    results = Results(description, (result,))
+    if accelerator.is_main_process:
+        print_results(results)
+        if arguments.output_dir is not None:
+            folder = Path(arguments.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            results.write(folder / FILE)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""How well a masked language model knows text: held-out loss, masked accuracy, pseudo-perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..training.environment import make_accelerator
+from ..training.evaluate import evaluate
+from ..training.objective import PretrainingObjective
+from ..training.pairs import make_pairs
+from ..training.progress import seconds_between_updates
+from ..training.stream import ExampleStream, MaskingCollator, StreamError
+from ..training.text import load_documents
+from .errors import EvaluationDataError
+
+TASK = "mlm"
+
+
+@dataclass(frozen=True)
+class LanguageModelResult:
+    """What was measured.
+
+    Attributes:
+        loss: mean cross-entropy of a masked token, in nats.
+        accuracy: the share of masked tokens that are filled in right.
+        masked_examples: sentence pairs that both are the mean of.
+        pseudo_perplexity: exp of the mean negative log-probability of a token, each masked on its own (Salazar et al.
+            2020, arXiv 1910.14659); None if it was not asked for.
+        scored_examples, scored_tokens: that it is the mean of.
+        next_sentence_loss, next_sentence_accuracy: of a model that has the head; else None.
+        seed: of the masks.
+    """
+
+    loss: float
+    accuracy: float
+    masked_examples: int
+    pseudo_perplexity: float | None
+    scored_examples: int
+    scored_tokens: int
+    next_sentence_loss: float | None
+    next_sentence_accuracy: float | None
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    task: str = TASK,
+    *,
+    dataset: str | Path | Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 128,
+    batch_size: int = 32,
+    examples: int | None = None,
+    scored_examples: int = 100,
+    seed: int = 0,
+    accelerator: Accelerator | None = None,
+) -> LanguageModelResult:
+    """Measures a model with a masked-LM head on held-out text; the model stays as it is.
+
+    Args:
+        model: a SchuBERT or BERT with a masked-LM head.
+        task: "mlm". Task heads are evaluated by examples/run_glue.py and run_squad.py.
+        dataset: text as `load_documents` takes it, documents (column `text`), or pairs as `make_pairs` gives them.
+        tokenizer: of the model.
+        max_length: word pieces per sentence pair.
+        batch_size: examples per process and forward pass.
+        examples: sentence pairs, at most; None: all.
+        scored_examples: of these, the first so many are used for the pseudo-perplexity, which takes one forward pass
+            of a sentence pair for each of its tokens; 0 leaves it out.
+        seed: of the masks, which are 15 % of the tokens.
+        accelerator: decides devices, processes and precision; every process must call. By default one is made.
+
+    Raises:
+        EvaluationDataError: another task, or a data set that is neither text nor pairs.
+        ObjectiveError: the model has no masked-LM head.
+        NonFiniteLossError: the loss is NaN or infinite.
+        TextSourceError, TokenizerError: as `load_documents` and `make_pairs`.
+    """
+    if task != TASK:
+        raise EvaluationDataError(
+            f"`task` is {task!r}; allowed is '{TASK}'. GLUE and SQuAD: examples/run_glue.py and examples/run_squad.py."
+        )
+    accelerator = accelerator or make_accelerator()
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    was_training = model.training
+    try:
+        objective = PretrainingObjective(model)
+        with accelerator.main_process_first():
+            pairs = _pairs(dataset, tokenizer, max_length, seed)
+        total = min(examples or len(pairs), len(pairs))
+        held_out = evaluate(
+            accelerator,
+            objective,
+            ExampleStream(pairs, shuffle=False),
+            MaskingCollator(tokenizer, seed=seed),
+            batch_size=batch_size,
+            examples=total,
+            description="masked words",
+        )
+        scored = min(scored_examples, total)
+        surprise, tokens = _pseudo_surprise(accelerator, objective, pairs.select(range(scored)), tokenizer, batch_size)
+    except StreamError as error:
+        raise EvaluationDataError(f"`dataset` holds no sentence pairs: {error}") from error
+    finally:
+        model.train(was_training)
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+    return LanguageModelResult(
+        loss=held_out["mlm"],
+        accuracy=held_out["mlm_accuracy"],
+        masked_examples=total,
+        pseudo_perplexity=math.exp(surprise / tokens) if tokens else None,
+        scored_examples=scored,
+        scored_tokens=tokens,
+        next_sentence_loss=held_out.get("nsp"),
+        next_sentence_accuracy=held_out.get("nsp_accuracy"),
+        seed=seed,
+    )
+
+
+def _pairs(dataset: str | Path | Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int) -> Dataset:
+    documents = dataset if isinstance(dataset, Dataset) else load_documents(dataset)
+    if "input_ids" in documents.column_names:
+        return documents
+    if "text" not in documents.column_names:
+        raise EvaluationDataError(
+            f"`dataset` has the columns {documents.column_names}; expected is `text`, or what `make_pairs` gives."
+        )
+    return make_pairs(documents, tokenizer, max_length=max_length, seed=seed)
+
+
+def _pseudo_surprise(
+    accelerator: Accelerator,
+    objective: PretrainingObjective,
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+) -> tuple[float, int]:
+    """The negative log-probabilities of all tokens that are not special, each masked on its own, summed; how many."""
+    model: Any = objective.model
+    was_training = model.training
+    model.to(accelerator.device).eval()
+    own = range(len(pairs))[accelerator.process_index :: accelerator.num_processes]
+    sums = torch.zeros(2, dtype=torch.float64)
+    bar = tqdm(
+        own,
+        desc="pseudo-perplexity",
+        leave=False,
+        disable=not accelerator.is_main_process,
+        mininterval=seconds_between_updates(),
+    )
+    with torch.no_grad(), accelerator.autocast():
+        for number in bar:
+            for copies, places, wanted in _masked_copies(pairs[number], tokenizer, batch_size):
+                encoded = model.base_model(**send_to_device(copies, accelerator.device)).last_hidden_state
+                rows = torch.arange(len(places), device=encoded.device)
+                logits = model.cls.predictions(encoded[rows, places.to(encoded.device)])  # (copies, vocab)
+                sums[0] += float(cross_entropy(logits.float(), wanted.to(encoded.device), reduction="sum"))
+                sums[1] += len(places)
+    model.train(was_training)
+    # In float32 where the device has no double; the sums of few processes lose nothing that counts.
+    total = accelerator.reduce(sums.float().to(accelerator.device), reduction="sum").tolist()
+    return total[0], round(total[1])
+
+
+def _masked_copies(
+    example: dict[str, Any], tokenizer: PreTrainedTokenizerBase, batch_size: int
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
+    """Batches of one example over and over, in each copy another token masked; which, and what stood there."""
+    ids = torch.tensor(example["input_ids"])
+    special = torch.tensor(tokenizer.all_special_ids)
+    for places in (~torch.isin(ids, special)).nonzero().flatten().split(batch_size):  # type: ignore[no-untyped-call]
+        copies = ids.repeat(len(places), 1)
+        copies[torch.arange(len(places)), places] = tokenizer.mask_token_id
+        batch = {"input_ids": copies}
+        if "token_type_ids" in example:
+            batch["token_type_ids"] = torch.tensor(example["token_type_ids"]).repeat(len(places), 1)
+        yield batch, places, ids[places]
