@@ -69,16 +69,16 @@ def load_for_task(
         ) from error
     if evaluate_only and fresh:
         raise ConversionError(_no_head(name_or_path, head, loaded, own, labels))
-    if names is not None and order is None:
+    replaced = bool(loaded["mismatched_keys"]) or (names is not None and order is None)
+    if replaced:
         if evaluate_only:
             raise ConversionError(
                 f"The head of `{name_or_path}` is for the labels {names}, the task's are {list(labels or ())}. "
                 "Give a checkpoint that was fine-tuned on this task, or fine-tune this one."
             )
-        logger.warning("The head of %s is for the labels %s: a fresh one takes its place.", name_or_path, names)
+        logger.warning("The head of %s is for the labels %s: a fresh one takes its place.", name_or_path, _names(own))
     elif fresh:
-        what = "another head takes its place" if loaded["mismatched_keys"] else "not in the checkpoint"
-        logger.info("%s: %s made from seed %d (%s).", name_or_path, " and ".join(sorted(fresh)), seed, what)
+        logger.info("%s has no %s: made from seed %d.", name_or_path, " and ".join(sorted(fresh)), seed)
     if order is not None:
         _reorder(model.classifier, order)
     found: SchuBertPreTrainedModel = model
@@ -98,15 +98,17 @@ def load_tokenizer(
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise ConversionError(f"`{name_or_path}` has no tokenizer: {str(error).splitlines()[0]} {_SAVE_ONE}") from error
+        raise ConversionError(
+            f"`{name_or_path}` has no tokenizer: {str(error).splitlines()[0]} {_SAVE_ONE}"
+        ) from error
     # Where there are no files, transformers makes one that knows no words.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights. {_SAVE_ONE}")
     require_special_tokens(tokenizer)
     if len(tokenizer) > model.config.vocab_size:
         raise ConversionError(
-            f"The tokenizer of `{name_or_path}` has {len(tokenizer)} word pieces, its model {model.config.vocab_size}. "
-            "Give a checkpoint whose tokenizer is its own."
+            f"The tokenizer of `{name_or_path}` has {len(tokenizer)} word pieces, its model "
+            f"{model.config.vocab_size}. Give a checkpoint whose tokenizer is its own."
         )
     positions = model.config.max_position_embeddings
     if not tokenizer.num_special_tokens_to_add(pair=True) < max_length <= positions:
