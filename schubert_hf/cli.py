@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from .configuration_schubert import SchuBertConfigError
 from .conversion import ConversionError
 from .cost import BudgetError
-from .evaluation.errors import EvaluationDataError
+from .evaluation.errors import EvaluationDataError, MetricError
 from .evaluation.results import ResultsError
 from .hub.errors import InspectError, PublishError, RecordError
 from .modeling_schubert import SchuBertLoadError
@@ -49,6 +49,7 @@ USER_ERRORS = (
     LatencyError,
     LoopConfigError,
     MemoryLimitError,
+    MetricError,
     NonFiniteLossError,
     ObjectiveError,
     OutputFolderError,

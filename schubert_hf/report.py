@@ -1,4 +1,4 @@
-"""What a pruning run did, as tables in the terminal."""
+"""What runs did, as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cost import Shape, format_size
+from .evaluation.results import Results
 from .hub.inspection import SEQUENCE, Inspection
 from .pruning.plan import kept_layers
 from .pruning.result import PruningResult
@@ -68,6 +69,25 @@ def print_report(result: PruningResult, console: Console | None = None) -> None:
         f"{format_size(result.source_size)} -> {format_size(result.size)} {result.unit} ({result.kept:.1%} kept). "
         f"Held-out loss: {losses}."
     )
+
+
+def print_results(results: Results, console: Console | None = None) -> None:
+    """Metrics by task and split: the mean over the seeds, the standard deviation, and what must stand beside them."""
+    console = console or Console()
+    table = Table(title=f"{results.model['name']} ({format_size(results.model['parameters'])} parameters)")
+    for heading in ("task", "split", "metric", "value", "seeds", "examples"):
+        table.add_column(heading, justify="left" if heading in ("task", "split", "metric") else "right")
+    for result in results.results:
+        for name in result.metrics:
+            spread = "" if (std := result.std(name)) is None else f" ± {std:.4g}"
+            value = f"{result.mean(name):.4g}{spread}"
+            seeds = ", ".join(map(str, result.seeds)) or "-"
+            table.add_row(result.task, result.split, name, value, seeds, f"{result.examples:,}")
+    console.print(table)
+    for note in dict.fromkeys(result.notes for result in results.results if result.notes):
+        console.print(note, highlight=False)
+    if results.average is not None:
+        console.print(f"The paper's average over its six tasks: {results.average:.1f}")
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Text -> word pieces for the task heads, and batches of them; padding comes with the batch, and only as needed."""
+"""Text to word pieces for the task heads, and batches of them."""
 
 from __future__ import annotations
 
@@ -8,62 +8,54 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..training.stream import Collator
-from .glue_data import LABEL
+LABELS = ("labels", "start_positions", "end_positions")
+PADDED = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def encode(
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    columns: Sequence[str],
-    *,
-    max_length: int,
-    segments: bool = True,
+    examples: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int
 ) -> Dataset:
-    """Word pieces of one column of text, or of a pair of columns.
-
-    What a tokenizer's own file says of padding and truncation does not count.
+    """The examples as word pieces, without padding; of two texts the longer one is cut first.
 
     Args:
-        dataset: has `columns`, and perhaps `label`.
-        tokenizer: a BERT's.
-        columns: one or two.
-        max_length: word pieces per example, special tokens included; of a pair the longer text is cut first.
-        segments: give `token_type_ids`, where the tokenizer has them.
+        examples: text in `columns` and a number in `label`.
+        columns: one column or two.
+        tokenizer: a BERT's. Truncation and padding that its file has switched on do not matter.
+        max_length: word pieces per example, special tokens included.
 
     Returns:
-        `input_ids`, perhaps `token_type_ids`, both without padding, and `label` if it was there.
+        What the tokenizer gives, and `labels`.
     """
-    wanted = ("input_ids", "token_type_ids") if segments else ("input_ids",)
 
-    def encoded(rows: dict[str, list[str]]) -> dict[str, Any]:
-        found = tokenizer(
-            *(rows[name] for name in columns),
-            truncation="longest_first",
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-        )
-        return {name: found[name] for name in wanted if name in found}
+    def to_ids(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        texts = [rows[column] for column in columns]
+        found = tokenizer(*texts, truncation=True, max_length=max_length, padding=False)
+        return {**{name: found[name] for name in PADDED if name in found}, "labels": rows["label"]}
 
-    dropped = [name for name in dataset.column_names if name != LABEL]
-    made: Dataset = dataset.map(encoded, batched=True, remove_columns=dropped, desc="word pieces")
-    return made
+    return examples.map(
+        to_ids, batched=True, remove_columns=examples.column_names, keep_in_memory=True, desc="Tokenizing"
+    )
 
 
-def make_collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Pads to the longest example of a batch.
+class TaskCollator:
+    """Pads a batch to its longest example; `labels` and positions become tensors, other columns are left out."""
 
-    Returns:
-        A function from examples to `input_ids`, `attention_mask`, perhaps `token_type_ids`, of shape (batch, seq), and
-        `labels` of shape (batch,) where the examples have a `label`.
-    """
-    pad = DataCollatorWithPadding(tokenizer, padding="longest")
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
 
-    def collate(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = dict(pad(examples))
-        return {name: torch.as_tensor(value) for name, value in batch.items()}
-
-    return collate
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        padding = {"input_ids": self.tokenizer.pad_token_id or 0}
+        batch = {
+            name: torch.nn.utils.rnn.pad_sequence(
+                [torch.as_tensor(example[name]) for example in examples],
+                batch_first=True,
+                padding_value=padding.get(name, 0),
+            ).long()
+            for name in PADDED
+            if name in examples[0]
+        }
+        return batch | {
+            name: torch.tensor([example[name] for example in examples]) for name in LABELS if name in examples[0]
+        }

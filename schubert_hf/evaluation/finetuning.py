@@ -1,257 +1,261 @@
-"""Fine-tuning: one run on one task that evaluates, saves, keeps the best weights and goes on where it stopped.
-
-In its folder a run has `checkpoints/step-N`, from which it goes on, and `best/step-N`, the weights of the best
-evaluation up to the newest checkpoint. Weights are written before the checkpoint that speaks of them and removed after
-one that no longer does, so a kill at any moment leaves both. At the end the best weights become an ordinary model
-folder with `finetuning.json`, and the checkpoints are removed.
-"""
+"""Fine-tuning: trains on a task, evaluates, keeps the best model, stops on a signal and goes on where it stopped."""
 
 from __future__ import annotations
 
 import json
-import math
+import logging
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from safetensors.torch import load_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
 from ..training.checkpoint import (
     MODEL,
     CheckpointError,
     atomic_folder,
-    list_checkpoints,
     load_optimizer,
     load_state,
     newest_checkpoint,
     save_checkpoint,
     write_json,
 )
-from ..training.environment import environment, on_main_process
+from ..training.environment import on_main_process
 from ..training.interrupt import Interrupted, InterruptGuard
-from ..training.loop import StepResult, TrainingLoop
-from ..training.objective import Objective
-from ..training.output import result_files
+from ..training.loop import TrainingLoop
+from ..training.output import MARKER, check_output_folder, result_files
 from ..training.progress import quiet
+from ..training.step import StepResult
 from ..training.stream import Collator, ExampleStream
 from .finetuning_config import FinetuningConfig
-from .finetuning_result import FILE, FinetuningResult, check_settings
+from .objectives import TaskObjective
 
+logger = logging.getLogger(__name__)
+RECORD = "finetuning.json"
 CHECKPOINTS, BEST = "checkpoints", "best"
+Metrics = dict[str, dict[str, float]]  # by split, the main split first, its main metric first
 
-__all__ = ["Finetuning", "FinetuningConfig", "FinetuningResult"]
+
+@dataclass(frozen=True)
+class FinetuningResult:
+    """What a fine-tuning leaves beside the model.
+
+    Attributes:
+        metrics: of the best model, by split.
+        best_step: after which step that was.
+        steps: all that were taken.
+        evaluations: `step`, `train_loss` since the last one, and `metrics`, each time.
+        seconds: of training and evaluation, interruptions left out.
+    """
+
+    metrics: Metrics
+    best_step: int
+    steps: int
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 class Finetuning:
-    """One run.
+    """One run, from one checkpoint, with one seed.
 
     Args:
         accelerator: as `accelerate launch` configured it.
-        objective: holds the model, with the head of the task; all of it is trained.
+        objective: with the model, and its head.
         tokenizer: saved with it.
-        train_examples: by number, see `ExampleStream`.
+        train: encoded examples.
         collator: makes batches of them.
         config: how it is trained.
-        evaluate: the metrics of the model as it is; called on every process, the same on all of them.
-        best_metric: the one of them, higher is better, that decides which weights are kept.
-        output: folder for the result, see above.
-        settings: everything else that a continuation must have in common with the run that it continues; plain JSON.
-        resume: go on from the newest checkpoint; from the beginning where there is none.
+        seed: of order and dropout.
+        evaluate: the metrics of the model as it is; called on every process. The first is what models are chosen by:
+            the larger the better, of equal ones the earlier.
+        output: folder for the best model; its `checkpoints` for the checkpoints.
+        settings: everything that a continuation must have in common with the run that it continues; plain JSON.
 
     Raises:
-        CheckpointError: there are checkpoints without `resume`, or they belong to a run with other settings.
-        LoopConfigError: see `TrainingLoop`.
+        LoopConfigError: the settings do not fit the number of processes.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        objective: Objective,
+        objective: TaskObjective,
         tokenizer: PreTrainedTokenizerBase,
-        train_examples: Any,
+        train: Any,
         collator: Collator,
         config: FinetuningConfig,
         *,
-        evaluate: Callable[[], dict[str, float]],
-        best_metric: str,
+        seed: int,
+        evaluate: Callable[[], Metrics],
         output: Path,
         settings: dict[str, Any],
-        resume: bool = False,
     ) -> None:
-        self.config = config = config.resolved(len(train_examples))
-        self.accelerator, self.tokenizer, self.output = accelerator, tokenizer, output
-        self.model: PreTrainedModel = objective.model
-        self.evaluate, self.best_metric, self.collator = evaluate, best_metric, collator
-        self.stream = ExampleStream(train_examples, seed=config.seed)
-        self.settings = run_settings(settings, config, len(train_examples), best_metric)
-        self.evaluations: list[dict[str, Any]] = []
-        self.best: int | None = None  # the step
-        self._losses = [0.0, 0]  # their sum and number since the last evaluation
-        checkpoint = find_checkpoint(accelerator, output, resume=resume)
-        if checkpoint is not None:
-            check_settings(checkpoint, load_state(checkpoint).get("settings", {}), self.settings)
-            load_model(self.model, checkpoint / MODEL / "model.safetensors")
-        self.loop = TrainingLoop(accelerator, objective, self.model.named_parameters(), config)
-        seconds = self._continue(checkpoint) if checkpoint is not None else 0.0
-        self._began = time.monotonic() - seconds
+        self.accelerator, self.model, self.tokenizer = accelerator, objective.model, tokenizer
+        self.stream, self.collator = ExampleStream(train, seed=seed), collator
+        self.config, self.output, self.evaluate = config, output, evaluate
+        self.loop = TrainingLoop(
+            accelerator, objective, objective.model.named_parameters(), config.loop(len(train), seed)
+        )
+        self.every = config.eval_steps or config.steps_per_epoch(len(train))
+        self.settings = json.loads(json.dumps({**settings, "seed": seed, "examples": len(train)}))
+        self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0, "losses": []}
 
-    def run(self, description: str = "fine-tuning") -> FinetuningResult:
-        """Trains to the end and leaves the best weights in the folder.
+    def run(self, *, resume: bool = False) -> FinetuningResult:
+        """Trains to the end; `output` then holds the best model, and what is returned in `finetuning.json`.
 
         Args:
-            description: of the progress bar.
+            resume: go on after the newest whole checkpoint, or begin where there is none.
 
         Raises:
+            CheckpointError: checkpoints lie in `output` and `resume` is off, they belong to a run with other settings,
+                or the disk refuses another one.
             Interrupted: by a signal; the last step that was finished is saved.
-            NonFiniteLossError: see there.
-            CheckpointError: the disk refuses.
+            NonFiniteLossError: training diverged; the last checkpoint is whole.
+            OutputFolderError: `output` already holds a model.
         """
+        check_output_folder(self.output)
+        self._open(resume)
+        self._began = time.monotonic() - self.history["seconds"]
         with InterruptGuard(self.accelerator) as guard:
 
             def on_step(result: StepResult) -> None:
-                self._losses = [self._losses[0] + result.loss, self._losses[1] + 1]
-                last = self.loop.step == self.config.steps
-                evaluated = last or self.loop.step % self.config.eval_steps == 0
-                if evaluated:
+                self.history["losses"].append(result.loss)
+                last = self.loop.step == self.loop.config.steps
+                if last or self.loop.step % self.every == 0:
                     self._evaluate()
-                if evaluated or self.loop.step % self.config.save_steps == 0:
+                    self._save()
+                elif self.loop.step % self.config.save_steps == 0:
                     self._save()
                 if not last:
                     guard.check()
 
             try:
-                self.loop.run(self.stream, self.collator, on_step=on_step, description=description)
+                self.loop.run(self.stream, self.collator, on_step=on_step, description=self.output.name)
             except Interrupted:
                 self._save()
                 raise
-            result = self._finish()
-            guard.check()  # a signal that came with the last step ends what would follow
-        return result
+        return self._finish()
 
-    def _continue(self, checkpoint: Path) -> float:
+    def _open(self, resume: bool) -> None:
+        folder = self.output / CHECKPOINTS
+
+        def find() -> str | None:
+            newest = newest_checkpoint(folder)
+            if newest is not None and not resume:
+                raise CheckpointError(f"`{folder}` holds checkpoints. Go on with --resume, or give another folder.")
+            return None if newest is None else newest.name
+
+        name = on_main_process(self.accelerator, find)
+        if name is not None:
+            self._continue(folder / name)
+
+    def _continue(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
-        self.evaluations, self.best, self._losses = state["evaluations"], state["best"], state["losses"]
+        before = state.get("settings", {})
+        for name, value in self.settings.items():
+            if before.get(name) != value:
+                raise CheckpointError(
+                    f"`{checkpoint}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
+                    "Give the same settings, or another output folder."
+                )
+        weights = load_file(checkpoint / MODEL / "model.safetensors")
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(weights[name])
+        self.history = state["history"]
         self.loop.load_state(state["step"], load_optimizer(checkpoint))
-        return float(state["seconds"])
+        if self.accelerator.scaler is not None and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.accelerator.is_main_process:
+            logger.warning("Going on from step %d of %s.", self.loop.step, checkpoint.name)
 
     def _evaluate(self) -> None:
         metrics = self.evaluate()
-        if self.best_metric not in metrics:
-            raise KeyError(f"`evaluate` gave {sorted(metrics)}, and not `best_metric` {self.best_metric!r}")
-        values = {record["step"]: _comparable(record["metrics"][self.best_metric]) for record in self.evaluations}
-        if self.best is None or _comparable(metrics[self.best_metric]) > values[self.best]:  # of equals the earlier
-            self.best = self.loop.step
-            if self.accelerator.is_main_process:
-                self._write_best()
-        total, number = self._losses
-        self.evaluations.append(
-            {"step": self.loop.step, "train_loss": total / number if number else None, "metrics": metrics}
+        losses = self.history["losses"]
+        before = [main_metric(entry["metrics"]) for entry in self.history["evaluations"]]
+        self.history["evaluations"].append(
+            {"step": self.loop.step, "train_loss": sum(losses) / max(1, len(losses)), "metrics": metrics}
         )
-        self._losses = [0.0, 0]
+        self.history["losses"] = []
+        if main_metric(metrics) > max(before, default=float("-inf")):
+            self._keep_best()
 
-    def _write_best(self) -> None:
-        try:
-            with atomic_folder(self._best_folder()) as folder, quiet():
+    def _keep_best(self) -> None:
+        """Written before a checkpoint tells of it; a run that goes on from before writes the same again."""
+        if self.accelerator.is_main_process:
+            with atomic_folder(self.output / BEST) as folder, quiet():
                 self.model.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
-        except OSError as error:
-            raise CheckpointError(
-                f"The best weights cannot be written to `{self.output}`: {error}. Make room and resume."
-            ) from error
-
-    def _best_folder(self) -> Path:
-        assert self.best is not None  # there was an evaluation
-        return self.output / BEST / _name(self.best)
+        self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
+        self.history["seconds"] = time.monotonic() - self._began
         if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
             save_checkpoint(
-                self.output / CHECKPOINTS / _name(self.loop.step),
+                self.output / CHECKPOINTS / f"step-{self.loop.step:08d}",
                 self.model,
                 state={
                     "step": self.loop.step,
                     "settings": self.settings,
-                    "evaluations": self.evaluations,
-                    "best": self.best,
-                    "losses": self._losses,
-                    "seconds": self._seconds(),
+                    "history": self.history,
+                    "scaler": scaler.state_dict() if scaler is not None else None,
                 },
                 optimizer=self.loop.state_tensors(),
                 keep=self.config.keep_checkpoints,
             )
-            self._forget_others()
         self.accelerator.wait_for_everyone()
 
-    def _forget_others(self) -> None:
-        """Removes weights that no checkpoint calls the best any more."""
-        kept = {load_state(checkpoint)["best"] for checkpoint in list_checkpoints(self.output / CHECKPOINTS)}
-        for folder in (self.output / BEST).glob("*"):
-            if folder.name not in {_name(step) for step in kept if step is not None}:
-                shutil.rmtree(folder)
-
     def _finish(self) -> FinetuningResult:
-        """The best weights as a model folder, on the main process; the result on all."""
-        best = next(record for record in self.evaluations if record["step"] == self.best)
+        evaluations = self.history["evaluations"]
+        best = max(evaluations, key=lambda entry: main_metric(entry["metrics"]))  # of equal ones the first
         result = FinetuningResult(
-            evaluations=tuple(self.evaluations),
-            best_step=best["step"],
-            metrics=best["metrics"],
-            steps=self.loop.step,
-            examples=len(self.stream.examples),
-            seconds=self._seconds(),
+            best["metrics"], best["step"], self.loop.step, evaluations, round(self.history["seconds"], 1)
         )
         if self.accelerator.is_main_process:
-            described = {"settings": self.settings, **result.to_json(), **environment(self.accelerator)}
             with result_files(self.output) as folder:
-                shutil.copytree(self._best_folder(), folder, dirs_exist_ok=True)
-                write_json(folder / FILE, described)
-            clear(self.output)
+                shutil.copytree(self.output / BEST, folder, dirs_exist_ok=True)
+                write_json(folder / RECORD, {"settings": self.settings, **asdict(result)})
+            for leftover in (BEST, CHECKPOINTS):  # the optimizer's state is twice the model, and no use any more
+                shutil.rmtree(self.output / leftover, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return result
 
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self._began, 3)
+
+def main_metric(metrics: Metrics) -> float:
+    """The number that models are chosen by: the first metric of the first split."""
+    return next(iter(next(iter(metrics.values())).values()))
 
 
-def run_settings(
-    settings: dict[str, Any], config: FinetuningConfig, examples: int, best_metric: str
-) -> dict[str, Any]:
-    """All that decides what a run makes, as its files keep it."""
-    own = config.resolved(examples).to_settings()
-    kept: dict[str, Any] = json.loads(
-        json.dumps({**settings, **own, "examples": examples, "best_metric": best_metric})
-    )
-    return kept
+def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:
+    """The result of a run that has come to its end in `output`; None where there is none.
 
-
-def find_checkpoint(accelerator: Accelerator, output: Path, *, resume: bool) -> Path | None:
-    """The checkpoint that a run in this folder goes on from, the same on every process.
+    Args:
+        output: its folder.
+        settings: those of now; of the recorded ones, what is in both must be the same.
 
     Raises:
-        CheckpointError: there is one, and no `resume`.
+        CheckpointError: it had other settings, or its record cannot be read.
     """
-    found = on_main_process(accelerator, lambda: str(newest_checkpoint(output / CHECKPOINTS) or ""))
-    if found and not resume:
+    if not (output / MARKER).exists():
+        return None
+    try:
+        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        before = record.pop("settings")
+        result = FinetuningResult(**record)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
-            f"`{output / CHECKPOINTS}` holds checkpoints. Go on with `resume`, or give another output folder."
-        )
-    return Path(found) if found else None
-
-
-def clear(output: Path) -> None:
-    """Removes what a finished run needs no more."""
-    for name in (CHECKPOINTS, BEST):
-        shutil.rmtree(output / name, ignore_errors=True)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def _comparable(value: float) -> float:
-    """A correlation of constant predictions is not a number, and the worst there is."""
-    return -math.inf if math.isnan(value) else value
+            f"`{output}` holds a model and no record of its fine-tuning: {error}. Give another output folder."
+        ) from error
+    for name, value in json.loads(json.dumps(settings)).items():
+        if before.get(name) != value:
+            raise CheckpointError(
+                f"`{output}` holds a model that was trained with `{name}` = {before.get(name)!r}, now {value!r}. "
+                "Give the same settings, or another output folder."
+            )
+    return result

@@ -1,55 +1,69 @@
-"""FinetuningConfig: how a checkpoint is trained on a task."""
+"""FinetuningConfig: how a task is trained on, flat, with the help text that the command line shows."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from ..training.loop_config import LoopConfig, LoopConfigError, option
 
-# What may differ between a run and its continuation: it changes no weight, and no choice of a checkpoint.
-FREE = ("save_steps", "keep_checkpoints", "micro_batch_size", "workers")
 
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuningConfig(LoopConfig):
-    """Settings of `Finetuning`. The paper gives none; the defaults are those of Devlin et al. 2019, appendix A.3.
+@dataclass(frozen=True)
+class FinetuningConfig:
+    """Settings of fine-tuning. The paper gives none of them; the defaults are Devlin et al.'s (2019, appendix A.3).
 
     Raises:
         LoopConfigError: a value out of its range, named with the range.
     """
 
-    steps: int = option(0, "Optimizer steps. 0: as many as --epochs are.")
-    epochs: float = option(3.0, "Passes over the training examples, where --steps is 0.")
-    learning_rate: float = option(2e-5, "Peak learning rate.")
-    warmup_steps: int = option(0, "Steps of linear warm-up, part of all steps. 0: by --warmup-ratio.")
-    warmup_ratio: float = option(0.1, "Share of all steps that warm up, where --warmup-steps is 0.")
-    eval_steps: int = option(0, "Steps between evaluations. 0: as many as an epoch has.")
-    save_steps: int = option(500, "Steps between checkpoints; every evaluation leaves one, too.")
-    keep_checkpoints: int = option(2, "Checkpoints that stay while training. The best weights stay beside them.")
-    seed: int = option(0, "Seed of a fresh head, of order and dropout.")
+    epochs: float = option(3.0, "Passes over the training examples.")
+    steps: int = option(0, "Optimizer steps; 0: as `epochs` says.")
+    batch_size: int = option(32, "Examples per step, over all processes.")
+    micro_batch_size: int | None = option(None, "Examples per process and forward pass. Default: no accumulation.")
+    learning_rate: float = option(5e-5, "Peak learning rate.")
+    schedule: str = option("linear", "Schedule of the learning rate: a name from transformers' get_scheduler.")
+    warmup: float = option(0.1, "Share of the steps that warm the learning rate up.")
+    weight_decay: float = option(0.01, "Weight decay of matrices; biases and LayerNorm have none.")
+    max_grad_norm: float = option(1.0, "Clipping of the gradients; 0 for none.")
+    eval_steps: int = option(0, "Steps between evaluations; 0: one after every epoch.")
+    save_steps: int = option(500, "Steps between checkpoints; each evaluation leaves one, too.")
+    keep_checkpoints: int = option(1, "How many checkpoints stay while a model is trained; none after it.")
+    eval_batch_size: int = option(64, "Examples per process and forward pass of an evaluation.")
+    workers: int = option(0, "Processes that prepare batches; 0 prepares them in the main process.")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in {"eval_steps": 0, "save_steps": 1, "keep_checkpoints": 1}.items():
-            if getattr(self, name) < least:
-                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least {least}.")
+        least = {"steps": 0, "eval_steps": 0, "save_steps": 1, "keep_checkpoints": 1, "eval_batch_size": 1}
+        for name, allowed in least.items():
+            if getattr(self, name) < allowed:
+                raise LoopConfigError(
+                    f"`{name}` is {getattr(self, name)!r}; allowed is a number of at least {allowed}."
+                )
         if not 0 < self.epochs < math.inf:
-            raise LoopConfigError(f"`epochs` is {self.epochs}; allowed is a number above 0, e.g. 3 or 0.5.")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise LoopConfigError(f"`warmup_ratio` is {self.warmup_ratio}; allowed is a number from 0 to 1.")
+            raise LoopConfigError(f"`epochs` is {self.epochs!r}; allowed is a number above 0.")
+        if not 0 <= self.warmup <= 1:
+            raise LoopConfigError(f"`warmup` is {self.warmup!r}; allowed is a number from 0 to 1.")
+        self.loop(1, 0)
 
-    def resolved(self, examples: int) -> FinetuningConfig:
-        """The same with every number of steps spelled out, for a training set of this size."""
-        steps = self.steps or math.ceil(self.epochs * examples / self.batch_size)
-        return replace(
-            self,
+    def steps_per_epoch(self, examples: int) -> int:
+        return math.ceil(examples / self.batch_size)
+
+    def loop(self, examples: int, seed: int) -> LoopConfig:
+        """What these settings mean for so many training examples.
+
+        Args:
+            examples: to train on.
+            seed: of order and dropout.
+        """
+        steps = self.steps or max(1, math.ceil(self.epochs * examples / self.batch_size))
+        return LoopConfig(
             steps=steps,
-            warmup_steps=self.warmup_steps or math.ceil(self.warmup_ratio * steps),
-            eval_steps=self.eval_steps or math.ceil(examples / self.batch_size),
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            warmup_steps=int(self.warmup * steps),
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            seed=seed,
+            workers=self.workers,
         )
-
-    def to_settings(self) -> dict[str, Any]:
-        """What a continuation must have in common with the run that it continues; plain JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in FREE}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ class TaskResult:
         split: that was evaluated, e.g. "validation".
         metrics: name -> value by seed; in per cent where the metric's definition has per cent (SQuAD), else as
             fractions or correlations. The first is the one that models are chosen and averaged by.
-        seeds: of the fine-tuning runs, in the order of the values.
+        seeds: of the fine-tuning runs, in the order of the values; none where a checkpoint was evaluated as it is.
         examples, train_examples: how many were evaluated and trained on.
-        details: whatever else a reader needs, as JSON: where the files were read, thresholds, steps.
+        run: what repeats it, as JSON: command, settings, versions, machine, date.
         notes: what must stand beside the number, e.g. that it is of a slice.
     """
 
@@ -45,7 +46,7 @@ class TaskResult:
     seeds: list[int]
     examples: int
     train_examples: int | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
     notes: str | None = None
 
     @property
@@ -69,24 +70,25 @@ class Results:
     Attributes:
         model: what `provenance.base_model` says of the checkpoint that was fine-tuned, and its `parameters`.
         results: one per task and split.
-        average: `{"tasks": [...], "value": ...}`, the paper's mean over its tasks in per cent; None where tasks lack.
-        settings: every setting of the run.
-        command: that repeats it.
-        versions, machine: what it was measured with.
-        date: ISO 8601.
     """
 
     model: dict[str, Any]
     results: tuple[TaskResult, ...]
-    settings: dict[str, Any]
-    command: str
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    date: str
-    average: dict[str, Any] | None = None
+
+    @property
+    def average(self) -> float | None:
+        """The paper's mean over its six tasks, in per cent; None where one of them is not there."""
+        return paper_average(self.results)
+
+    def merged(self, earlier: Results) -> Results:
+        """These results, and those of tasks that only `earlier` has; of another model none."""
+        known = {(result.task, result.split) for result in self.results}
+        kept = tuple(r for r in earlier.results if (r.task, r.split) not in known)
+        return Results(self.model, (*kept, *self.results)) if earlier.model == self.model else self
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self), "results": [asdict(result) for result in self.results]}
+        results = [asdict(result) for result in self.results]
+        return {"format": FORMAT, "model": self.model, "results": results, "average": self.average}
 
     @classmethod
     def from_json(cls, value: Any) -> Results:
@@ -99,6 +101,7 @@ class Results:
             fields = dict(value)
             if fields.pop("format", None) != FORMAT:
                 raise ResultsError(f"its `format` is {value.get('format')!r}, known is {FORMAT}")
+            fields.pop("average", None)  # follows from the others
             results = tuple(TaskResult(**item) for item in fields.pop("results"))
             for result in results:
                 _check(result)
@@ -126,6 +129,20 @@ class Results:
         return cls.from_json(value)
 
 
+# Khetan & Karnin 2020, section 4: F1 of the SQuADs, MNLI on the matched split.
+PAPER = ("squad", "squad_v2", "mnli", "mrpc", "sst2", "rte")
+
+
+def paper_average(results: Sequence[TaskResult]) -> float | None:
+    """The mean of the main metrics of the paper's six tasks, in per cent; None where one is missing."""
+    first: dict[str, TaskResult] = {}
+    for result in results:
+        first.setdefault(result.task, result)  # of MNLI's two splits, matched is the first
+    if not set(PAPER) <= first.keys():
+        return None
+    return statistics.fmean(first[task].mean() * (1 if task.startswith("squad") else 100) for task in PAPER)
+
+
 def _check(result: TaskResult) -> None:
     if not result.metrics:
         raise ResultsError(f"`{result.task}` has no metrics")
@@ -133,7 +150,7 @@ def _check(result: TaskResult) -> None:
         numbers = isinstance(values, list) and all(
             isinstance(v, int | float) and not isinstance(v, bool) for v in values
         )
-        if not numbers or len(values) != len(result.seeds):
+        if not numbers or len(values) != max(1, len(result.seeds)):
             raise ResultsError(
                 f"`{name}` of `{result.task}` is {values!r}, expected one number for each of {result.seeds}"
             )

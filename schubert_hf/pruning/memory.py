@@ -15,7 +15,9 @@ from .teacher import wants_teacher
 logger = logging.getLogger(__name__)
 
 
-def check_memory(accelerator: Accelerator, model: PreTrainedModel, config: PruningConfig, seq_len: int) -> None:
+def check_memory(
+    accelerator: Accelerator, model: PreTrainedModel, config: PruningConfig, seq_len: int, *, masked: float = 0.15
+) -> None:
     """Warns where the first recovery, the phase that needs most, would not fit into what is free on the device.
 
     Args:
@@ -23,6 +25,7 @@ def check_memory(accelerator: Accelerator, model: PreTrainedModel, config: Pruni
         model: that the run begins with; the first recovery's is somewhat smaller.
         config: of the run.
         seq_len: word pieces per example.
+        masked: share of them that a masked-LM head predicts; 0 for other heads, whose logits are too few to count.
 
     Raises:
         MemoryLimitError: it needs more than the whole device has.
@@ -36,6 +39,7 @@ def check_memory(accelerator: Accelerator, model: PreTrainedModel, config: Pruni
             model.num_parameters(),
             examples=number,
             seq_len=seq_len,
+            masked=masked,
             teacher=wants_teacher(config),
             mixed=accelerator.mixed_precision in ("fp16", "bf16"),
             trained=None if config.recovery_steps else 0,

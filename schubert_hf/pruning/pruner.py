@@ -116,8 +116,8 @@ class SchuBertPruner:
             seed=self.config.seed,
             batch_size=self.config.batch_size,
         )
-        if isinstance(self.objective, PretrainingObjective):
-            check_memory(self.accelerator, self.model, self.config, self.data.length)
+        masked = 0.15 if isinstance(self.objective, PretrainingObjective) else 0.0
+        check_memory(self.accelerator, self.model, self.config, self.data.length, masked=masked)
         self.output_dir = Path(output_dir) if output_dir is not None else None
         if self.output_dir is None and len(self.budget.targets) > 1:
             raise PruningConfigError(

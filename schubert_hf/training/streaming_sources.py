@@ -28,6 +28,9 @@ from .text import WIKITEXT_TITLE
 
 FIRST = 100  # documents that are looked at before anything is trained on them
 LOOKED_AT = 200_000  # documents, a hundredth of which is held out
+# Bytes that are read at a time from each open file; a batch may have as many open as it has examples, and what
+# `datasets` reads by default, ten times as much, then adds up to gigabytes.
+BLOCK = {reader: {"chunksize": 1 << 20} for reader in ("text", "json")}
 
 
 def stream_documents(source: str | Path, *, config: str | None = None, split: str = "train") -> IterableDataset:
@@ -82,7 +85,13 @@ def _stream_files(path: Path) -> IterableDataset:
 
 
 def _stream_kind(reader: str, files: list[str]) -> IterableDataset:
-    options = {"data_files": files, "split": "train", "streaming": True, **reader_options(reader)}
+    options = {
+        "data_files": files,
+        "split": "train",
+        "streaming": True,
+        **reader_options(reader),
+        **BLOCK.get(reader, {}),
+    }
     try:
         with quiet():
             documents = load_dataset(reader, **options)

@@ -40,7 +40,8 @@ def tracker_options(names: str, output: Path) -> dict[str, Any]:
         TrackerError: see `parse_trackers`.
     """
     folders = ProjectConfiguration(project_dir=str(output), logging_dir=str(output / LOGS))
-    return {"log_with": parse_trackers(names), "project_config": folders}
+    # None, since Accelerate takes an empty list for trackers that are not installed.
+    return {"log_with": parse_trackers(names) or None, "project_config": folders}
 
 
 def begin_tracking(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:

@@ -1,57 +1,79 @@
-"""A tiny BERT with its tokenizer on disk, and files in the layout of GLUE."""
+"""A tiny vocabulary, files in the official layouts, and a tiny BERT, all made here."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from transformers import BertConfig, BertForPreTraining
+from accelerate.state import AcceleratorState
+from transformers import BertConfig, BertModel, BertTokenizerFast, PreTrainedTokenizerBase
 
-from schubert_hf.training.tokenizer import train_wordpiece
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [
+    *(f"w{number}" for number in range(60)),
+    *"abcdefghijklmnopqrstuvwxyz.,?",
+    *(f"##{c}" for c in "abcdefgh0123"),
+]
 
-LENGTH = 24
-GOOD, BAD = ["fine", "lovely", "warm", "witty"], ["dull", "awful", "cold", "empty"]
 
-
-def reviews(number: int) -> list[tuple[str, int]]:
-    """Sentences that a good or a bad word decides, with their labels."""
-    words = [(word, label) for pair in zip(GOOD, BAD, strict=True) for word, label in zip(pair, (1, 0), strict=True)]
-    return [
-        (f"the {words[i % 8][0]} film was {'very ' * (i % 3)}{words[i % 8][0]} {i % 5}", words[i % 8][1])
-        for i in range(number)
-    ]
+@pytest.fixture(autouse=True)
+def _alone():
+    """One thread, since these models are tiny; no accelerator left for the next test."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT of transformers, saved by transformers, with a tokenizer."""
-    folder = tmp_path_factory.mktemp("bert")
-    text = Dataset.from_dict({"text": [sentence for sentence, _ in reviews(60)]})
-    tokenizer = train_wordpiece(text, vocab_size=90, max_length=LENGTH)
+def tokenizer() -> PreTrainedTokenizerBase:
+    return BertTokenizerFast(vocab={word: number for number, word in enumerate([*SPECIAL, *WORDS])})
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory, tokenizer) -> Path:
+    """A BERT without any head, saved by transformers, dropout included."""
+    folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=36,
+        hidden_size=24,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=56,
-        max_position_embeddings=LENGTH,
+        num_attention_heads=2,
+        intermediate_size=40,
+        max_position_embeddings=64,
     )
-    BertForPreTraining(config).save_pretrained(folder)
+    BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes rows of cells as a file below `tmp_path / "glue"`, and returns that folder."""
+def write_squad(tmp_path) -> Callable[..., Path]:
+    """Writes questions, (context, question, [(text, start)]) each, as an official file; gives its folder."""
 
-    def make(name: str, *rows: tuple[object, ...], mark: bool = False) -> Path:
-        path = tmp_path / "glue" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
-        path.write_text(text, encoding="utf-8-sig" if mark else "utf-8")
-        return tmp_path / "glue"
+    def write(name: str, questions: list[tuple[str, str, list[tuple[str, int]]]], **fields: Any) -> Path:
+        paragraphs = [
+            {
+                "context": context,
+                "qas": [
+                    {
+                        "id": f"q{number}",
+                        "question": question,
+                        "answers": [{"text": text, "answer_start": start} for text, start in answers],
+                        **fields,
+                    }
+                ],
+            }
+            for number, (context, question, answers) in enumerate(questions)
+        ]
+        folder = tmp_path / "squad"
+        folder.mkdir(exist_ok=True)
+        content = {"version": "1.1", "data": [{"title": "Title", "paragraphs": paragraphs}]}
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        return folder
 
-    return make
+    return write

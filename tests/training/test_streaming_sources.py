@@ -32,6 +32,18 @@ def test_streamed_are_loaded_documents(tmp_path: Path, name: str) -> None:
     assert [text.strip() for text in streamed if text.strip()] == WANTED
 
 
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_documents_across_the_blocks_that_are_read(tmp_path: Path, suffix: str) -> None:
+    """One document is longer than several blocks, and others lie across the ends of blocks."""
+    wanted = [f"Document {number}. " + "A sentence of it. " * size for number, size in enumerate((200_000, 50_000, 9))]
+    wanted = [text.strip() for text in wanted * 3]
+    path = tmp_path / f"long.{suffix}"
+    path.write_text(
+        "\n\n".join(wanted) if suffix == "txt" else "\n".join(json.dumps({"text": text}) for text in wanted)
+    )
+    assert texts(stream_documents(path)) == wanted
+
+
 def test_parquet(tmp_path: Path, corpus: list[str]) -> None:
     Dataset.from_dict({"text": corpus, "id": range(len(corpus))}).to_parquet(tmp_path / "rows.parquet")
     documents = stream_documents(tmp_path / "rows.parquet")

@@ -1,0 +1,159 @@
+"""SQuAD, ready to be trained on and evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..training.loop_config import option
+from ..training.objective import Objective
+from .encoding import TaskCollator
+from .errors import EvaluationDataError
+from .metrics import load_metric
+from .objectives import QuestionAnsweringObjective
+from .predicting import predict
+from .squad_answers import Answer, find_answers, probability
+from .squad_data import SquadTask, load_squad
+from .squad_features import make_windows
+from .task_examples import EvaluationSplit, Origin, TaskExamples, slice_examples
+
+
+@dataclass(frozen=True)
+class SquadConfig:
+    """How questions become windows, and logits answers. The defaults are those of BERT's published code.
+
+    Raises:
+        EvaluationDataError: a value out of its range.
+    """
+
+    max_length: int = option(384, "Word pieces per window.")
+    stride: int = option(128, "Word pieces by which neighbouring windows overlap.")
+    max_question_length: int = option(64, "Word pieces of a question; longer ones are cut.")
+    max_answer_length: int = option(30, "Word pieces of an answer, at most.")
+    n_best: int = option(20, "Candidates that are kept of each question.")
+    no_answer_threshold: float = option(
+        0.0, "squad_v2: no answer, where its score is better than the best span's by more than this."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "stride", "max_question_length", "max_answer_length", "n_best"):
+            if getattr(self, name) < 1:
+                raise EvaluationDataError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
+
+
+@dataclass
+class SquadEvaluation:
+    """Answers every question of a split and compares the answers with the references; called as `Evaluate` is.
+
+    Attributes:
+        answers: of the last call.
+    """
+
+    task: SquadTask
+    questions: Dataset
+    windows: Dataset
+    collator: TaskCollator
+    config: SquadConfig
+    answers: list[Answer] = field(default_factory=list)
+
+    def __call__(self, accelerator: Accelerator, objective: Objective, batch_size: int) -> dict[str, dict[str, float]]:
+        inputs = self.windows.remove_columns(["question", "offsets"])
+        logits = predict(
+            accelerator,
+            objective,
+            inputs,
+            self.collator,
+            batch_size=batch_size,
+            description=f"{self.task.name} validation",
+        )
+        self.answers = find_answers(
+            self.questions,
+            self.windows,
+            logits["start"],
+            logits["end"],
+            n_best=self.config.n_best,
+            max_answer_length=self.config.max_answer_length,
+        )
+        predictions = [{"id": answer.id, "prediction_text": answer.text} for answer in self.answers]
+        options = {}
+        if self.task.unanswerable:
+            for prediction, answer in zip(predictions, self.answers, strict=True):
+                prediction["no_answer_probability"] = answer.no_answer_probability  # type: ignore[assignment]
+            options = {"no_answer_threshold": probability(self.config.no_answer_threshold)}
+        references = self.questions.select_columns(["id", "answers"]).to_list()
+        metric = load_metric(self.task.name)
+        return {"validation": metric.compute(predictions=predictions, references=references, **options)}
+
+    def predictions(self) -> dict[str, str]:
+        """Answers by id, as the official scripts read them."""
+        threshold = self.config.no_answer_threshold if self.task.unanswerable else None
+        return {answer.id: answer.final(threshold) for answer in self.answers}
+
+
+def open_squad(
+    task: SquadTask,
+    tokenizer: PreTrainedTokenizerBase,
+    config: SquadConfig | None = None,
+    *,
+    data: Path | None = None,
+    max_train_examples: int | None = None,
+    max_eval_examples: int | None = None,
+    train: bool = True,
+) -> TaskExamples:
+    """Reads a version and cuts it into windows.
+
+    Args:
+        task: see `squad_data.SQUADS`.
+        tokenizer: of the model.
+        config: see there.
+        data: folder with the official files; None: the Hub.
+        max_train_examples, max_eval_examples: the first so many questions of a split.
+        train: read the training split, too.
+
+    Raises:
+        EvaluationDataError: the data cannot be had, is not the version's, or does not fit into windows.
+    """
+    config = config or SquadConfig()
+    most = {"train": max_train_examples, "validation": max_eval_examples}
+    questions: dict[str, Dataset] = {}
+    notes: dict[str, str | None] = {}
+    for split, found in load_squad(task, data, train=train).items():
+        questions[split], notes[split] = slice_examples(
+            found, most[split], official=task.sizes[split], split=f"{task.name} {split}"
+        )
+    windows = {
+        split: make_windows(
+            part,
+            tokenizer,
+            max_length=config.max_length,
+            stride=config.stride,
+            max_question_length=config.max_question_length,
+        )
+        for split, part in questions.items()
+    }
+    collator = TaskCollator(tokenizer)
+    size = len(questions["validation"])
+    return TaskExamples(
+        name=task.name,
+        task_type="question-answering",
+        origin=Origin.of(task.dataset, None, data),
+        head="QuestionAnswering",
+        labels=None,
+        objective=QuestionAnsweringObjective,
+        collator=collator,
+        train=windows["train"].remove_columns(["question", "offsets"]) if train else None,
+        held_out=windows["validation"].remove_columns(["question", "offsets"]),
+        evaluate=SquadEvaluation(task, questions["validation"], windows["validation"], collator, config),
+        splits=(EvaluationSplit("validation", size, notes["validation"]),),
+        max_length=config.max_length,
+        train_examples=len(questions["train"]) if train else None,
+        train_notes=notes.get("train"),
+        details={
+            name: getattr(config, name)
+            for name in ("stride", "max_question_length", "max_answer_length", "n_best", "no_answer_threshold")
+        },
+    )

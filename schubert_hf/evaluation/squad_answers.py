@@ -1,0 +1,126 @@
+"""Logits of windows to answers: the best spans of all windows of a question, and how likely it has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """A candidate: `text` of the context from character `start` to before `end`, and the sum of its two logits."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to a question.
+
+    Attributes:
+        id: of the question.
+        spans: the best, the likeliest first; none where no window has a token of the context.
+        null_score: the sum of the two logits of [CLS], the least of all windows.
+    """
+
+    id: str
+    spans: tuple[Span, ...]
+    null_score: float
+
+    @property
+    def text(self) -> str:
+        """The best span, whether or not the question seems to have an answer."""
+        return self.spans[0].text if self.spans else ""
+
+    @property
+    def null_difference(self) -> float:
+        """How much better no answer is than the best span."""
+        return self.null_score - self.spans[0].score if self.spans else math.inf
+
+    @property
+    def no_answer_probability(self) -> float:
+        """The logistic function of `null_difference`: above 0.5 where no answer is better."""
+        return probability(self.null_difference)
+
+    def final(self, threshold: float | None) -> str:
+        """The answer: empty where `null_difference` is above the threshold; None always answers."""
+        return "" if threshold is not None and self.null_difference > threshold else self.text
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The spans with their probabilities among each other, as in the official `nbest_predictions.json`."""
+        shares = torch.tensor([span.score for span in self.spans], dtype=torch.float64).softmax(-1).tolist()
+        return [
+            {"text": span.text, "probability": share, "score": span.score}
+            for span, share in zip(self.spans, shares, strict=True)
+        ]
+
+
+def probability(difference: float) -> float:
+    """The logistic function."""
+    return 0.5 * (1 + math.tanh(difference / 2))
+
+
+def find_answers(
+    questions: Dataset,
+    windows: Dataset,
+    start_logits: Sequence[Tensor],
+    end_logits: Sequence[Tensor],
+    *,
+    n_best: int = 20,
+    max_answer_length: int = 30,
+) -> list[Answer]:
+    """The answers to all questions, in their order.
+
+    Every span of at most `max_answer_length` tokens of the context is looked at, in every window; of spans that
+    several windows have, the best score counts.
+
+    Args:
+        questions: see `squad_data.load_squad`.
+        windows: of these questions, see `squad_features.make_windows`.
+        start_logits, end_logits: one tensor of shape (seq,) per window; beyond the window's length it is padding.
+        n_best: spans to keep of each question.
+        max_answer_length: tokens.
+    """
+    found: list[dict[tuple[int, int], float]] = [{} for _ in range(len(questions))]
+    null = [math.inf] * len(questions)
+    for window, start, end in zip(windows, start_logits, end_logits, strict=True):
+        number, offsets = window["question"], window["offsets"]
+        size = len(offsets)
+        null[number] = min(null[number], float(start[0] + end[0]))
+        for span, score in _best_spans(start[:size], end[:size], offsets, n_best, max_answer_length).items():
+            found[number][span] = max(score, found[number].get(span, -math.inf))
+    answers = []
+    for number, question in enumerate(questions):
+        best = sorted(found[number].items(), key=lambda item: (-item[1], item[0]))[:n_best]
+        context = question["context"]
+        spans = tuple(Span(context[start:end], start, end, score) for (start, end), score in best)
+        answers.append(Answer(question["id"], spans, null[number]))
+    return answers
+
+
+def _best_spans(
+    start: Tensor, end: Tensor, offsets: list[list[int]], n_best: int, most: int
+) -> dict[tuple[int, int], float]:
+    """The best spans of a window, by characters (start, end)."""
+    context = torch.tensor([span[1] > span[0] >= 0 for span in offsets])  # (seq,)
+    scores = start[:, None] + end[None, :]  # (seq, seq): from row to column
+    allowed = torch.ones_like(scores, dtype=torch.bool).triu() & ~torch.ones_like(scores, dtype=torch.bool).triu(most)
+    allowed &= context[:, None] & context[None, :]
+    scores = scores.masked_fill(~allowed, -math.inf)
+    values, places = scores.flatten().topk(min(n_best, scores.numel()))
+    spans: dict[tuple[int, int], float] = {}
+    for value, place in zip(values.tolist(), places.tolist(), strict=True):
+        if value == -math.inf:
+            break
+        first, last = divmod(place, len(offsets))
+        spans[offsets[first][0], offsets[last][1]] = value
+    return spans
