@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -177,12 +178,12 @@ class Finetuning:
     def _evaluate(self) -> None:
         metrics = self.evaluate()
         losses = self.history["losses"]
-        before = [main_metric(entry["metrics"]) for entry in self.history["evaluations"]]
+        before = [_rank(entry) for entry in self.history["evaluations"]]
         self.history["evaluations"].append(
             {"step": self.loop.step, "train_loss": sum(losses) / max(1, len(losses)), "metrics": metrics}
         )
         self.history["losses"] = []
-        if main_metric(metrics) > max(before, default=float("-inf")):
+        if not before or _rank(self.history["evaluations"][-1]) > max(before):
             self._keep_best()
 
     def _keep_best(self) -> None:
@@ -213,7 +214,7 @@ class Finetuning:
 
     def _finish(self) -> FinetuningResult:
         evaluations = self.history["evaluations"]
-        best = max(evaluations, key=lambda entry: main_metric(entry["metrics"]))  # of equal ones the first
+        best = max(evaluations, key=_rank)  # of equal ones the first
         result = FinetuningResult(
             best["metrics"], best["step"], self.loop.step, evaluations, round(self.history["seconds"], 1)
         )
@@ -227,9 +228,10 @@ class Finetuning:
         return result
 
 
-def main_metric(metrics: Metrics) -> float:
-    """The number that models are chosen by: the first metric of the first split."""
-    return next(iter(next(iter(metrics.values())).values()))
+def _rank(evaluation: dict[str, Any]) -> float:
+    """What models are chosen by: the first metric of the first split; what is no number comes last."""
+    value: float = next(iter(next(iter(evaluation["metrics"].values())).values()))
+    return -math.inf if math.isnan(value) else value
 
 
 def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:

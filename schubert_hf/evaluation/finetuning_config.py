@@ -32,7 +32,14 @@ class FinetuningConfig:
     workers: int = option(0, "Processes that prepare batches; 0 prepares them in the main process.")
 
     def __post_init__(self) -> None:
-        least = {"steps": 0, "eval_steps": 0, "save_steps": 1, "keep_checkpoints": 1, "eval_batch_size": 1}
+        least = {
+            "batch_size": 1,
+            "steps": 0,
+            "eval_steps": 0,
+            "save_steps": 1,
+            "keep_checkpoints": 1,
+            "eval_batch_size": 1,
+        }
         for name, allowed in least.items():
             if getattr(self, name) < allowed:
                 raise LoopConfigError(
