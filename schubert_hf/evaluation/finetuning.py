@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +22,7 @@ from ..training.checkpoint import (
     MODEL,
     CheckpointError,
     atomic_folder,
+    list_checkpoints,
     load_optimizer,
     load_state,
     newest_checkpoint,
@@ -115,7 +117,7 @@ class Finetuning:
         Raises:
             CheckpointError: checkpoints lie in `output` and `resume` is off, they belong to a run with other settings,
                 or the disk refuses another one.
-            Interrupted: by a signal; the last step that was finished is saved.
+            Interrupted: by a signal; the last finished step is saved, and after the last of all the model.
             NonFiniteLossError: training diverged; the last checkpoint is whole.
             OutputFolderError: `output` already holds a model.
         """
@@ -124,8 +126,8 @@ class Finetuning:
         self._began = time.monotonic() - self.history["seconds"]
         with InterruptGuard(self.accelerator) as guard:
 
-            def on_step(result: StepResult) -> None:
-                self.history["losses"].append(result.loss)
+            def on_step(taken: StepResult) -> None:
+                self.history["losses"].append(taken.loss)
                 last = self.loop.step == self.loop.config.steps
                 if last or self.loop.step % self.every == 0:
                     self._evaluate()
@@ -140,7 +142,9 @@ class Finetuning:
             except Interrupted:
                 self._save()
                 raise
-        return self._finish()
+            result = self._finish()
+            guard.check()  # a signal in the last step ends what would come after this run
+        return result
 
     def _open(self, resume: bool) -> None:
         folder = self.output / CHECKPOINTS
@@ -187,12 +191,28 @@ class Finetuning:
             self._keep_best()
 
     def _keep_best(self) -> None:
-        """Written before a checkpoint tells of it; a run that goes on from before writes the same again."""
+        """Written before a checkpoint tells of it, beside the best so far: a run may yet go on from before."""
         if self.accelerator.is_main_process:
-            with atomic_folder(self.output / BEST) as folder, quiet():
-                self.model.save_pretrained(folder)
-                self.tokenizer.save_pretrained(folder)
+            try:
+                with atomic_folder(self._weights(self.loop.step)) as folder, quiet():
+                    self.model.save_pretrained(folder)
+                    self.tokenizer.save_pretrained(folder)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"The best weights cannot be written below `{self.output}`: {error}. The checkpoints are whole: "
+                    "make room and resume."
+                ) from error
         self.accelerator.wait_for_everyone()
+
+    def _weights(self, step: int) -> Path:
+        return self.output / BEST / f"step-{step:08d}"
+
+    def _forget_weights(self) -> None:
+        """Removes weights that no checkpoint's evaluations call the best."""
+        histories = [load_state(folder)["history"] for folder in list_checkpoints(self.output / CHECKPOINTS)]
+        best = {self._weights(_best(each["evaluations"])["step"]) for each in histories if each["evaluations"]}
+        for folder in set((self.output / BEST).glob("step-*")) - best:
+            shutil.rmtree(folder)
 
     def _save(self) -> None:
         self.history["seconds"] = time.monotonic() - self._began
@@ -210,22 +230,27 @@ class Finetuning:
                 optimizer=self.loop.state_tensors(),
                 keep=self.config.keep_checkpoints,
             )
+            self._forget_weights()
         self.accelerator.wait_for_everyone()
 
     def _finish(self) -> FinetuningResult:
         evaluations = self.history["evaluations"]
-        best = max(evaluations, key=_rank)  # of equal ones the first
+        best = _best(evaluations)
         result = FinetuningResult(
             best["metrics"], best["step"], self.loop.step, evaluations, round(self.history["seconds"], 1)
         )
         if self.accelerator.is_main_process:
             with result_files(self.output) as folder:
-                shutil.copytree(self.output / BEST, folder, dirs_exist_ok=True)
+                shutil.copytree(self._weights(best["step"]), folder, dirs_exist_ok=True)
                 write_json(folder / RECORD, {"settings": self.settings, **asdict(result)})
             for leftover in (BEST, CHECKPOINTS):  # the optimizer's state is twice the model, and no use any more
                 shutil.rmtree(self.output / leftover, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return result
+
+
+def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(evaluations, key=_rank)  # of equal ones the first
 
 
 def _rank(evaluation: dict[str, Any]) -> float:

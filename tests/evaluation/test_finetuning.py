@@ -116,6 +116,54 @@ def test_a_signal_leaves_a_checkpoint_that_goes_on_bit_by_bit(step, whole, encod
     assert_same(tmp_path / "run", whole)
 
 
+def test_a_signal_in_the_last_step_ends_what_would_come_after(whole, encoder, tmp_path):
+    run = make(encoder, tmp_path / "run")
+    evaluate = run.evaluate
+
+    def interrupted():
+        if run.loop.step == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate()
+
+    run.evaluate = interrupted
+    with pytest.raises(Interrupted):
+        run.run()
+    assert_same(tmp_path / "run", whole)
+
+
+def test_the_model_is_the_one_that_the_record_speaks_of(encoder, tmp_path, monkeypatch):
+    """Killed when better weights were there and no checkpoint of them; run again, on a GPU, they are not better."""
+
+    class Killed(BaseException):
+        pass
+
+    saved = finetuning.save_checkpoint
+
+    def killed(target, *arguments, **named):
+        if target.name == "step-00000006":
+            raise Killed
+        saved(target, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "save_checkpoint", killed)
+        with pytest.raises(Killed):
+            make(encoder, tmp_path).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    result = make(encoder, tmp_path, scores={**SCORES, 6: 0.4, 9: 0.4}).run(resume=True)
+    assert result.best_step == 3
+    kept = sum(float(value.double().sum()) for value in load_file(tmp_path / "model.safetensors").values())
+    assert kept == pytest.approx(result.metrics["validation"]["weights"], rel=1e-9)
+
+
+def test_a_full_disk_is_one_clear_error(encoder, tmp_path, monkeypatch):
+    def full(target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(finetuning, "atomic_folder", full)
+    with pytest.raises(CheckpointError, match=r"best weights cannot be written .*No space left"):
+        make(encoder, tmp_path).run()
+
+
 # What a kill -9 leaves: the work stops right before one of the calls that write.
 KILLS = [("save_checkpoint", n) for n in (1, 2, 4, 7)] + [("atomic_folder", n) for n in (1, 2)]
 KILLS += [("result_files", 1), ("write_json", 1)]
