@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from .cli import one_line_errors, parse
-from .hub.errors import InspectError, PublishError
+from .hub.errors import InspectError, PublishError, RecordError
 
 
 def _place(text: str) -> Any:
@@ -89,14 +89,26 @@ class Card:
     name: str | None = _option(None, "What the page calls the model. Default: the folder's name.")
     license: str | None = _option(None, "As the Hub calls it. Default: the base model's, where known.")
     latency: bool = _option(True, "Measure the latency, where the folder has no latency.json.")
+    results: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Results to put onto the page: results.json of the evaluation scripts, or folders."},
+    )
+    base_results: list[str] = field(
+        default_factory=list, metadata={"help": "The same of the dense model, to stand beside them."}
+    )
     overwrite_readme: bool = _option(False, "Replace a page that was written by hand.")
 
     def run(self) -> None:
+        from .hub.results import add_results
         from .hub.staging import README, handwritten_page, write_page
 
         folder = Path(self.folder)
         if not self.overwrite_readme and handwritten_page(folder) is not None:
             raise PublishError(f"`{folder / README}` was written by hand. Replace it with --overwrite-readme.")
+        if self.results:
+            add_results(folder, [Path(path) for path in self.results], [Path(path) for path in self.base_results])
+        elif self.base_results:
+            raise RecordError("`base_results` stand beside `results`. Give these, too.")
         write_page(folder, self.name or folder.resolve().name, license=self.license, latency=self.latency)
         _say(f"Wrote {folder / README}")
 

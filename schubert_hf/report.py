@@ -10,6 +10,8 @@ from rich.table import Table
 from .cost import Shape, format_size
 from .evaluation.results import Results
 from .hub.inspection import SEQUENCE, Inspection
+from .hub.plots import loss_unit
+from .hub.tables import RIGHT, TERMS
 from .pruning.plan import kept_layers
 from .pruning.result import PruningResult
 
@@ -42,16 +44,20 @@ def widths_table(before: Shape, after: Shape, kept: Sequence[int] | None = None)
 
 def rounds_table(result: PruningResult) -> Table:
     """Sizes and held-out losses, a line per round; the loss is the sum of the terms that the model is trained on."""
-    table = Table(title=f"Rounds ({result.unit}; held-out loss in nats)")
-    for heading in ("round", "size", "kept", "loss before", "after the cut", "after recovery", "masked accuracy"):
+    right = [term for term in RIGHT if f"{term}_accuracy" in result.rounds[0].before]
+    unit = loss_unit(result.rounds[0].before)
+    table = Table(title=f"Rounds ({result.unit}; held-out loss in {unit})")
+    for heading in ("round", "size", "kept", "loss before", "after the cut", "after recovery"):
         table.add_column(heading, justify="right")
+    for term in right:
+        table.add_column(RIGHT[term], justify="right")
     for record in result.rounds:
         table.add_row(
             str(record.number),
             format_size(record.size),
             f"{record.size / result.source_size:.1%}",
             *(f"{losses['loss']:.3f}" for losses in (record.before, record.after_cut, record.after_recovery)),
-            f"{record.after_recovery['mlm_accuracy']:.1%}" if "mlm_accuracy" in record.after_recovery else "-",
+            *(f"{record.after_recovery[f'{term}_accuracy']:.1%}" for term in right),
         )
     return table
 
@@ -62,9 +68,7 @@ def print_report(result: PruningResult, console: Console | None = None) -> None:
     console.print(widths_table(result.source, result.rounds[-1].shape, kept_layers(result.plans)))
     console.print(rounds_table(result))
     before, after = result.rounds[0].before, result.rounds[-1].after_recovery
-    losses = ", ".join(
-        f"{term} {before[term]:.3f} -> {after[term]:.3f}" for term in before if f"{term}_accuracy" in before
-    )
+    losses = ", ".join(f"{term} {before[term]:.3f} -> {after[term]:.3f}" for term in TERMS if term in before)
     console.print(
         f"{format_size(result.source_size)} -> {format_size(result.size)} {result.unit} ({result.kept:.1%} kept). "
         f"Held-out loss: {losses}."

@@ -22,7 +22,7 @@ from .errors import RecordError
 from .facts import Facts
 from .inspection import SEQUENCE, Inspection
 from .methods import describe_method
-from .plots import ROUNDS, TITLES, WIDTHS
+from .plots import ROUNDS, TITLES, WIDTHS, loss_unit
 
 OLDEST_TRANSFORMERS = "5.4"  # the first whose configurations are dataclasses, as ours is
 
@@ -67,8 +67,9 @@ def card_metadata(facts: Facts, name: str) -> ModelCardData:
     provenance = facts.provenance
     base, text = provenance.get("base_model", {}), provenance.get("train_data", {})
     has_base = bool(base.get("hub"))
+    published = [result for result in facts.evaluations if result.hub]
     return ModelCardData(
-        model_name=name.rpartition("/")[2] if facts.evaluations else None,
+        model_name=name.rpartition("/")[2] if published else None,
         library_name="transformers",
         pipeline_tag=PIPELINES.get(facts.inspect(name).architecture),
         license=facts.license,
@@ -77,7 +78,7 @@ def card_metadata(facts: Facts, name: str) -> ModelCardData:
         base_model_relation="finetune" if has_base else None,  # the Hub knows no relation "pruned"
         datasets=[text["name"]] if text.get("hub") else None,
         tags=[*TAGS, "arxiv:2005.06628"],
-        eval_results=[result.to_model_index() for result in facts.evaluations] or None,
+        eval_results=[result.to_model_index() for result in published] or None,
     )
 
 
@@ -178,6 +179,7 @@ def _history(facts: Facts) -> dict[str, Any]:
             "method": describe_method(facts.run["config"]),
             "command": wrap_command(facts.provenance.get("command", "")),
             "rounds_picture": ROUNDS,
+            "loss_unit": loss_unit(facts.run["rounds"][0]["before"]),
             "round_header": header,
             "round_rows": rows,
             "setting_rows": tables.setting_rows(facts.run["config"]),

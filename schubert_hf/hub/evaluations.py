@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult
 
+from ..training.checkpoint import write_json
 from .errors import RecordError
 
 FILE = "evaluation.json"
@@ -29,12 +30,14 @@ class Evaluation:
         task: the task within it, e.g. "sst2"; the Hub calls it configuration or task id.
         task_type: the Hub's name for the kind of task, e.g. "text-classification".
         metric: the metric's name on the Hub, e.g. "accuracy".
-        value: as measured; a fraction or in per cent, as the metric has it.
+        value: as measured; a fraction or in per cent, as the metric has it. Of several seeds the mean.
         base_value: the same for the dense model, if it was measured in the same way.
         split: e.g. "validation".
         revision: the data set's commit.
         date: when it was measured, ISO 8601.
         notes: what a reader needs to repeat it, e.g. seeds and epochs.
+        std: the standard deviation over the seeds.
+        hub: whether the data set is one on the Hub; others are named on the page alone.
     """
 
     dataset: str
@@ -47,6 +50,8 @@ class Evaluation:
     revision: str | None = None
     date: str | None = None
     notes: str | None = None
+    std: float | None = None
+    hub: bool = True
 
     def to_model_index(self) -> EvalResult:
         return EvalResult(
@@ -68,10 +73,12 @@ class Evaluation:
         entry: dict[str, Any] = {"dataset": dataset, "value": self.value}
         if self.date is not None:
             entry["date"] = self.date
-        return {**entry, "notes": ", ".join(filter(None, [self.metric, self.split, self.notes]))}
+        spread = None if self.std is None else f"standard deviation {self.std:.4g}"
+        return {**entry, "notes": ", ".join(filter(None, [self.metric, self.split, spread, self.notes]))}
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return found if not self.hub else {name: value for name, value in found.items() if name != "hub"}
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
@@ -95,14 +102,13 @@ def parse_evaluations(value: Any) -> tuple[Evaluation, ...]:
 
 def write_evaluations(folder: Path, evaluations: tuple[Evaluation, ...]) -> None:
     """Keeps results in a folder, for its card."""
-    text = json.dumps([evaluation.to_json() for evaluation in evaluations], indent=2)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / FILE, [evaluation.to_json() for evaluation in evaluations])
 
 
 def eval_result_files(evaluations: tuple[Evaluation, ...]) -> dict[str, str]:
     """Path in the repository -> YAML, a file per data set."""
     files: dict[str, list[dict[str, Any]]] = {}
-    for evaluation in evaluations:
+    for evaluation in (evaluation for evaluation in evaluations if evaluation.hub):
         name = re.sub(r"[^A-Za-z0-9]+", "-", evaluation.dataset).strip("-").lower()
         files.setdefault(f"{FOLDER}/{name}.yaml", []).append(evaluation.to_entry())
     return {path: yaml.safe_dump(entries, sort_keys=False, allow_unicode=True) for path, entries in files.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,16 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
     axes.invert_xaxis()
     axes.margins(x=0.08, y=0.15)
     axes.set_xlabel(unit, color=TEXT, fontsize=11)
-    axes.set_ylabel("held-out loss (nats)", color=TEXT, fontsize=11)
+    axes.set_ylabel(f"held-out loss ({loss_unit(first['before'])})", color=TEXT, fontsize=11)
     axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, labelcolor=TEXT, fontsize=11)
     plain(axes, spines=("left", "bottom"))
     save(figure, path)
+
+
+def loss_unit(terms: Iterable[str]) -> str:
+    """What losses of these terms are counted in."""
+    return "squared points" if "regression" in terms else "nats"
 
 
 def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> None:

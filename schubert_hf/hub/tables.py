@@ -21,7 +21,21 @@ _PARTS = {
     "head": "head",
     "total": "**total**",
 }
-_TERMS = {"mlm": "masked words", "nsp": "next sentence", "teacher": "teacher"}
+TERMS = {
+    "mlm": "masked words",
+    "nsp": "next sentence",
+    "teacher": "teacher",
+    "classification": "label",
+    "regression": "score",
+    "start": "answer's start",
+    "end": "answer's end",
+}
+RIGHT = {
+    "mlm": "masked words right",
+    "classification": "labels right",
+    "start": "starts right",
+    "end": "ends right",
+}
 
 
 def size_table(inspection: Inspection, now: str = "this model") -> tuple[Row, list[Row]]:
@@ -67,20 +81,17 @@ def width_rows(shape: Shape, base: Shape | None) -> list[Row]:
 def round_rows(run: dict[str, Any]) -> tuple[Row, list[Row]]:
     """Header and rows: sizes, and each term of the held-out loss before, after the cut, after recovery."""
     terms = [term for term in run["rounds"][0]["before"] if not term.endswith("_accuracy") and term != "loss"]
-    header = ["round", run["unit"], *(f"{_TERMS.get(term, term)} loss" for term in terms)]
-    if has_accuracy := "mlm_accuracy" in run["rounds"][0]["before"]:
-        header.append("masked words right")
+    right = [term for term in RIGHT if f"{term}_accuracy" in run["rounds"][0]["before"]]
+    header = ["round", run["unit"], *(f"{TERMS.get(term, term)} loss" for term in terms)]
+    header += [RIGHT[term] for term in right]
     first = run["rounds"][0]
     rows = [["before", format_size(first["size_before"]), *(f"{first['before'][term]:.3f}" for term in terms)]]
-    if has_accuracy:
-        rows[0].append(f"{first['before']['mlm_accuracy']:.1%}")
+    rows[0] += [f"{first['before'][f'{term}_accuracy']:.1%}" for term in right]
     for record in run["rounds"]:
+        cut, after = record["after_cut"], record["after_recovery"]
         row = [str(record["number"]), format_size(record["size"])]
-        row += [f"{record['after_cut'][term]:.3f} → **{record['after_recovery'][term]:.3f}**" for term in terms]
-        if has_accuracy:
-            row.append(
-                f"{record['after_cut']['mlm_accuracy']:.1%} → **{record['after_recovery']['mlm_accuracy']:.1%}**"
-            )
+        row += [f"{cut[term]:.3f} → **{after[term]:.3f}**" for term in terms]
+        row += [f"{cut[f'{term}_accuracy']:.1%} → **{after[f'{term}_accuracy']:.1%}**" for term in right]
         rows.append(row)
     return header, rows
 
@@ -101,9 +112,13 @@ def latency_rows(latency: dict[str, Any]) -> list[Row]:
 def evaluation_rows(evaluations: tuple[Evaluation, ...]) -> list[Row]:
     rows = []
     for result in evaluations:
-        base = "" if result.base_value is None else f"{result.base_value:g}"
-        where = f"[{result.dataset}](https://huggingface.co/datasets/{result.dataset}) {result.task}"
-        rows.append([where, result.split or "", result.metric, base, f"**{result.value:g}**", result.notes or ""])
+        base = "" if result.base_value is None else f"{result.base_value:.4g}"
+        name = (
+            f"[{result.dataset}](https://huggingface.co/datasets/{result.dataset})" if result.hub else result.dataset
+        )
+        spread = "" if result.std is None else f" ± {result.std:.2g}"
+        value = f"**{result.value:.4g}**{spread}"
+        rows.append([f"{name} {result.task}", result.split or "", result.metric, base, value, result.notes or ""])
     return rows
 
 
