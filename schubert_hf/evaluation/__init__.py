@@ -1,0 +1,48 @@
+"""Fine-tuning and evaluation on GLUE, SQuAD and text. Each is imported on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import EvaluationDataError, MetricError
+    from .finetuning import Finetuning, FinetuningResult
+    from .finetuning_config import FinetuningConfig
+    from .glue import open_glue
+    from .language_model import LanguageModelResult, evaluate_model
+    from .metrics import load_metric
+    from .results import Results, ResultsError, TaskResult
+    from .squad import open_squad
+
+_MODULES = {
+    "errors": ("EvaluationDataError", "MetricError"),
+    "finetuning": ("Finetuning", "FinetuningResult"),
+    "finetuning_config": ("FinetuningConfig",),
+    "glue": ("open_glue",),
+    "language_model": ("LanguageModelResult", "evaluate_model"),
+    "metrics": ("load_metric",),
+    "results": ("Results", "ResultsError", "TaskResult"),
+    "squad": ("open_squad",),
+}
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "EvaluationDataError",
+    "Finetuning",
+    "FinetuningConfig",
+    "FinetuningResult",
+    "LanguageModelResult",
+    "MetricError",
+    "Results",
+    "ResultsError",
+    "TaskResult",
+    "evaluate_model",
+    "load_metric",
+    "open_glue",
+    "open_squad",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
