@@ -111,16 +111,16 @@ def _best_spans(
     start: Tensor, end: Tensor, offsets: list[list[int]], n_best: int, most: int
 ) -> dict[tuple[int, int], float]:
     """The best spans of a window, by characters (start, end)."""
-    context = torch.tensor([span[1] > span[0] >= 0 for span in offsets])  # (seq,)
-    scores = start[:, None] + end[None, :]  # (seq, seq): from row to column
-    allowed = torch.ones_like(scores, dtype=torch.bool).triu() & ~torch.ones_like(scores, dtype=torch.bool).triu(most)
-    allowed &= context[:, None] & context[None, :]
-    scores = scores.masked_fill(~allowed, -math.inf)
+    inside = torch.tensor([span[1] > span[0] >= 0 for span in offsets])  # (seq,)
+    start, end = (logits.masked_fill(~inside, -math.inf) for logits in (start, end))
+    # Row by first token, column by how many tokens follow it: (seq, most), instead of all (seq, seq).
+    following = torch.nn.functional.pad(end, (0, most - 1), value=-math.inf).unfold(0, most, 1)
+    scores = start[:, None] + following
     values, places = scores.flatten().topk(min(n_best, scores.numel()))
     spans: dict[tuple[int, int], float] = {}
     for value, place in zip(values.tolist(), places.tolist(), strict=True):
         if value == -math.inf:
             break
-        first, last = divmod(place, len(offsets))
-        spans[offsets[first][0], offsets[last][1]] = value
+        first, more = divmod(place, most)
+        spans[offsets[first][0], offsets[first + more][1]] = value
     return spans
