@@ -71,10 +71,7 @@ def load_for_task(
                 **fields,
             )
     except OSError as error:
-        raise ConversionError(
-            f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
-            "Give a folder with a config.json and safetensors, or a model's name on the Hub."
-        ) from error
+        raise _cannot_be_opened(name_or_path, error) from error
     fresh = {key for key in loaded["missing_keys"] if key.startswith(HEAD_MODULES)}
     other_size = [entry[0] for entry in loaded["mismatched_keys"]]
     if trained and (fresh or other_size):
@@ -86,7 +83,7 @@ def load_for_task(
     if other_size or fresh:
         _tell_of_fresh_head(str(name_or_path))
     elif names:
-        _reorder_labels(model, known, names, str(name_or_path), trained)
+        _match_labels(model, known, names, str(name_or_path), None if trained else seed)
     if names:
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {label: number for number, label in enumerate(names)}
@@ -99,18 +96,27 @@ def _tell_of_fresh_head(source: str) -> None:
     logger.warning("%s has no head for this task: a fresh one is trained.", source)
 
 
-def _reorder_labels(model: Any, known: SchuBertConfig, names: list[str], source: str, trained: bool) -> None:
-    """Puts the rows of a head whose labels have names into the order of `names`."""
+def _match_labels(model: Any, known: SchuBertConfig, names: list[str], source: str, seed: int | None) -> None:
+    """Puts the rows of a head whose labels have names into the order of `names`.
+
+    Where they are others, the head is that of another task: fresh weights take its place, or, without a seed to draw
+    them from, it is an error.
+    """
     own = [str(known.id2label[number]).lower() for number in range(len(names))]
     wanted = [name.lower() for name in names]
     if own == wanted or all(label.startswith("label_") for label in own):
         return
     if sorted(own) != sorted(wanted):
-        if trained:
+        if seed is None:
             raise ConversionError(
                 f"`{source}` was trained for the labels {own}; the task has {wanted}. Give a checkpoint that was "
                 "fine-tuned on this task, or correct `id2label` in its config.json."
             )
+        _tell_of_fresh_head(source)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            model.classifier.weight.normal_(0.0, model.config.initializer_range, generator=generator)
+            model.classifier.bias.zero_()
         return
     rows = [own.index(label) for label in wanted]
     with torch.no_grad():
@@ -125,10 +131,14 @@ def load_tokenizer(
 
     Args:
         name_or_path: a folder, or a name on the Hub.
-        config: of the model, which must have an embedding for every word piece.
+        config: of the model, which must have an embedding for every word piece; by default the checkpoint's own.
+
+    Returns:
+        The tokenizer; it gives no `token_type_ids` where the model has one segment only.
 
     Raises:
         ConversionError: there is none, or it knows more word pieces than the model.
+        SchuBertConfigError: the checkpoint is no BERT.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
@@ -138,9 +148,28 @@ def load_tokenizer(
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one of nothing, without a word
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: there is no vocabulary.")
-    if config is not None and len(tokenizer) > config.vocab_size:
+    config = _open_config(name_or_path) if config is None else config
+    if len(tokenizer) > config.vocab_size:
         raise ConversionError(
             f"The tokenizer of `{name_or_path}` has {len(tokenizer)} word pieces, the model {config.vocab_size} "
             "embeddings. Give the tokenizer that it was trained with."
         )
+    if config.type_vocab_size < 2:
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
+
+
+def _open_config(name_or_path: str | os.PathLike[str]) -> SchuBertConfig:
+    try:
+        found: SchuBertConfig = SchuBertConfig.from_pretrained(name_or_path)
+    except OSError as error:
+        raise _cannot_be_opened(name_or_path, error) from error
+    return found
+
+
+def _cannot_be_opened(name_or_path: str | os.PathLike[str], error: OSError) -> ConversionError:
+    return ConversionError(
+        f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
+        "Give a folder with a config.json and safetensors, or a model's name on the Hub."
+    )

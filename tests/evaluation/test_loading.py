@@ -102,3 +102,26 @@ def test_tokenizers(tmp_path, encoder):
     with pytest.raises(ConversionError, match="word pieces, the model"):
         load_tokenizer(encoder, model.config)
     assert json.loads((encoder / "config.json").read_text())["model_type"] == "bert"
+
+
+def test_a_tokenizer_is_held_against_its_own_model(tmp_path, encoder):
+    shutil.copytree(encoder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 7}))
+    with pytest.raises(ConversionError, match="word pieces, the model 7 embeddings"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "type_vocab_size": 1}))
+    assert "token_type_ids" not in load_tokenizer(tmp_path)("w1", "w2")  # of one segment
+    assert "token_type_ids" in load_tokenizer(encoder)("w1", "w2")
+
+
+def test_a_head_of_as_many_other_labels_starts_afresh(classifier):
+    folder, model = classifier(id2label={0: "sad", 1: "happy"}, label2id={"sad": 0, "happy": 1})
+    state = torch.random.get_rng_state()
+    first, again, other = (load_for_task(folder, "SequenceClassification", ("no", "yes"), seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    weights = [each.classifier.weight for each in (first, again, other, model)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])
+    assert torch.equal(first.bert.pooler.dense.weight, model.bert.pooler.dense.weight)
