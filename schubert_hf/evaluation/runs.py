@@ -105,7 +105,7 @@ class Runs:
             "model": self.description,
             "task": task.name,
             "max_length": task.max_length,
-            "examples": None if task.train is None else len(task.train),
+            "data": task.digest,
             "seed": seed,
             **trained,
         }

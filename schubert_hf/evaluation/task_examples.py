@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +98,14 @@ class TaskExamples:
     train_examples: int | None = None
     train_notes: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Of a hundred training examples, evenly spaced, and their number; of those evaluated where none are trained on."""
+        examples = self.held_out if self.train is None else self.train
+        chosen = range(0, len(examples), max(1, len(examples) // 100))
+        content = json.dumps([len(examples), [examples[number] for number in chosen]], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def slice_examples(
