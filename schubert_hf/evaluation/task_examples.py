@@ -101,7 +101,7 @@ class TaskExamples:
 
     @property
     def digest(self) -> str:
-        """Of a hundred training examples, evenly spaced, and their number; of those evaluated where none are trained on."""
+        """Of the number of training examples and a hundred of them; of those evaluated where none are trained on."""
         examples = self.held_out if self.train is None else self.train
         chosen = range(0, len(examples), max(1, len(examples) // 100))
         content = json.dumps([len(examples), [examples[number] for number in chosen]], sort_keys=True)
