@@ -90,8 +90,17 @@ class Arguments:
     private: bool = option(False, "With --push-to-hub: only you and your organisation see it.")
 
 
+@dataclass(frozen=True)
+class TaskPruningConfig(PruningConfig):
+    """With `--task`: a model that is fine-tuned already unlearns more than it learns at the rate that suits text."""
+
+    recovery_learning_rate: float = option(5e-5, "Peak learning rate of the recovery.")
+
+
 def main() -> None:
-    arguments, config = parse("Prunes a BERT to a budget.", Arguments, PruningConfig)
+    on_task = any(word.partition("=")[0] == "--task" for word in sys.argv[1:])
+    settings = TaskPruningConfig if on_task else PruningConfig
+    arguments, config = parse("Prunes a BERT to a budget.", Arguments, settings)
     output = Path(arguments.output_dir)
     with one_line_errors():
         accelerator = make_accelerator(**tracker_options(arguments.report_to, output))

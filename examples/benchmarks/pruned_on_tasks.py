@@ -43,7 +43,7 @@ class Arguments:
     learning_rate: float = option(1e-4, "Of the fine-tuning, before and after.")
     rounds: int = option(3, "Rounds of the pruner.")
     recovery_steps: int = option(60, "Steps per round.")
-    recovery_learning_rate: float = option(2e-4, "Of the recovery.")
+    recovery_learning_rate: float = option(5e-5, "Of the recovery.")
     output_dir: str = option("runs/pruned_on_tasks", "Folder for models and results.")
 
 
