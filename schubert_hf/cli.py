@@ -89,7 +89,7 @@ def parse(
         hints = typing.get_type_hints(kind)
         for option in dataclasses.fields(kind):
             if option.metadata.get("positional"):
-                parser.add_argument(option.name, help=option.metadata["help"])
+                parser.add_argument(option.name, help=_help(option))
                 continue
             flag = f"--{option.name.replace('_', '-')}"
             parser.add_argument(flag, dest=option.name, **_argument(option, hints[option.name]))
@@ -145,8 +145,13 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def _help(option: dataclasses.Field[Any]) -> str:
+    text: str = option.metadata["help"]
+    return text.replace("%", "%%")  # argparse fills in what stands behind a per cent sign
+
+
 def _argument(option: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"help": option.metadata["help"]}
+    settings: dict[str, Any] = {"help": _help(option)}
     if option.default is not dataclasses.MISSING:
         settings["default"] = option.default
     elif option.default_factory is not dataclasses.MISSING:
