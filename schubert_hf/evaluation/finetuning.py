@@ -22,6 +22,7 @@ from ..training.checkpoint import (
     MODEL,
     CheckpointError,
     atomic_folder,
+    check_settings,
     list_checkpoints,
     load_optimizer,
     load_state,
@@ -161,13 +162,7 @@ class Finetuning:
 
     def _continue(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
-        before = state.get("settings", {})
-        for name, value in self.settings.items():
-            if before.get(name) != value:
-                raise CheckpointError(
-                    f"`{checkpoint}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
-                    "Give the same settings, or another output folder."
-                )
+        check_settings(state.get("settings", {}), self.settings, checkpoint)
         weights = load_file(checkpoint / MODEL / "model.safetensors")
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
@@ -279,10 +274,5 @@ def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:
         raise CheckpointError(
             f"`{output}` holds a model and no record of its fine-tuning: {error}. Give another output folder."
         ) from error
-    for name, value in json.loads(json.dumps(settings)).items():
-        if before.get(name) != value:
-            raise CheckpointError(
-                f"`{output}` holds a model that was trained with `{name}` = {before.get(name)!r}, now {value!r}. "
-                "Give the same settings, or another output folder."
-            )
+    check_settings(before, settings, output)
     return result

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,21 @@ def load_state(folder: Path) -> dict[str, Any]:
             f"`{folder}` holds no whole checkpoint: {error}. Begin anew or give another folder."
         ) from error
     return state
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> None:
+    """Raises `CheckpointError` where a run that left something in `place` had another value of one of these settings.
+
+    Args:
+        before: those it has recorded, as JSON gave them back.
+        now: those that must be the same; plain JSON.
+    """
+    for name, value in json.loads(json.dumps(now)).items():
+        if before.get(name) != value:
+            raise CheckpointError(
+                f"`{place}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
+                "Give the same settings, or another output folder."
+            )
 
 
 def load_optimizer(folder: Path) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -16,7 +15,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .checkpoint import CheckpointError, load_optimizer, load_state, save_checkpoint, write_json
+from .checkpoint import check_settings, load_optimizer, load_state, save_checkpoint, write_json
 from .environment import environment
 from .interrupt import Interrupted, InterruptGuard
 from .loop import StepResult, TrainingLoop, evaluate
@@ -173,13 +172,7 @@ class Pretraining:
 
     def _continue(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
-        before = state.get("settings", {})
-        for name, value in json.loads(json.dumps(self.settings)).items():
-            if before.get(name) != value:
-                raise CheckpointError(
-                    f"`{checkpoint}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
-                    "Give the same settings, or another output folder."
-                )
+        check_settings(state.get("settings", {}), self.settings, checkpoint)
         self.history = state["history"]
         self.loop.load_state(state["step"], load_optimizer(checkpoint))
         self._say(f"Going on from step {self.loop.step} of {checkpoint}.")
