@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from ..provenance import machine, versions
+from ..training.checkpoint import check_settings, list_checkpoints, load_state
 from ..training.output import OutputFolderError, check_output_folder
 from .errors import EvaluationDataError
-from .finetuning import Finetuning, Metrics, finished
+from .finetuning import CHECKPOINTS, Finetuning, Metrics, finished
 from .finetuning_config import FinetuningConfig
 from .loading import load_for_task
 from .results import FILE, Results, TaskResult
@@ -87,12 +88,20 @@ class Runs:
                     f"{model.config.max_position_embeddings} word pieces. Give a smaller one."
                 )
             for seed in self.seeds if not evaluate_only else ():
-                folder = self.folder(task, seed)
-                if finished(folder, self.settings(task, seed)) is not None and not resume:
-                    raise OutputFolderError(
-                        f"`{folder}` already holds a model. Go on with --resume, or give another --output-dir."
-                    )
+                self._check_folder(task, seed, resume)
         return {**self.description, "parameters": parameters}
+
+    def _check_folder(self, task: TaskExamples, seed: int, resume: bool) -> None:
+        """What an earlier run has left must be of the same settings, and `resume` be on."""
+        folder, settings = self.folder(task, seed), self.settings(task, seed)
+        begun = list_checkpoints(folder / CHECKPOINTS)
+        for checkpoint in begun[-1:]:
+            check_settings(load_state(checkpoint).get("settings", {}), settings, checkpoint)
+        if (finished(folder, settings) is not None or begun) and not resume:
+            what = "a model" if not begun else "checkpoints"
+            raise OutputFolderError(
+                f"`{folder}` already holds {what}. Go on with --resume, or give another --output-dir."
+            )
 
     def folder(self, task: TaskExamples, seed: int) -> Path:
         return self.output / task.name / f"seed-{seed}"

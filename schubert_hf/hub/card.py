@@ -202,18 +202,24 @@ def wrap_command(command: str) -> str:
 
 def _summary(facts: Facts, inspection: Inspection) -> str:
     size = format_size(inspection.parameters.total)
+    if inspection.base_parameters is None and facts.tuned is not None and "name" in facts.provenance["base_model"]:
+        task = facts.tuned["settings"].get("task", "a task")
+        return f"{_base_link(facts)}, fine-tuned on {task}: {size} parameters, dense, without special kernels."
     if inspection.base_parameters is None:
         return f"A BERT with a width of its own in every layer: {size} parameters, dense, without special kernels."
     before = inspection.base_parameters.total
-    base = facts.provenance.get("base_model", {})
-    name = f"`{base['name']}`" if "name" in base else "a BERT"
-    if base.get("hub"):
-        name = f"[{base['name']}](https://huggingface.co/{base['name']})"
     return (
-        f"**{size} parameters**, pruned from {name} with {format_size(before)}, of which "
+        f"**{size} parameters**, pruned from {_base_link(facts)} with {format_size(before)}, of which "
         f"{inspection.parameters.total / before:.1%} are left. The result is a dense BERT whose layers have widths of "
         "their own: it needs no masks and no special kernels. Made with schubert_hf."
     )
+
+
+def _base_link(facts: Facts) -> str:
+    base = facts.provenance.get("base_model", {})
+    if base.get("hub"):
+        return f"[{base['name']}](https://huggingface.co/{base['name']})"
+    return f"`{base['name']}`" if "name" in base else "a BERT"
 
 
 def _run_summary(facts: Facts) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..configuration_schubert import SchuBertConfig
 from ..cost import Shape
+from ..evaluation.finetuning import RECORD
 from .errors import RecordError
 from .evaluations import Evaluation, parse_evaluations, read_evaluations
 from .inspection import Inspection
@@ -30,6 +31,7 @@ class Facts:
         latency: what `latency.measure` gave; None if nobody measured.
         evaluations: results on tasks.
         license: the Hub's name for it, e.g. "apache-2.0"; None if unknown.
+        tuned: the content of `finetuning.json`; None for a model that was not fine-tuned by our scripts.
     """
 
     config: dict[str, Any]
@@ -37,6 +39,7 @@ class Facts:
     latency: dict[str, Any] | None = None
     evaluations: tuple[Evaluation, ...] = field(default=())
     license: str | None = None
+    tuned: dict[str, Any] | None = None
 
     @classmethod
     def of_folder(cls, folder: Path, *, license: str | None = None) -> Facts:
@@ -51,18 +54,20 @@ class Facts:
         config = read_json(folder / "config.json")
         if config is None:
             raise RecordError(f"`{folder.name}` holds no config.json. Give the folder of a saved model.")
-        run = read_json(folder / RUN)
-        known = (run or {}).get("provenance", {}).get("base_model", {}).get("license")
-        return cls(
+        found = cls(
             config={name: value for name, value in config.items() if name not in _UNUSED},
-            run=run,
+            run=read_json(folder / RUN),
             latency=read_json(folder / LATENCY),
             evaluations=read_evaluations(folder),
-            license=license or known,
+            tuned=read_json(folder / RECORD),
         )
+        return replace(found, license=license or found.provenance.get("base_model", {}).get("license"))
 
     @property
     def provenance(self) -> dict[str, Any]:
+        """Of the pruning run; of a model that was only fine-tuned, what it was fine-tuned from."""
+        if self.run is None and self.tuned is not None:
+            return {"base_model": self.tuned.get("settings", {}).get("model", {})}
         found: dict[str, Any] = (self.run or {}).get("provenance", {})
         return found
 
@@ -84,6 +89,7 @@ class Facts:
             "latency": self.latency,
             "evaluations": [evaluation.to_json() for evaluation in self.evaluations],
             "license": self.license,
+            "tuned": self.tuned,
         }
 
     @classmethod

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..auto import auto_map
 from ..configuration_schubert import SchuBertConfig, SchuBertConfigError
 from ..conversion import ConversionError, convert_bert, load
+from ..evaluation.finetuning import RECORD
 from ..modeling_schubert import SchuBertLoadError
 from ..provenance import sha256
 from .card import check_card, has_text, is_generated, render_card
@@ -43,6 +44,7 @@ _TAKEN = (
     "added_tokens.json",
     "vocab.txt",
     RUN,
+    RECORD,
     LATENCY,
     EVALUATIONS,
 )

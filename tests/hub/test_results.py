@@ -146,6 +146,18 @@ def test_results_of_a_fine_tuned_models_parent(folder, tmp_path):
     assert len(add_results(folder, [path])) == 1
 
 
+def test_the_page_of_a_model_that_was_only_fine_tuned(folder):
+    (folder / "pruning.json").unlink()
+    base = {"name": "org/small", "hub": True, "license": "mit", "language": "en"}
+    (folder / "finetuning.json").write_text(json.dumps({"settings": {"model": base, "task": "sst2"}}))
+    facts = Facts.of_folder(folder)
+    assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    page = render_card(facts, "org/small-sst2")
+    assert "[org/small](https://huggingface.co/org/small), fine-tuned on sst2: " in page
+    data = ModelCard(page).data
+    assert (data.base_model, data.license, data.language) == ("org/small", "mit", "en")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
