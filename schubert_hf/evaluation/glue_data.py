@@ -96,4 +96,11 @@ def _from_hub(task: Task, split: Split) -> Dataset:
         raise EvaluationDataError(
             f"`{task.dataset}` ({task.name}) has the columns {found.column_names}; it lacks {missing}."
         )
-    return found.select_columns(needed)
+    found = found.select_columns(needed)
+    foreign = set(found.unique(LABEL)) - set(range(len(task.labels))) if task.labels is not None else set()
+    if foreign:  # -1 stands for "not published"
+        raise EvaluationDataError(
+            f"`{task.dataset}` ({task.name}, {split.name}) has the labels {sorted(foreign)}; allowed are 0 to "
+            f"{len(task.labels or ()) - 1}, {', '.join(task.labels or ())}."
+        )
+    return found

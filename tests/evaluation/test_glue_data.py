@@ -105,12 +105,16 @@ def test_the_hub(monkeypatch):
 
     def load(name, config, split):
         asked.append((name, config, split))
-        return Dataset.from_dict(rows).cast_column("label", ClassLabel(names=["negative", "positive"]))
+        found = Dataset.from_dict(rows)
+        return found if -1 in rows["label"] else found.cast_column("label", ClassLabel(names=["negative", "positive"]))
 
     monkeypatch.setattr(glue_data.datasets, "load_dataset", load)
     found = load_task(TASKS["sst2"])
     assert asked == [("nyu-mll/glue", "sst2", "train"), ("nyu-mll/glue", "sst2", "validation")]
     assert found["train"].column_names == ["sentence", "label"]
+    rows["label"] = [0, -1]
+    with pytest.raises(EvaluationDataError, match=r"has the labels \[-1\]; allowed are 0 to 1, negative, positive"):
+        load_task(TASKS["sst2"])
     rows["grade"] = rows.pop("sentence")
     with pytest.raises(EvaluationDataError, match=r"lacks \['sentence'\]"):
         load_task(TASKS["sst2"])
