@@ -12,8 +12,10 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..training.objective import Objective
+from ..training.sources import first_line
 from ..training.stream import Collator
 from .encoding import TaskCollator, encode
+from .errors import MetricError
 from .glue_data import load_task
 from .metrics import load_metric
 from .objectives import ClassificationObjective, RegressionObjective
@@ -46,10 +48,10 @@ def open_glue(
 
     Raises:
         EvaluationDataError: the data cannot be had, or is not the task's.
-        MetricError: a metric is not known.
+        MetricError: a metric is not known, or is none for the labels of this task.
     """
     for name in metrics:
-        load_metric(name)  # says now what it would say after the training
+        _try_metric(name, task)  # says now what it would say after the training
     names = (*task.metrics, *(name for name in metrics if name not in task.metrics))
     raw = load_task(task, data, train=train)
     notes: dict[str, str | None] = {}
@@ -80,6 +82,18 @@ def open_glue(
         train_examples=len(encoded[task.train.name]) if train else None,
         train_notes=notes.get(task.train.name),
     )
+
+
+def _try_metric(name: str, task: Task) -> None:
+    values = [0.25, 1.5] if task.labels is None else list(range(len(task.labels)))
+    try:
+        load_metric(name).compute(predictions=values, references=values)
+    except MetricError as error:
+        raise MetricError(f"The metric `{name}` does not suit {task.name}: {error}") from error
+    except (ValueError, TypeError, KeyError) as error:  # whatever a metric of the user's own raises
+        raise MetricError(
+            f"The metric `{name}` does not suit {task.name}: {first_line(error)} Give another one."
+        ) from error
 
 
 def _evaluate(
