@@ -16,7 +16,7 @@ from .errors import EvaluationDataError
 from .metrics import load_metric
 from .objectives import QuestionAnsweringObjective
 from .predicting import predict
-from .squad_answers import Answer, find_answers, probability
+from .squad_answers import Answer, find_answers
 from .squad_data import SquadTask, load_squad
 from .squad_features import make_windows
 from .task_examples import EvaluationSplit, Origin, TaskExamples, slice_examples
@@ -36,13 +36,17 @@ class SquadConfig:
     max_answer_length: int = option(30, "Word pieces of an answer, at most.")
     n_best: int = option(20, "Candidates that are kept of each question.")
     no_answer_threshold: float = option(
-        0.0, "squad_v2: no answer, where its score is better than the best span's by more than this."
+        0.5, "squad_v2: no answer, where it has a higher probability than this. See best_f1_thresh in the results."
     )
 
     def __post_init__(self) -> None:
         for name in ("max_length", "stride", "max_question_length", "max_answer_length", "n_best"):
             if getattr(self, name) < 1:
                 raise EvaluationDataError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
+        if not 0 <= self.no_answer_threshold <= 1:
+            raise EvaluationDataError(
+                f"`no_answer_threshold` is {self.no_answer_threshold}; allowed is a probability, from 0 to 1."
+            )
 
 
 @dataclass
@@ -83,7 +87,7 @@ class SquadEvaluation:
         if self.task.unanswerable:
             for prediction, answer in zip(predictions, self.answers, strict=True):
                 prediction["no_answer_probability"] = answer.no_answer_probability  # type: ignore[assignment]
-            options = {"no_answer_threshold": probability(self.config.no_answer_threshold)}
+            options = {"no_answer_threshold": self.config.no_answer_threshold}
         references = self.questions.select_columns(["id", "answers"]).to_list()
         metric = load_metric(self.task.name)
         return {"validation": metric.compute(predictions=predictions, references=references, **options)}

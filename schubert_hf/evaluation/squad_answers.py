@@ -49,11 +49,11 @@ class Answer:
     @property
     def no_answer_probability(self) -> float:
         """The logistic function of `null_difference`: above 0.5 where no answer is better."""
-        return probability(self.null_difference)
+        return 0.5 * (1 + math.tanh(self.null_difference / 2))
 
     def final(self, threshold: float | None) -> str:
-        """The answer: empty where `null_difference` is above the threshold; None always answers."""
-        return "" if threshold is not None and self.null_difference > threshold else self.text
+        """The answer: empty where `no_answer_probability` is above the threshold; None always answers."""
+        return "" if threshold is not None and self.no_answer_probability > threshold else self.text
 
     def to_json(self) -> list[dict[str, Any]]:
         """The spans with their probabilities among each other, as in the official `nbest_predictions.json`."""
@@ -62,11 +62,6 @@ class Answer:
             {"text": span.text, "probability": share, "score": span.score}
             for span, share in zip(self.spans, shares, strict=True)
         ]
-
-
-def probability(difference: float) -> float:
-    """The logistic function."""
-    return 0.5 * (1 + math.tanh(difference / 2))
 
 
 def find_answers(
