@@ -52,7 +52,9 @@ def main() -> None:
     output = Path(arguments.output_dir)
     with one_line_errors():
         tasks = [task.name for task in find_tasks(arguments.task)]
-        run(arguments, "run_glue.py", output / "dense", *tuning(arguments), "--epochs", arguments.epochs)
+        launch(
+            "run_glue.py", output / "dense", output / "dense" / FILE, *tuning(arguments), "--epochs", arguments.epochs
+        )
         found: dict[str, dict[str, list[TaskResult]]] = {}
         for task in tasks:
             for seed in arguments.seeds.split(","):
@@ -75,7 +77,7 @@ def one_seed(arguments: Arguments, task: str, seed: str) -> dict[str, TaskResult
     steps = arguments.rounds * arguments.recovery_steps
     longer, pruned = (output / name / task / f"seed-{seed}" for name in ("longer", "pruned"))
     again = ["--model", dense, "--task", task, "--seeds", seed]
-    run(arguments, "run_glue.py", longer, *tuning(arguments), *again, "--steps", steps)
+    launch("run_glue.py", longer, longer / FILE, *tuning(arguments), *again, "--steps", steps)
     data = ["--data", arguments.data] if arguments.data else []
     chosen = ["--target", arguments.target, "--method", arguments.method, "--rounds", arguments.rounds]
     trained = ["--recovery-steps", arguments.recovery_steps]
@@ -110,10 +112,6 @@ def tuning(arguments: Arguments) -> list[object]:
     options += ["--data", arguments.data] if arguments.data else []
     options += ["--max-train-examples", arguments.max_train_examples, "--max-length", arguments.max_length]
     return [*options, "--learning-rate", arguments.learning_rate]
-
-
-def run(arguments: Arguments, script: str, output: Path, *options: object) -> None:
-    launch(script, output, output / FILE, *options)
 
 
 def launch(script: str, output: Path, done: Path, *options: object) -> None:

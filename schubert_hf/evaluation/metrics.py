@@ -15,20 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import MetricError
+from .offline_metric import OfflineMetric
 from .squad_metric import Squad, SquadV2
 
 Numbers = NDArray[np.float64]
 
 
-class _PairMetric(evaluate.Metric):
+class _PairMetric(OfflineMetric):
     """Base of the metrics that compare one number with one number, example by example."""
 
     kind = "int64"
     about = ""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # In memory: several processes may compute at one time, and none should leave files.
-        super().__init__(*args, **{"keep_in_memory": True, **kwargs})
 
     def _info(self) -> evaluate.MetricInfo:
         value = datasets.Value(self.kind)
@@ -45,19 +42,15 @@ class _PairMetric(evaluate.Metric):
         Raises:
             MetricError: there are none, they are not equally many, or not finite numbers of the right kind.
         """
-        if predictions is None and references is None:  # those that `add` and `add_batch` have collected
-            if not len(self):
-                raise MetricError("There are no predictions to compare. Give at least one.")
-            collected: dict[str, float] = super().compute(**kwargs)
-            return collected
+        if predictions is None and references is None:
+            return super().compute(**kwargs)
         pair = {"predictions": _numbers(predictions, self.kind), "references": _numbers(references, self.kind)}
         if len(pair["predictions"]) != len(pair["references"]):
             raise MetricError(
                 f"There are {len(pair['predictions'])} predictions and {len(pair['references'])} references. "
                 "Give one prediction for each reference."
             )
-        found: dict[str, float] = super().compute(**pair, **kwargs)
-        return found
+        return super().compute(**pair, **kwargs)
 
 
 def _numbers(values: Any, kind: str) -> NDArray[Any]:

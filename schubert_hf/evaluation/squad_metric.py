@@ -18,6 +18,7 @@ import datasets
 import evaluate
 
 from .errors import MetricError
+from .offline_metric import OfflineMetric
 
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -50,14 +51,11 @@ class Score(NamedTuple):
     answerable: bool
 
 
-class _SquadMetric(evaluate.Metric):
+class _SquadMetric(OfflineMetric):
     """Base of both; predictions and references are matched by `id`."""
 
     prediction_features: dict[str, Any] = {}
     about = ""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"keep_in_memory": True, **kwargs})
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -81,10 +79,7 @@ class _SquadMetric(evaluate.Metric):
             MetricError: there are no questions, ids differ or come twice, or a column is missing.
         """
         if predictions is None and references is None:
-            if not len(self):
-                raise MetricError("There are no predictions to compare. Give at least one.")
-            collected: dict[str, float] = super().compute(**kwargs)
-            return collected
+            return super().compute(**kwargs)
         said, true = _by_id("predictions", predictions or []), _by_id("references", references or [])
         if not true:
             raise MetricError("There are no references to compare with. Give at least one.")
@@ -96,8 +91,7 @@ class _SquadMetric(evaluate.Metric):
             )
         # In the order of the references: `evaluate` hands both over row by row.
         ordered = [said[name] for name in true]
-        found: dict[str, float] = super().compute(predictions=ordered, references=list(true.values()), **kwargs)
-        return found
+        return super().compute(predictions=ordered, references=list(true.values()), **kwargs)
 
 
 def _by_id(side: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
