@@ -39,7 +39,8 @@ def predict(
         By term one float32 tensor per example on the CPU, in the order of the set, the same on every process: of shape
         (labels,), or (seq,) where the head speaks of tokens; seq is then that of the example's batch.
     """
-    own = list(range(len(examples)))[accelerator.process_index :: accelerator.num_processes]
+    shares = [range(first, len(examples), accelerator.num_processes) for first in range(accelerator.num_processes)]
+    own = shares[accelerator.process_index]
     loader: DataLoader[Any] = DataLoader(
         examples,
         batch_sampler=[own[i : i + batch_size] for i in range(0, len(own), batch_size)],
@@ -61,17 +62,10 @@ def predict(
             for term in objective.terms:
                 rows[term].extend(predicted[term].float().cpu().numpy())
     objective.train(was_training)
-    # gather_object chains the processes' lists: process p made the examples p, p + n, p + 2n, ...
-    order = [
-        number for first in range(accelerator.num_processes) for number in _share(len(examples), first, accelerator)
-    ]
-    gathered = {term: gather_object(values) for term, values in rows.items()}
-    return {term: [torch.from_numpy(row) for _, row in _sorted(order, values)] for term, values in gathered.items()}
-
-
-def _share(examples: int, process: int, accelerator: Accelerator) -> range:
-    return range(process, examples, accelerator.num_processes)
-
-
-def _sorted(order: list[int], values: list[Any]) -> list[tuple[int, Any]]:
-    return sorted(zip(order, values, strict=True), key=lambda pair: pair[0])
+    # gather_object chains the processes' lists, so row i is that of example order[i].
+    order = [number for share in shares for number in share]
+    found: dict[str, list[Tensor]] = {}
+    for term, values in rows.items():
+        by_number = dict(zip(order, gather_object(values), strict=True))
+        found[term] = [torch.from_numpy(by_number[number]) for number in range(len(examples))]
+    return found
