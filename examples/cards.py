@@ -13,7 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.cli import parse
+from schubert_hf.errors import one_line_errors
 from schubert_hf.hub.cards import RECORD, facts_of, read_record, write_preset, write_record
 from schubert_hf.presets import preset_names
 

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import torch
 
-from schubert_hf.cli import command_line, one_line_errors, parse
+from schubert_hf.cli import command_line, parse
 from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.language_model import TASK, evaluate_model
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.results import FILE, Results, TaskResult
-from schubert_hf.provenance import base_model, machine, source, versions
 from schubert_hf.report import print_results
-from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.provenance import base_model, machine, source, versions
 from schubert_hf.training.loop_config import option
-from schubert_hf.training.progress import show_on_main_process_only
 
 DEFAULT = Path(__file__).parent / "default"
 ROOT = DEFAULT.parent.parent

@@ -21,20 +21,21 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.cli import parse
 from schubert_hf.conversion import ConversionError, to_bert
-from schubert_hf.training.checkpoint import MODEL, CheckpointError, list_checkpoints
-from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.text import load_documents, split_documents
+from schubert_hf.data.tokenizer import train_wordpiece
+from schubert_hf.errors import one_line_errors
+from schubert_hf.run.checkpoint import MODEL, CheckpointError, list_checkpoints
+from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.run.output import check_output_folder
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.progress import show_on_main_process_only
 from schubert_hf.training.initialization import initialize_local_attention
-from schubert_hf.training.interrupt import Interrupted
 from schubert_hf.training.loop_config import LoopConfigError, option
-from schubert_hf.training.output import check_output_folder
-from schubert_hf.training.pairs import make_pairs
 from schubert_hf.training.pretraining import Pretraining, PretrainingConfig
-from schubert_hf.training.progress import show_on_main_process_only
 from schubert_hf.training.stacking import stack_layers
-from schubert_hf.training.text import load_documents, split_documents
-from schubert_hf.training.tokenizer import train_wordpiece
 
 # What may differ between a run and its continuation: it changes no weight.
 FREE = {"threads", "output_dir", "resume", "save_steps", "micro_batch_size", "workers", "half"}

@@ -33,29 +33,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.auto import MODELS
-from schubert_hf.cli import command_line, one_line_errors, parse
+from schubert_hf.cli import command_line, parse
 from schubert_hf.commands import print_published
 from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.stream import Collator
+from schubert_hf.data.streaming import StreamedPairs, not_held_out
+from schubert_hf.data.streaming_sources import held_out_documents, stream_documents
+from schubert_hf.data.text import load_documents, split_documents
+from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.open_task import open_task
 from schubert_hf.hub import publish, write_page
 from schubert_hf.hub.publishing import check_ready
-from schubert_hf.provenance import base_model, source
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.pruning.result import PruningResult
 from schubert_hf.report import print_report
-from schubert_hf.training.environment import make_accelerator, use_all_cores
-from schubert_hf.training.interrupt import Interrupted
+from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.run.output import check_output_folder
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.provenance import base_model, source
+from schubert_hf.run.tracking import begin_tracking, tracker_options
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.objective import Objective, PretrainingObjective
-from schubert_hf.training.output import check_output_folder
-from schubert_hf.training.pairs import make_pairs
-from schubert_hf.training.progress import show_on_main_process_only
-from schubert_hf.training.stream import Collator
-from schubert_hf.training.streaming import StreamedPairs, not_held_out
-from schubert_hf.training.streaming_sources import held_out_documents, stream_documents
-from schubert_hf.training.text import load_documents, split_documents
-from schubert_hf.training.tracking import begin_tracking, tracker_options
 
 DEFAULT = Path(__file__).parent / "default"
 ROOT = DEFAULT.parent.parent

@@ -16,20 +16,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from schubert_hf.cli import command_line, one_line_errors, parse
-from schubert_hf.evaluation.errors import EvaluationDataError
+from schubert_hf.cli import command_line, parse
+from schubert_hf.errors import EvaluationDataError, one_line_errors
 from schubert_hf.evaluation.finetuning_config import FinetuningConfig
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.runs import Runs, parse_seeds
 from schubert_hf.evaluation.squad import SquadConfig, SquadEvaluation, open_squad
 from schubert_hf.evaluation.squad_data import find_squad
-from schubert_hf.provenance import base_model
 from schubert_hf.report import print_results
-from schubert_hf.training.checkpoint import write_json
-from schubert_hf.training.environment import make_accelerator, use_all_cores
-from schubert_hf.training.interrupt import Interrupted
+from schubert_hf.run.checkpoint import write_json
+from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.provenance import base_model
 from schubert_hf.training.loop_config import option
-from schubert_hf.training.progress import show_on_main_process_only
 
 ROOT = Path(__file__).resolve().parents[1]
 

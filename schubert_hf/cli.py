@@ -3,71 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import os
 import shlex
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .configuration_schubert import SchuBertConfigError
-from .conversion import ConversionError
-from .cost import BudgetError
-from .evaluation.errors import EvaluationDataError, MetricError
-from .evaluation.results import ResultsError
-from .hub.errors import InspectError, PublishError, RecordError
-from .modeling_schubert import SchuBertLoadError
-from .pruning.config import PruningConfigError
-from .pruning.data import PruningDataError
-from .pruning.gates import FoldError
-from .pruning.plan import PlanError
-from .pruning.units import UnknownTensorError
-from .timing import LatencyError
-from .training.checkpoint import CheckpointError
-from .training.environment import ProcessesError
-from .training.loop import LoopConfigError, NonFiniteLossError
-from .training.memory import MemoryLimitError
-from .training.objective import ObjectiveError
-from .training.output import OutputFolderError
-from .training.stream import StreamError
-from .training.text import TextSourceError
-from .training.tokenizer import TokenizerError
-from .training.tracking import TrackerError
+from .errors import one_line_errors
 
 T = TypeVar("T")
-
-# What a user's input can cause: shown as one line. Anything else is a bug and keeps its traceback.
-USER_ERRORS = (
-    BudgetError,
-    CheckpointError,
-    ConversionError,
-    EvaluationDataError,
-    FoldError,
-    InspectError,
-    LatencyError,
-    LoopConfigError,
-    MemoryLimitError,
-    MetricError,
-    NonFiniteLossError,
-    ObjectiveError,
-    OutputFolderError,
-    PlanError,
-    ProcessesError,
-    PruningConfigError,
-    PruningDataError,
-    PublishError,
-    RecordError,
-    ResultsError,
-    SchuBertConfigError,
-    SchuBertLoadError,
-    StreamError,
-    TextSourceError,
-    TokenizerError,
-    TrackerError,
-    UnknownTensorError,
-)
 
 
 def parse(
@@ -132,17 +77,6 @@ def _words(option: dataclasses.Field[Any], given: Any) -> list[str]:
 
 def _is_local(text: str) -> bool:
     return Path(text).is_absolute() or Path(text).exists()
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns errors of bad input into one line on stderr and exit code 1; the other processes of a run end silently."""
-    try:
-        yield
-    except USER_ERRORS as error:
-        if int(os.environ.get("RANK", "0")) == 0:
-            raise SystemExit(f"error: {error}") from None
-        raise SystemExit(1) from None
 
 
 def _help(option: dataclasses.Field[Any]) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
-from .cli import one_line_errors, parse
+from .cli import parse
+from .errors import one_line_errors
 from .hub.errors import InspectError, PublishError, RecordError
 
 

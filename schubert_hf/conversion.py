@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from .auto import MODELS
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
+from .errors import SchuBertError
 from .modeling_schubert import (
     SchuBertForMaskedLM,
     SchuBertForPreTraining,
@@ -26,7 +27,7 @@ from .modeling_schubert import (
 _BY_NAME = {model.__name__: model for model in MODELS.values()}
 
 
-class ConversionError(ValueError):
+class ConversionError(SchuBertError):
     """A model that has no counterpart on the other side: raised by `convert_bert`, `to_bert` and `load`."""
 
 

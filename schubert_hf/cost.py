@@ -8,64 +8,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from .configuration_schubert import LAYER_LISTS, SchuBertConfig
+from .configuration_schubert import SchuBertConfig
+from .errors import SchuBertError
+from .shape import Shape
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
-DIMENSIONS = {
-    "h": "hidden_sizes",
-    "f": "filter_sizes",
-    "a": "head_counts",
-    "k": "key_query_sizes",
-    "v": "value_sizes",
-}
-LETTERS = (*DIMENSIONS, "l")  # l: whole layers, which have no list of their own
 
 
-class BudgetError(ValueError):
+class BudgetError(SchuBertError):
     """A target that cannot be met: no size, not below the model's own, or below the smallest that can be reached."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The widths of every layer: h, f, a, k, v of the paper, one int per layer each."""
-
-    hidden_sizes: tuple[int, ...]
-    filter_sizes: tuple[int, ...]
-    head_counts: tuple[int, ...]
-    key_query_sizes: tuple[int, ...]
-    value_sizes: tuple[int, ...]
-
-    @classmethod
-    def of(cls, config: SchuBertConfig) -> Shape:
-        return cls(**{name: tuple(getattr(config, name)) for name in LAYER_LISTS})
-
-    def lists(self) -> dict[str, list[int]]:
-        """The shape as keyword arguments of `SchuBertConfig`."""
-        return {name: list(getattr(self, name)) for name in LAYER_LISTS}
-
-    def shrink(self, dimension: str, layer: int | None, units: int) -> Shape:
-        """A shape with `units` fewer units of one dimension.
-
-        Args:
-            dimension: one of h, f, a, k, v; or l, which removes the layer.
-            layer: the layer; None for h, whose units go through all layers.
-        """
-        if dimension == "l":
-            return self.without_layers({layer} if units else ())
-        name = DIMENSIONS[dimension]
-        sizes = list(getattr(self, name))
-        for index in range(len(sizes)) if layer is None else [layer]:
-            sizes[index] -= units
-        return replace(self, **{name: tuple(sizes)})
-
-    def without_layers(self, dropped: Collection[int | None]) -> Shape:
-        """The shape of the other layers."""
-        kept = [layer for layer in range(len(self.hidden_sizes)) if layer not in dropped]
-        return Shape(**{name: tuple(getattr(self, name)[layer] for layer in kept) for name in LAYER_LISTS})
 
 
 GroupT = TypeVar("GroupT", bound=tuple[str, int | None])  # (dimension, layer); the layer is None for h

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from .cost import Shape, format_size
+from .cost import format_size
 from .evaluation.results import Results
 from .hub.inspection import SEQUENCE, Inspection
 from .hub.plots import loss_unit
 from .hub.tables import RIGHT, TERMS
 from .pruning.plan import kept_layers
 from .pruning.result import PruningResult
+from .shape import Shape
 
 COLUMNS = {
     "hidden_sizes": "hidden h",

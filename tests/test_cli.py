@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from schubert_hf import PruningConfig
-from schubert_hf.cli import command_line, one_line_errors, parse
+from schubert_hf.cli import command_line, parse
 from schubert_hf.commands import main
 from schubert_hf.cost import BudgetError
+from schubert_hf.errors import one_line_errors
 
 
 @dataclass

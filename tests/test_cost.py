@@ -3,9 +3,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schubert_hf import SchuBertConfig
+from schubert_hf.anatomy import find_groups
 from schubert_hf.auto import MODELS
-from schubert_hf.cost import BudgetError, ParameterCost, Shape, format_size, parse_target, penalty_weights, unit_cost
-from schubert_hf.pruning.units import find_groups
+from schubert_hf.cost import BudgetError, ParameterCost, format_size, parse_target, penalty_weights, unit_cost
+from schubert_hf.shape import Shape
 
 
 @pytest.mark.parametrize("architecture", [model.__name__ for model in MODELS.values()])

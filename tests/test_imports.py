@@ -11,26 +11,17 @@ import schubert_hf
 
 ROOT = Path(schubert_hf.__file__).parent
 SHIPPED = ("configuration_schubert", "modeling_schubert")
-# As DESIGN.md section 3 has them; a room's name stands for all its modules that are not named apart.
+# As DESIGN.md section 3 has them; a room's name stands for all its modules.
 ORDER = (
     {"configuration_schubert"},
-    {"modeling_schubert", "presets", "provenance"},
-    {"auto", "conversion", "cost", "timing", "latency", "latency_table"},
-    {"timing", "latency_table", "latency"},
-    {"pruning.units"},
-    {
-        "pruning.basis",
-        "pruning.gated_linear",
-        "pruning.gates",
-        "pruning.gating",
-        "pruning.importance",
-        "pruning.moments",
-        "pruning.plan",
-    },
-    {"pruning.selection"},
-    {"pruning.restoration", "pruning.surgery"},
+    {"modeling_schubert", "presets"},
+    {"errors"},
+    {"auto", "conversion", "shape"},
+    {"cost", "anatomy"},
+    {"run"},
+    {"latency", "data"},
     {"training"},
-    {"pruning"},  # the pruner, its config, data, checkpoints and result
+    {"pruning"},
     {"evaluation"},
     {"hub"},
     {"report", "cli"},

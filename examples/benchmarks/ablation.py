@@ -20,14 +20,16 @@ from accelerate.utils import set_seed
 from study.tables import markdown
 from transformers import AutoTokenizer, PreTrainedModel
 
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.anatomy import find_groups
+from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.cost import ParameterCost, Shape, unit_cost
+from schubert_hf.cost import ParameterCost, unit_cost
+from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.stream import MaskingCollator, for_stream
+from schubert_hf.data.text import load_documents
+from schubert_hf.errors import one_line_errors
 from schubert_hf.pruning.basis import change_basis
-from schubert_hf.pruning.curvature import curvature_importance
-from schubert_hf.pruning.data import open_data
-from schubert_hf.pruning.gradients import gate_gradients, mean_squares
-from schubert_hf.pruning.importance import (
+from schubert_hf.pruning.criteria import (
     Scores,
     activation_importance,
     fisher_importance,
@@ -36,18 +38,18 @@ from schubert_hf.pruning.importance import (
     ranks_within_groups,
     taylor_importance,
 )
+from schubert_hf.pruning.curvature import curvature_importance
+from schubert_hf.pruning.data import open_data
+from schubert_hf.pruning.gradients import gate_gradients, mean_squares
 from schubert_hf.pruning.moments import measure_heads
 from schubert_hf.pruning.restoration import PARTS, restore
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact
-from schubert_hf.pruning.units import find_groups
-from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.shape import Shape
 from schubert_hf.training.evaluate import evaluate
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.pairs import make_pairs
-from schubert_hf.training.stream import MaskingCollator, for_stream
-from schubert_hf.training.text import load_documents
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 Score = Callable[[PreTrainedModel], Scores]

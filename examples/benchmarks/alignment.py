@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import torch
 
 from schubert_hf import SchuBertConfig
-from schubert_hf.cli import one_line_errors, parse
-from schubert_hf.cost import Shape
-from schubert_hf.provenance import describe_machine, machine, versions
-from schubert_hf.timing import Workload, lower_quartile, time_models, with_shape
+from schubert_hf.cli import parse
+from schubert_hf.errors import one_line_errors
+from schubert_hf.latency.timing import Workload, lower_quartile, time_models, with_shape
+from schubert_hf.run.provenance import describe_machine, machine, versions
+from schubert_hf.shape import Shape
 from schubert_hf.training.loop_config import option
 
 LAYERS = 2

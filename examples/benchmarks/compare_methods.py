@@ -26,16 +26,17 @@ from study.rows import ROWS
 from study.tables import LEGEND, loss_table, summarize, width_table
 from transformers import AutoTokenizer
 
-from schubert_hf.cli import command_line, one_line_errors, parse
-from schubert_hf.cost import Shape
+from schubert_hf.cli import command_line, parse
+from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.text import load_documents
+from schubert_hf.errors import one_line_errors
 from schubert_hf.hub.facts import read_json
-from schubert_hf.provenance import machine, source, versions
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.training.checkpoint import CheckpointError, write_json
-from schubert_hf.training.environment import make_accelerator, on_main_process, use_all_cores
+from schubert_hf.run.checkpoint import CheckpointError, write_json
+from schubert_hf.run.processes import make_accelerator, on_main_process, use_all_cores
+from schubert_hf.run.provenance import machine, source, versions
+from schubert_hf.shape import Shape
 from schubert_hf.training.loop_config import option
-from schubert_hf.training.pairs import make_pairs
-from schubert_hf.training.text import load_documents
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 QUICK = {"seeds": "0", "sizes": "80,40", "alpha_steps": 3, "recovery_steps": 6, "batch_size": 16, "eval_examples": 64}

@@ -25,18 +25,19 @@ import torch
 from study.tables import markdown
 from transformers import AutoTokenizer
 
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.provenance import describe_machine, machine
+from schubert_hf.data.stream import MaskingCollator
+from schubert_hf.data.streaming import StreamedPairs
+from schubert_hf.data.streaming_sources import stream_documents
+from schubert_hf.data.text import load_documents
+from schubert_hf.errors import one_line_errors
 from schubert_hf.pruning.config import PruningConfig
-from schubert_hf.training.environment import make_accelerator, use_all_cores
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.provenance import describe_machine, machine
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.stream import MaskingCollator
-from schubert_hf.training.streaming import StreamedPairs
-from schubert_hf.training.streaming_sources import stream_documents
-from schubert_hf.training.text import load_documents
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 FILE_MB, MB = 16, 10**6

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from study.tables import markdown
 
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.cli import parse
+from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.results import FILE, Results, TaskResult
 from schubert_hf.evaluation.tasks import find_tasks
-from schubert_hf.provenance import describe_machine
+from schubert_hf.run.provenance import describe_machine
 from schubert_hf.training.loop_config import option
 
 EXAMPLES = Path(__file__).resolve().parents[1]

@@ -30,29 +30,31 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
-from schubert_hf.cli import one_line_errors, parse
+from schubert_hf.anatomy import find_groups
+from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.cost import ParameterCost, Shape, penalty_weights
-from schubert_hf.provenance import describe_machine, machine
+from schubert_hf.cost import ParameterCost, penalty_weights
+from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.stream import ExampleStream, MaskingCollator, for_stream
+from schubert_hf.data.text import load_documents
+from schubert_hf.errors import one_line_errors
+from schubert_hf.latency.timing import lower_quartile
 from schubert_hf.pruning.checkpoint import OpenRound, Progress, save_progress
 from schubert_hf.pruning.config import PruningConfig
-from schubert_hf.pruning.gated_objective import GatedObjective
-from schubert_hf.pruning.gates import Gates
-from schubert_hf.pruning.importance import magnitude_importance
+from schubert_hf.pruning.criteria import magnitude_importance
+from schubert_hf.pruning.gates.alphas import Gates
+from schubert_hf.pruning.gates.objective import GatedObjective
 from schubert_hf.pruning.phases import RECOVERY
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact
-from schubert_hf.pruning.units import find_groups
 from schubert_hf.pruning.weights import check_same_weights
-from schubert_hf.timing import lower_quartile
+from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.provenance import describe_machine, machine
+from schubert_hf.shape import Shape
 from schubert_hf.training.distillation import DistillationObjective, Teacher
-from schubert_hf.training.environment import make_accelerator, use_all_cores
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import option, parameter_groups
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.pairs import make_pairs
-from schubert_hf.training.stream import ExampleStream, MaskingCollator, for_stream
-from schubert_hf.training.text import load_documents
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 ORDINARY, RANDOM_BASE = "ordinary", "random-base"

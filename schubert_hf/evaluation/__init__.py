@@ -3,8 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..errors import EvaluationDataError, MetricError
+
 if TYPE_CHECKING:
-    from .errors import EvaluationDataError, MetricError
     from .finetuning import Finetuning, FinetuningResult
     from .finetuning_config import FinetuningConfig
     from .glue import open_glue
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from .squad import open_squad
 
 _MODULES = {
-    "errors": ("EvaluationDataError", "MetricError"),
     "finetuning": ("Finetuning", "FinetuningResult"),
     "finetuning_config": ("FinetuningConfig",),
     "glue": ("open_glue",),

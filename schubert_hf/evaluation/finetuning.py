@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from ..training.checkpoint import (
+from ..data.stream import Collator, ExampleStream
+from ..run.checkpoint import (
     MODEL,
     CheckpointError,
     atomic_folder,
@@ -30,13 +31,12 @@ from ..training.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from ..training.environment import on_main_process
-from ..training.interrupt import Interrupted, InterruptGuard
+from ..run.interrupt import Interrupted, InterruptGuard
+from ..run.output import MARKER, check_output_folder, result_files
+from ..run.processes import on_main_process
+from ..run.progress import quiet
 from ..training.loop import TrainingLoop
-from ..training.output import MARKER, check_output_folder, result_files
-from ..training.progress import quiet
 from ..training.step import StepResult
-from ..training.stream import Collator, ExampleStream
 from .finetuning_config import FinetuningConfig
 from .objectives import TaskObjective
 

@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..data.sources import first_line
+from ..data.stream import Collator
+from ..errors import MetricError
 from ..training.objective import Objective
-from ..training.sources import first_line
-from ..training.stream import Collator
 from .encoding import TaskCollator, encode
-from .errors import MetricError
 from .glue_data import load_task
 from .metrics import load_metric
 from .objectives import ClassificationObjective, RegressionObjective

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 from datasets import Dataset
 
-from .errors import EvaluationDataError
+from ..errors import EvaluationDataError
 from .tasks import Split, Task
 from .tsv import read_tsv
 

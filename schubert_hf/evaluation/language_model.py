@@ -17,14 +17,14 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..training.environment import make_accelerator
+from ..data.pairs import make_pairs
+from ..data.stream import ExampleStream, MaskingCollator, StreamError
+from ..data.text import load_documents
+from ..errors import EvaluationDataError
+from ..run.processes import make_accelerator
+from ..run.progress import seconds_between_updates
 from ..training.evaluate import evaluate
 from ..training.objective import PretrainingObjective
-from ..training.pairs import make_pairs
-from ..training.progress import seconds_between_updates
-from ..training.stream import ExampleStream, MaskingCollator, StreamError
-from ..training.text import load_documents
-from .errors import EvaluationDataError
 
 TASK = "mlm"
 

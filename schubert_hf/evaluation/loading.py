@@ -17,7 +17,7 @@ from ..modeling_schubert import (
     SchuBertForQuestionAnswering,
     SchuBertForSequenceClassification,
 )
-from ..training.progress import quiet
+from ..run.progress import quiet
 
 logger = logging.getLogger(__name__)
 HEADS: dict[str, Any] = {

@@ -14,7 +14,7 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MetricError
+from ..errors import MetricError
 from .offline_metric import OfflineMetric
 from .squad_metric import Squad, SquadV2
 

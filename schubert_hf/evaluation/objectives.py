@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 
-from ..training.objective import Batch, Objective, ObjectiveError, Predictions
+from ..data.stream import Batch
+from ..training.objective import Objective, ObjectiveError, Predictions
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

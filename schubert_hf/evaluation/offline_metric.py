@@ -6,7 +6,7 @@ from typing import Any
 
 import evaluate
 
-from .errors import MetricError
+from ..errors import MetricError
 
 
 class OfflineMetric(evaluate.Metric):

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .errors import EvaluationDataError
+from ..errors import EvaluationDataError
 from .glue import open_glue
 from .loading import load_for_task, load_tokenizer
 from .squad import SquadConfig, open_squad

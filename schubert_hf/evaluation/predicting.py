@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..data.stream import Collator
+from ..run.progress import seconds_between_updates
 from ..training.objective import Objective
-from ..training.progress import seconds_between_updates
-from ..training.stream import Collator
 
 
 def predict(

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..training.checkpoint import write_json
+from ..errors import SchuBertError
+from ..run.checkpoint import write_json
 
 FILE = "results.json"
 FORMAT = 1
 
 
-class ResultsError(ValueError):
+class ResultsError(SchuBertError):
     """A file that holds no results."""
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from ..provenance import machine, versions
-from ..training.checkpoint import check_settings, list_checkpoints, load_state
-from ..training.output import OutputFolderError, check_output_folder
-from .errors import EvaluationDataError
+from ..errors import EvaluationDataError
+from ..run.checkpoint import check_settings, list_checkpoints, load_state
+from ..run.output import OutputFolderError, check_output_folder
+from ..run.provenance import machine, versions
 from .finetuning import CHECKPOINTS, Finetuning, Metrics, finished
 from .finetuning_config import FinetuningConfig
 from .loading import load_for_task

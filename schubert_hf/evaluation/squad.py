@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..errors import EvaluationDataError
 from ..training.loop_config import option
 from ..training.objective import Objective
 from .encoding import TaskCollator
-from .errors import EvaluationDataError
 from .metrics import load_metric
 from .objectives import QuestionAnsweringObjective
 from .predicting import predict

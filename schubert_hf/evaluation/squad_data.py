@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, Features, List, Value
 
-from .errors import EvaluationDataError
+from ..errors import EvaluationDataError
 
 FEATURES = Features(
     {

@@ -10,8 +10,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..errors import EvaluationDataError
 from .encoding import PADDED
-from .errors import EvaluationDataError
 
 SPECIAL = 3  # [CLS] question [SEP] context [SEP]
 NOWHERE = [-1, -1]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import datasets
 import evaluate
 
-from .errors import MetricError
+from ..errors import MetricError
 from .offline_metric import OfflineMetric
 
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)

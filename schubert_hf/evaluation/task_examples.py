@@ -12,9 +12,9 @@ from typing import Any
 from accelerate import Accelerator
 from datasets import Dataset
 
+from ..data.stream import Collator
+from ..errors import EvaluationDataError
 from ..training.objective import Objective
-from ..training.stream import Collator
-from .errors import EvaluationDataError
 from .objectives import TaskObjective
 
 # Accelerator, objective, examples per forward pass -> metrics by split, the main one first.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import EvaluationDataError
+from ..errors import EvaluationDataError
 
 DATASET = "nyu-mll/glue"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from .errors import EvaluationDataError
+from ..errors import EvaluationDataError
 from .tasks import Task, TsvLayout
 
 Row = tuple[int, list[str]]  # the line's number, from 1, and its cells

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..auto import MODELS
 from ..cost import format_size
-from ..provenance import describe_machine
+from ..run.provenance import describe_machine
 from . import tables
 from .errors import RecordError
 from .facts import Facts

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration_schubert import SchuBertConfig
-from ..cost import Shape
+from ..latency.measure import measure
+from ..shape import Shape
 from .card import finish, render_card, template_text
 from .facts import Facts
 from .inspection import Inspection
-from .latency import measure
 from .looking import BERT_BASE
 from .paper import BERT_BASE as BASE_RESULTS
 from .paper import RESULTS, TASKS, variant

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+from ..errors import SchuBertError
+
 # The client's transport errors (no route, cut connections, time-outs) have this base, whatever HTTP library it uses.
 TransportError = HfHubHTTPError.__mro__[1]
 
@@ -11,15 +13,15 @@ TransportError = HfHubHTTPError.__mro__[1]
 TRANSIENT = {408, 409, 412, 425, 429, 500, 502, 503, 504}
 
 
-class RecordError(ValueError):
+class RecordError(SchuBertError):
     """What a folder says about itself cannot be read."""
 
 
-class PublishError(ValueError):
+class PublishError(SchuBertError):
     """A result that was not published; the local one is as it was."""
 
 
-class InspectError(ValueError):
+class InspectError(SchuBertError):
     """There is no such model, or it is none of ours."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult
 
-from ..training.checkpoint import write_json
+from ..run.checkpoint import write_json
 from .errors import RecordError
 
 FILE = "evaluation.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration_schubert import SchuBertConfig
-from ..cost import Shape
 from ..evaluation.finetuning import RECORD
+from ..shape import Shape
 from .errors import RecordError
 from .evaluations import Evaluation, parse_evaluations, read_evaluations
 from .inspection import Inspection

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..configuration_schubert import ARCHITECTURES, SchuBertConfig
-from ..cost import DIMENSIONS, Shape
+from ..shape import DIMENSIONS, Shape
 
 SEQUENCE = 128  # tokens of the one sequence that FLOPs are counted for
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_schubert import PRESETS, SchuBertConfig
-from ..cost import Shape
+from ..shape import Shape
 from .errors import InspectError, TransportError, explain
 from .facts import RUN, Facts
 from .inspection import Inspection

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..cost import Shape
+from ..shape import Shape
 
 WIDTHS = "pictures/widths.png"
 ROUNDS = "pictures/rounds.png"

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..pruning.result import PruningResult
-from ..training.checkpoint import write_json
+from ..run.checkpoint import write_json
 from .errors import PublishError, TransportError, explain, is_transient
 from .facts import RUN
 from .staging import README, check_staged, handwritten_page, save_model, stage, staged_files

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..evaluation.finetuning import RECORD
 from ..evaluation.results import Results, TaskResult
-from ..provenance import sha256
+from ..run.provenance import sha256
 from .errors import RecordError
 from .evaluations import Evaluation, read_evaluations, write_evaluations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cost import Shape, format_size
+from ..cost import format_size
+from ..shape import Shape
 from .evaluations import Evaluation
 from .inspection import Inspection, Parts
 from .plots import TITLES

@@ -12,10 +12,11 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..cost import BudgetError, Cost, FlopCost, ParameterCost, Shape, parse_target, target_unit
-from ..latency import LatencyCost, meet_budget
-from ..latency_table import LatencyTable
-from ..training.environment import on_main_process
+from ..cost import BudgetError, Cost, FlopCost, ParameterCost, parse_target, target_unit
+from ..latency.cost import LatencyCost, meet_budget
+from ..latency.table import LatencyTable
+from ..run.processes import on_main_process
+from ..shape import Shape
 from .config import PruningConfig
 from .plan import PruningPlan
 

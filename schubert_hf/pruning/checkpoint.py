@@ -17,8 +17,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..provenance import versions
-from ..training.checkpoint import (
+from ..run.checkpoint import (
     MODEL,
     CheckpointError,
     load_optimizer,
@@ -26,7 +25,8 @@ from ..training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from ..training.progress import quiet
+from ..run.progress import quiet
+from ..run.provenance import versions
 from .plan import PruningPlan
 from .result import RoundRecord
 

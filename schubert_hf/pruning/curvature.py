@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cost import Cost, Shape, unit_cost
+from ..anatomy import Group
+from ..cost import Cost, unit_cost
+from ..shape import Shape
 from ..training.objective import Objective
-from .gates import Gates
-from .importance import Scores
+from .criteria import Scores
+from .gates.alphas import Gates
 from .moments import Batch, Reduce, real_tokens
-from .units import Group
 
 FREE = 1e-6  # of the dearest unit: what costs nothing is not worth removing, and no division by 0 either
 

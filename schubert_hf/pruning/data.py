@@ -12,14 +12,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
-from ..training.objective import Batch, Objective, ObjectiveError
-from ..training.stream import Collator, ExampleStream, MaskingCollator, StreamError, for_stream
-from ..training.streaming import StreamedPairs
+from ..data.stream import Batch, Collator, ExampleStream, MaskingCollator, StreamError, for_stream
+from ..data.streaming import StreamedPairs
+from ..errors import SchuBertError
+from ..training.objective import Objective, ObjectiveError
 
 LOOKED_AT = 64  # examples; enough to show what kind of data it is
 
 
-class PruningDataError(ValueError):
+class PruningDataError(SchuBertError):
     """Data that does not fit the model: other features, longer texts, another vocabulary."""
 
 
@@ -139,7 +140,7 @@ def _check_examples(name: str, stream: Any, collator: Collator, objective: Objec
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PruningDataError(
             f"The first examples of `{name}` do not make a batch: {type(error).__name__} {error}. "
-            "Give examples as `schubert_hf.training.pairs.make_pairs` makes them, or a `data_collator` for yours."
+            "Give examples as `schubert_hf.data.pairs.make_pairs` makes them, or a `data_collator` for yours."
         ) from error
     try:
         objective.count(batch)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..anatomy import Group
 from ..training.objective import Objective
-from .gates import Gates
+from .gates.alphas import Gates
 from .moments import Batch, encode, real_tokens
-from .units import Group
 
 
 def gate_gradients(objective: Objective, groups: Mapping[Group, int], batches: Sequence[Batch]) -> dict[Group, Tensor]:

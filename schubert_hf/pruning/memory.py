@@ -8,7 +8,7 @@ import os
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..training.memory import MemoryEstimate, check_fits, estimate_training
+from ..run.memory import MemoryEstimate, check_fits, estimate_training
 from .config import PruningConfig
 from .teacher import wants_teacher
 

@@ -11,31 +11,32 @@ from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..cost import BudgetError, Shape, format_size, penalty_weights
+from ..anatomy import Group, find_groups
+from ..cost import BudgetError, format_size, penalty_weights
+from ..data.stream import Batch, for_stream, mix_seed
+from ..shape import Shape
 from ..training.loop import TrainingLoop
-from ..training.objective import Batch, Objective
+from ..training.objective import Objective
 from ..training.step import NonFiniteLossError
-from ..training.stream import for_stream, mix_seed
 from .basis import change_basis
 from .budget import Budget
 from .config import PruningConfig
-from .curvature import curvature_importance
-from .data import PruningData
-from .gated_objective import GatedObjective
-from .gates import Gates, fold_tensors
-from .importance import (
+from .criteria import (
     Scores,
     alpha_importance,
     magnitude_importance,
     random_importance,
     ranks_within_groups,
 )
+from .curvature import curvature_importance
+from .data import PruningData
+from .gates.alphas import Gates, fold_tensors
+from .gates.objective import GatedObjective
 from .moments import measure_heads
 from .phases import ALPHAS, Watch
 from .plan import PruningPlan
 from .restoration import restore
 from .selection import select
-from .units import Group, find_groups
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..training.interrupt import Interrupted, InterruptGuard
+from ..run.interrupt import Interrupted, InterruptGuard
 from ..training.loop import TrainingLoop
 from ..training.step import NonFiniteLossError, StepResult
 from .checkpoint import OpenRound, Progress

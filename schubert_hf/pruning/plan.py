@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..anatomy import Axis, Group
 from ..configuration_schubert import SchuBertConfig
-from ..cost import Shape
-from .units import Axis, Group
+from ..errors import SchuBertError
+from ..shape import Shape
 
 Indices = tuple[int, ...]
 
 
-class PlanError(ValueError):
+class PlanError(SchuBertError):
     """A plan that contradicts itself or the model that it is applied to."""
 
 

@@ -21,13 +21,14 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..cost import Shape
-from ..training.environment import check_supported, make_accelerator
-from ..training.interrupt import InterruptGuard
+from ..anatomy import find_groups
+from ..data.stream import Collator
+from ..run.interrupt import InterruptGuard
+from ..run.processes import check_supported, make_accelerator
+from ..run.progress import Clock
+from ..shape import Shape
 from ..training.loop import TrainingLoop, evaluate
 from ..training.objective import Objective, PretrainingObjective
-from ..training.progress import Clock
-from ..training.stream import Collator
 from .budget import Budget
 from .checkpoint import OpenRound, Progress
 from .config import PruningConfig, PruningConfigError
@@ -40,7 +41,6 @@ from .run_folder import RunFolder, result_folders
 from .selection import check_reachable
 from .surgery import compact
 from .teacher import check_can_be_taught, wants_teacher, with_teacher
-from .units import find_groups
 from .weights import check_same_weights, fingerprint, own_copy
 
 

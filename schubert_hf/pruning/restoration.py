@@ -28,10 +28,10 @@ from torch.nn.functional import layer_norm
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
+from ..anatomy import Axis
 from ..modeling_schubert import resize_stream
 from .moments import Batch, Reduce, real_tokens
 from .plan import PruningPlan
-from .units import Axis
 
 # What may be solved anew: P and G; Q, K and V; D; the LayerNorms; the MLM transform.
 PARTS = ("outputs", "heads", "filters", "norms", "transform")

@@ -11,8 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..cost import Shape
-from ..provenance import machine, versions
+from ..run.provenance import machine, versions
+from ..shape import Shape
 from .config import PruningConfig
 from .data import PruningData
 from .plan import PruningPlan

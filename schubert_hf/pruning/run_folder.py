@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..training.checkpoint import newest_checkpoint, write_json
-from ..training.environment import on_main_process
-from ..training.output import MARKER, check_output_folder, result_files
-from ..training.progress import quiet
+from ..run.checkpoint import newest_checkpoint, write_json
+from ..run.output import MARKER, check_output_folder, result_files
+from ..run.processes import on_main_process
+from ..run.progress import quiet
 from .checkpoint import Progress, Resumed, check_not_begun, load_progress, save_progress
 from .result import PruningResult
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..anatomy import LAYER, check_tensors, tensor_axes
 from .plan import PruningPlan
-from .units import LAYER, check_tensors, tensor_axes
 
 
 def compact(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .objective import Batch, Objective, Predictions
+from ..data.stream import Batch
+from .objective import Objective, Predictions
 
 
 @dataclass(frozen=True)

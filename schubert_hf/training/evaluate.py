@@ -11,10 +11,10 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..data.stream import Collator, ExampleStream, for_stream
+from ..run.progress import seconds_between_updates
 from .objective import Objective
-from .progress import seconds_between_updates
 from .step import NonFiniteLossError
-from .stream import Collator, ExampleStream, for_stream
 
 
 def evaluate(

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .checkpoint import CheckpointError
+from ..data.stream import Batch, Collator, StatefulCollator, Stream, for_stream, mix_seed, workers_for
+from ..run.checkpoint import CheckpointError
+from ..run.progress import seconds_between_updates
 from .evaluate import evaluate
 from .loop_config import LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
-from .objective import Batch, Objective
-from .progress import seconds_between_updates
+from .objective import Objective
 from .step import NonFiniteLossError, StepResult
-from .stream import Collator, StatefulCollator, Stream, for_stream, mix_seed, workers_for
 
 VALUE = "value"
 

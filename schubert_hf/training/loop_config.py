@@ -11,8 +11,10 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
+from ..errors import SchuBertError
 
-class LoopConfigError(ValueError):
+
+class LoopConfigError(SchuBertError):
     """A setting of the training loop that is not allowed, or that does not fit the number of processes."""
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel
 
-Batch = dict[str, Tensor]
-IGNORED = -100
+from ..data.stream import IGNORED, Batch
+from ..errors import SchuBertError
 
 
-class ObjectiveError(ValueError):
+class ObjectiveError(SchuBertError):
     """A model that the objective has no loss for."""
 
 

@@ -15,15 +15,15 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .checkpoint import check_settings, load_optimizer, load_state, save_checkpoint, write_json
-from .environment import environment
-from .interrupt import Interrupted, InterruptGuard
+from ..data.stream import ExampleStream, MaskingCollator
+from ..run.checkpoint import check_settings, load_optimizer, load_state, save_checkpoint, write_json
+from ..run.interrupt import Interrupted, InterruptGuard
+from ..run.output import halved, result_files
+from ..run.processes import environment
+from ..run.progress import quiet
 from .loop import StepResult, TrainingLoop, evaluate
 from .loop_config import LoopConfig, LoopConfigError, option
 from .objective import PretrainingObjective
-from .output import halved, result_files
-from .progress import quiet
-from .stream import ExampleStream, MaskingCollator
 from .unigram import unigram_loss
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import SchuBertError
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -41,5 +43,5 @@ class StepResult:
         }
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(SchuBertError, RuntimeError):
     """The loss or the gradient became NaN or infinite; the weights are those before the step."""

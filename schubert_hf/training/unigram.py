@@ -8,8 +8,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from .objective import IGNORED
-from .stream import Collator, ExampleStream, for_stream
+from ..data.stream import IGNORED, Collator, ExampleStream, for_stream
 
 
 def unigram_loss(

@@ -19,10 +19,10 @@ from schubert_hf.evaluation.finetuning import Finetuning, finished
 from schubert_hf.evaluation.finetuning_config import FinetuningConfig
 from schubert_hf.evaluation.loading import load_for_task, load_tokenizer
 from schubert_hf.evaluation.objectives import ClassificationObjective
-from schubert_hf.training.checkpoint import CheckpointError, list_checkpoints
-from schubert_hf.training.interrupt import Interrupted
+from schubert_hf.run.checkpoint import CheckpointError, list_checkpoints
+from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.run.output import OutputFolderError
 from schubert_hf.training.loop_config import LoopConfigError
-from schubert_hf.training.output import OutputFolderError
 from schubert_hf.training.step import NonFiniteLossError
 
 CONFIG = FinetuningConfig(batch_size=4, epochs=2, learning_rate=1e-3, eval_steps=3, save_steps=2)

@@ -3,8 +3,8 @@
 import pytest
 from datasets import ClassLabel, Dataset
 
+from schubert_hf.errors import EvaluationDataError
 from schubert_hf.evaluation import glue_data
-from schubert_hf.evaluation.errors import EvaluationDataError
 from schubert_hf.evaluation.glue_data import load_task
 from schubert_hf.evaluation.metrics import load_metric
 from schubert_hf.evaluation.tasks import PAPER_TASKS, TASKS, find_tasks

@@ -9,11 +9,11 @@ from datasets import Dataset
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 from schubert_hf import SchuBertForMaskedLM
-from schubert_hf.evaluation.errors import EvaluationDataError
+from schubert_hf.data.stream import ExampleStream, MaskingCollator
+from schubert_hf.errors import EvaluationDataError
 from schubert_hf.evaluation.language_model import evaluate_model
 from schubert_hf.training.objective import ObjectiveError
 from schubert_hf.training.step import NonFiniteLossError
-from schubert_hf.training.stream import ExampleStream, MaskingCollator
 
 
 @pytest.fixture

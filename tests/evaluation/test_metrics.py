@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schubert_hf.evaluation.errors import MetricError
+from schubert_hf.errors import MetricError
 from schubert_hf.evaluation.metrics import load_metric
 
 LABELS = ("accuracy", "f1", "matthews_correlation")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from schubert_hf.evaluation.errors import EvaluationDataError
+from schubert_hf.errors import EvaluationDataError
 from schubert_hf.evaluation.squad_data import SQUADS, find_squad, load_squad
 
 V1, V2 = SQUADS["squad"], SQUADS["squad_v2"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schubert_hf.evaluation.errors import MetricError
+from schubert_hf.errors import MetricError
 from schubert_hf.evaluation.metrics import load_metric
 from schubert_hf.evaluation.squad_metric import exact_match, f1_score, normalize_answer
 

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import BertTokenizerFast
 
-from schubert_hf.evaluation.errors import EvaluationDataError
+from schubert_hf.errors import EvaluationDataError
 from schubert_hf.evaluation.metrics import load_metric
 from schubert_hf.evaluation.squad_answers import find_answers
 from schubert_hf.evaluation.squad_data import FEATURES, read_squad

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForPreTraining, BertTokenizerFast
 
-from schubert_hf.training.text import load_documents
-from schubert_hf.training.tokenizer import train_wordpiece
+from schubert_hf.data.text import load_documents
+from schubert_hf.data.tokenizer import train_wordpiece
 
 
 @pytest.fixture(scope="session")

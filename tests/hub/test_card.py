@@ -8,12 +8,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from schubert_hf.cost import Shape
 from schubert_hf.hub import Evaluation, Facts, RecordError, render_card, write_page
 from schubert_hf.hub.card import check_card, has_text, is_generated
 from schubert_hf.hub.evaluations import eval_result_files, read_evaluations, write_evaluations
 from schubert_hf.hub.inspection import flop_parts, parameter_parts
 from schubert_hf.hub.plots import draw_widths
+from schubert_hf.shape import Shape
 
 SST2 = Evaluation(
     "nyu-mll/glue",

@@ -9,8 +9,9 @@ import pytest
 
 import schubert_hf
 from schubert_hf import PruningConfig, SchuBertConfig
+from schubert_hf.anatomy import find_groups
 from schubert_hf.cli import parse
-from schubert_hf.cost import ParameterCost, Shape, parse_target
+from schubert_hf.cost import ParameterCost, parse_target
 from schubert_hf.hub import Facts, render_card
 from schubert_hf.hub.card import check_card
 from schubert_hf.hub.cards import RECORD, inspect_preset, read_record, render_preset, write_record
@@ -18,7 +19,7 @@ from schubert_hf.hub.paper import RESULTS
 from schubert_hf.hub.preset import command
 from schubert_hf.presets import preset_names
 from schubert_hf.pruning.selection import select
-from schubert_hf.pruning.units import find_groups
+from schubert_hf.shape import Shape
 
 ROOT = Path(schubert_hf.__file__).parent.parent
 CARDS = ROOT / "model_cards"

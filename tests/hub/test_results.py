@@ -12,7 +12,7 @@ from schubert_hf.evaluation.results import Results, ResultsError, TaskResult, pa
 from schubert_hf.hub import Facts, RecordError, render_card
 from schubert_hf.hub.evaluations import parse_evaluations, read_evaluations
 from schubert_hf.hub.results import add_results, evaluations_of
-from schubert_hf.provenance import sha256
+from schubert_hf.run.provenance import sha256
 
 SST2 = TaskResult(
     task="sst2",

@@ -3,11 +3,12 @@
 import pytest
 from accelerate import Accelerator
 
-from schubert_hf.cost import BudgetError, FlopCost, Shape
-from schubert_hf.latency import LatencyCost
+from schubert_hf.cost import BudgetError, FlopCost
+from schubert_hf.latency.cost import LatencyCost
+from schubert_hf.latency.timing import LatencyError
 from schubert_hf.pruning import budget as module
-from schubert_hf.timing import LatencyError
-from schubert_hf.training.environment import ProcessesError, on_main_process
+from schubert_hf.run.processes import ProcessesError, on_main_process
+from schubert_hf.shape import Shape
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from oracles import build, ragged
 from test_basis import batches
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining
-from schubert_hf.cost import ParameterCost, Shape, unit_cost
+from schubert_hf.anatomy import Group, find_groups
+from schubert_hf.cost import ParameterCost, unit_cost
 from schubert_hf.pruning.curvature import curvature_importance
-from schubert_hf.pruning.units import Group, find_groups
+from schubert_hf.shape import Shape
 from schubert_hf.training.objective import PretrainingObjective
 
 

@@ -5,11 +5,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining
-from schubert_hf.cost import BudgetError, FlopCost, Shape
+from schubert_hf.cost import BudgetError, FlopCost
 from schubert_hf.hub import methods as pages
 from schubert_hf.pruning import config as settings
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.pruning.methods import METHODS
+from schubert_hf.shape import Shape
 
 
 def deep(**fields):

@@ -1,6 +1,6 @@
 import pytest
 
-from schubert_hf.training.output import OutputFolderError, check_output_folder, result_files
+from schubert_hf.run.output import OutputFolderError, check_output_folder, result_files
 
 
 def test_files_move_in_together(tmp_path):

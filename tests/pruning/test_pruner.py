@@ -26,18 +26,19 @@ from schubert_hf import (
     SchuBertForSequenceClassification,
     SchuBertPruner,
 )
+from schubert_hf.anatomy import Group, UnknownTensorError
 from schubert_hf.conversion import ConversionError
-from schubert_hf.cost import BudgetError, ParameterCost, Shape
+from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.pruning.methods import train_alphas
 from schubert_hf.pruning.result import RoundRecord
 from schubert_hf.pruning.run_folder import RECORD
-from schubert_hf.pruning.units import Group, UnknownTensorError
-from schubert_hf.training.checkpoint import newest_checkpoint
+from schubert_hf.run.checkpoint import newest_checkpoint
+from schubert_hf.run.output import OutputFolderError
+from schubert_hf.shape import Shape
 from schubert_hf.training.loop import NonFiniteLossError, TrainingLoop
 from schubert_hf.training.objective import ObjectiveError
-from schubert_hf.training.output import OutputFolderError
 
 BERT = {
     "vocab_size": 99,

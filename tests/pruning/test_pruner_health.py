@@ -14,12 +14,12 @@ from transformers import AutoModelForMaskedLM
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning import memory
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.training import checkpoint
-from schubert_hf.training.checkpoint import CheckpointError, newest_checkpoint
-from schubert_hf.training.environment import ProcessesError, make_accelerator
+from schubert_hf.run import checkpoint
+from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
+from schubert_hf.run.memory import MemoryLimitError
+from schubert_hf.run.output import OutputFolderError
+from schubert_hf.run.processes import ProcessesError, make_accelerator
 from schubert_hf.training.loop import NonFiniteLossError, TrainingLoop
-from schubert_hf.training.memory import MemoryLimitError
-from schubert_hf.training.output import OutputFolderError
 
 
 def spoil(monkeypatch, times, *, step=3, phase="recovery"):
@@ -157,11 +157,11 @@ def test_several_targets_want_a_folder(make_pruner):
 
 
 def test_too_little_memory_is_said_before_any_work(make_pruner, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("schubert_hf.training.memory.device_memory", lambda *_: (10**5, 2 * 10**5))
+    monkeypatch.setattr("schubert_hf.run.memory.device_memory", lambda *_: (10**5, 2 * 10**5))
     with pytest.raises(MemoryLimitError, match=r"does not fit.*"):
         make_pruner(output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr("schubert_hf.training.memory.device_memory", lambda *_: (10**5, 10**9))
+    monkeypatch.setattr("schubert_hf.run.memory.device_memory", lambda *_: (10**5, 10**9))
     with caplog.at_level(logging.WARNING, logger=memory.__name__):
         make_pruner()
     assert "The run may run out of memory" in caplog.text

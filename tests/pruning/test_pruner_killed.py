@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "prune_tiny.py"
+SCRIPT = Path(__file__).parents[1] / "prune_tiny.py"
 IN_A_CHECKPOINT = ("writing the optimizer", "writing state.json", "flushing")
 INSTANTS = 10
 

@@ -19,9 +19,9 @@ from transformers import BertTokenizerFast
 from oracles import QUICK, documents, make_examples
 from datasets import IterableDataset
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
-from schubert_hf.latency import LatencyCost
+from schubert_hf.latency.cost import LatencyCost
 from schubert_hf.pruning import budget
-from schubert_hf.training.streaming import StreamedPairs
+from schubert_hf.data.streaming import StreamedPairs
 
 accelerator = Accelerator(cpu=True)
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{{n}}" for n in range(94))]

@@ -9,7 +9,7 @@ from transformers import DataCollatorForLanguageModeling
 
 from schubert_hf import SchuBertForPreTraining, SchuBertPruner
 from schubert_hf.pruning.run_folder import RunFolder
-from schubert_hf.training.checkpoint import CheckpointError, newest_checkpoint
+from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 
 
 def kill_in_round(monkeypatch, number):

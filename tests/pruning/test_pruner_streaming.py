@@ -6,9 +6,9 @@ from accelerate import Accelerator
 from datasets import IterableDataset
 from oracles import documents, make_examples
 
+from schubert_hf.data.streaming import StreamedPairs, not_held_out
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.training.loop import TrainingLoop
-from schubert_hf.training.streaming import StreamedPairs, not_held_out
 
 LANES = 8
 

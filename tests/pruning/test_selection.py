@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schubert_hf import SchuBertConfig
-from schubert_hf.cost import DIMENSIONS, BudgetError, ParameterCost, Shape
+from schubert_hf.anatomy import Group, find_groups
+from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.pruning.selection import (
     check_reachable,
     count_units,
@@ -19,7 +20,7 @@ from schubert_hf.pruning.selection import (
     shape_without,
     smallest_shape,
 )
-from schubert_hf.pruning.units import Group, find_groups
+from schubert_hf.shape import DIMENSIONS, Shape
 
 promise = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -26,10 +26,11 @@ from schubert_hf import (
     SchuBertModel,
     compact,
 )
-from schubert_hf.cost import ParameterCost, Shape
-from schubert_hf.pruning.gates import fold_tensors
+from schubert_hf.anatomy import Group, UnknownTensorError
+from schubert_hf.cost import ParameterCost
+from schubert_hf.pruning.gates.alphas import fold_tensors
 from schubert_hf.pruning.plan import PlanError, PruningPlan
-from schubert_hf.pruning.units import Group, UnknownTensorError
+from schubert_hf.shape import Shape
 
 CLOSE = 1e-12
 quick = settings(

@@ -9,9 +9,9 @@ from torch.nn.functional import softmax
 from transformers import PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForMaskedLM, SchuBertForPreTraining
+from schubert_hf.data.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.distillation import DistillationObjective, Teacher
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.stream import ExampleStream, MaskingCollator
 
 Batch = dict[str, torch.Tensor]
 

@@ -15,10 +15,10 @@ import torch
 torch.set_num_threads(1)
 from accelerate import Accelerator
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
-from schubert_hf.training.interrupt import Interrupted, InterruptGuard
+from schubert_hf.run.interrupt import Interrupted, InterruptGuard
 from schubert_hf.training.loop import LoopConfig, LoopConfigError, TrainingLoop, evaluate
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.stream import ExampleStream
+from schubert_hf.data.stream import ExampleStream
 
 rng = torch.Generator().manual_seed(0)
 def example(number):

@@ -9,9 +9,9 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
+from schubert_hf.data.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.evaluate import evaluate
 from schubert_hf.training.objective import IGNORED, PretrainingObjective
-from schubert_hf.training.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.unigram import unigram_loss
 
 

@@ -12,7 +12,8 @@ from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerBase, get_scheduler
 
 from schubert_hf import SchuBertForPreTraining
-from schubert_hf.training.checkpoint import MODEL, CheckpointError, load_optimizer, load_state, save_checkpoint
+from schubert_hf.data.stream import ExampleStream, MaskingCollator
+from schubert_hf.run.checkpoint import MODEL, CheckpointError, load_optimizer, load_state, save_checkpoint
 from schubert_hf.training.loop import (
     LoopConfig,
     LoopConfigError,
@@ -21,7 +22,6 @@ from schubert_hf.training.loop import (
     TrainingLoop,
 )
 from schubert_hf.training.objective import Batch, PretrainingObjective
-from schubert_hf.training.stream import ExampleStream, MaskingCollator
 
 Build = Callable[..., PretrainingObjective]
 

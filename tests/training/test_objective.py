@@ -8,8 +8,8 @@ from datasets import Dataset
 from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForMaskedLM, SchuBertForPreTraining
+from schubert_hf.data.stream import ExampleStream, MaskingCollator
 from schubert_hf.training.objective import IGNORED, ObjectiveError, PretrainingObjective
-from schubert_hf.training.stream import ExampleStream, MaskingCollator
 
 Batch = dict[str, torch.Tensor]
 

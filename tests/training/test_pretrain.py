@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertForPreTraining
-from schubert_hf.training.checkpoint import MODEL, newest_checkpoint
+from schubert_hf.run.checkpoint import MODEL, newest_checkpoint
 from schubert_hf.training.loop import TrainingLoop
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretrain.py"

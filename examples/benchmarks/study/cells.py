@@ -15,20 +15,21 @@ from accelerate.utils import send_to_device, set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
+from schubert_hf.anatomy import find_groups
 from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.cost import BudgetError, ParameterCost, Shape
+from schubert_hf.cost import BudgetError, ParameterCost
+from schubert_hf.data.stream import MaskingCollator, for_stream
 from schubert_hf.hub.errors import RecordError
 from schubert_hf.hub.facts import read_json, shape_of
-from schubert_hf.provenance import machine, versions
 from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.pruning.selection import smallest_shape
-from schubert_hf.pruning.units import find_groups
-from schubert_hf.training.checkpoint import atomic_folder, write_json
-from schubert_hf.training.environment import on_main_process
+from schubert_hf.run.checkpoint import atomic_folder, write_json
+from schubert_hf.run.processes import on_main_process
+from schubert_hf.run.progress import quiet
+from schubert_hf.run.provenance import machine, versions
+from schubert_hf.shape import Shape
 from schubert_hf.training.loop import TrainingLoop, evaluate
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.progress import quiet
-from schubert_hf.training.stream import MaskingCollator, for_stream
 
 from .peers import PeerError, prune_with_torch_pruning
 from .plan import Plan

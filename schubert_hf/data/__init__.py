@@ -1,0 +1,1 @@
+"""Text and examples: files, folders and datasets to documents, pairs, and a stream of examples."""

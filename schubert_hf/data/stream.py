@@ -1,0 +1,182 @@
+"""An endless, shuffled, addressable stream of training examples.
+
+Position p of the stream is one example, always the same one: it decides the epoch, the example in that epoch's
+order, and the masks. So what a step trains on depends on nothing but the seed and the step's number: not on the
+number of processes, not on how the batch is accumulated, not on where a run was interrupted. Resuming is beginning
+at another position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import SchuBertError
+from .tokenizer import require_special_tokens
+
+POSITION = "stream_position"
+IGNORED = -100  # label of a token that is not predicted
+Batch = dict[str, Tensor]
+Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+
+
+class StreamError(SchuBertError):
+    """A stream of no examples."""
+
+
+class ExampleStream(Dataset[dict[str, Any]]):
+    """Maps a position (0, 1, 2, ...) to an example of `examples`, each epoch in another order.
+
+    Args:
+        examples: anything with a length whose items are dicts of features.
+        seed: decides the order of every epoch.
+        shuffle: without it every epoch has the order of `examples`.
+
+    Raises:
+        StreamError: there are no examples.
+    """
+
+    def __init__(self, examples: Any, *, seed: int = 0, shuffle: bool = True) -> None:
+        if len(examples) == 0:
+            raise StreamError("The set of examples is empty. Give at least one example.")
+        self.examples = examples
+        self.seed = seed
+        self.shuffle = shuffle
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.long)
+
+    @property
+    def length(self) -> int | None:
+        """How many different examples there are; None where nobody knows."""
+        return len(self.examples)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        epoch, offset = divmod(position, len(self.examples))
+        if self.shuffle and epoch != self._epoch:
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
+            self._epoch, self._order = epoch, torch.randperm(len(self.examples), generator=generator)
+        index = int(self._order[offset]) if self.shuffle else offset
+        return {**self.examples[index], POSITION: position}
+
+
+class MaskingCollator:
+    """Pads a batch and masks it dynamically (Devlin et al. 2019, section 3.1).
+
+    15 % of the tokens are predicted; of those 80 % become `[MASK]`, 10 % a random word piece, 10 % stay. Special
+    tokens are never predicted. The masks of an example depend on `seed`, its position in the stream and its tokens
+    alone: neither on the other examples of its batch nor on the padding that they cause.
+
+    Args:
+        tokenizer: a BERT's tokenizer.
+        mlm_probability: share of the tokens that are predicted.
+        seed: decides the masks.
+
+    Raises:
+        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, mlm_probability: float = 0.15, seed: int = 0) -> None:
+        require_special_tokens(tokenizer)
+        self.tokenizer = tokenizer
+        self.mlm_probability = mlm_probability
+        self.seed = seed
+        self._special = torch.tensor(tokenizer.all_special_ids)
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Examples (`input_ids` and other lists or numbers) to a batch with `attention_mask` and `labels`."""
+        rows = [self._mask(example, number) for number, example in enumerate(examples)]
+        return {name: self._stack(name, [row[name] for row in rows]) for name in rows[0]}
+
+    def _mask(self, example: dict[str, Any], number: int) -> dict[str, Tensor]:
+        row = {name: _tensor(value) for name, value in example.items() if name != POSITION}
+        ids = row["input_ids"]  # (tokens,)
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, example.get(POSITION, number)))
+        chosen, kind = torch.rand(2, len(ids), generator=generator)  # in [0, 1)
+        random_ids = torch.randint(len(self.tokenizer), ids.shape, generator=generator)
+        chosen = (chosen < self.mlm_probability) & ~torch.isin(ids, self._special)
+        masked = ids.masked_fill(chosen & (kind < 0.8), self.tokenizer.mask_token_id)
+        return {
+            **row,
+            "input_ids": torch.where(chosen & (kind >= 0.9), random_ids, masked),
+            "attention_mask": row.get("attention_mask", torch.ones_like(ids)),
+            "labels": ids.masked_fill(~chosen, IGNORED),
+        }
+
+    def _stack(self, name: str, values: list[Tensor]) -> Tensor:
+        if values[0].ndim == 0:
+            return torch.stack(values)
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED}.get(name, 0)
+        return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
+
+
+def _tensor(value: Any) -> Tensor:
+    tensor = torch.as_tensor(value)
+    return tensor if tensor.is_floating_point() else tensor.long()
+
+
+class PlainCollator:
+    """Drops the position before a collator that does not know of it."""
+
+    def __init__(self, collator: Collator) -> None:
+        self.collator = collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return self.collator([{name: value for name, value in row.items() if name != POSITION} for row in examples])
+
+
+def for_stream(collator: Collator) -> Collator:
+    """A collator for the items of an `ExampleStream`."""
+    return collator if isinstance(collator, MaskingCollator) else PlainCollator(collator)
+
+
+class Stream(Protocol):
+    """What a training loop reads: examples by position; from others than `ExampleStream` also a place to go on from.
+
+    Those have `state()`, which gives JSON, and `load_state(state)`; positions are asked for in rising order.
+    """
+
+    @property
+    def length(self) -> int | None:
+        """How many different examples there are; None where nobody knows."""
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The example at a position."""
+
+
+class PulledBatch(NamedTuple):
+    """A batch, and from where its stream goes on; None for a stream that is addressed by number."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any] | None
+
+
+class StatefulCollator:
+    """A collator that tells where the stream stands: in a loader's own process nobody else knows."""
+
+    def __init__(self, stream: Any, collator: Collator) -> None:
+        self.stream, self.collator = stream, collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> PulledBatch:
+        state = None if isinstance(self.stream, ExampleStream) else self.stream.state()
+        return PulledBatch(self.collator(examples), state)
+
+
+def workers_for(stream: Stream, workers: int) -> int:
+    """How many processes can prepare batches: what is read in order is read by one."""
+    return workers if isinstance(stream, ExampleStream) else min(1, workers)
+
+
+def mix_seed(*numbers: int) -> int:
+    """One 63-bit seed from several numbers; neighbours give unrelated seeds (SplitMix64, Steele et al. 2014)."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1

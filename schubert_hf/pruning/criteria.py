@@ -1,0 +1,132 @@
+"""Criteria: how much each unit matters. Each is a small pure function from what is known of the units to a score."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..anatomy import LAYER, Group, find_row, tensor_axes
+
+Scores = dict[Group, Tensor]
+
+
+def alpha_importance(alphas: Mapping[Group, Tensor]) -> Scores:
+    """|alpha|: trained under an L1 penalty, the alphas of units that the loss can do without shrink.
+
+    Khetan & Karnin 2020 (arXiv 2005.06628), Algorithm 1, step 4. The paper says "smallest"; that the absolute value is
+    meant is our reading, since a unit with a large negative alpha matters.
+
+    Args:
+        alphas: by group, shape (units,).
+    """
+    return {group: alpha.abs() for group, alpha in alphas.items()}
+
+
+def magnitude_importance(groups: Mapping[Group, int], tensors: Iterable[tuple[str, Tensor]]) -> Scores:
+    """The root mean square of a unit's weights in the matrices Q, K, V, P, D, G.
+
+    Li et al. 2017, *Pruning Filters for Efficient ConvNets* (arXiv 1608.08710), sums the magnitudes of a filter's
+    weights; the mean, since units of different kinds, which own different numbers of weights, compete here.
+
+    Args:
+        groups: units by group.
+        tensors: parameters of the model by name.
+    """
+    sums = {group: torch.zeros(units, dtype=torch.float64) for group, units in groups.items()}
+    counts = {group: torch.zeros(units, dtype=torch.float64) for group, units in groups.items()}
+    for name, tensor in tensors:
+        if tensor.ndim != 2 or not find_row(name.rpartition(".")[0])[0].gated:
+            continue
+        for group, squares in _squares_by_unit(name, tensor.detach().double().square().cpu(), groups):
+            sums[group][: len(squares)] += squares
+            counts[group][: len(squares)] += tensor.numel() / len(squares)
+    return {group: (sums[group] / counts[group].clamp(min=1)).sqrt() for group in groups}
+
+
+def _squares_by_unit(name: str, squares: Tensor, groups: Mapping[Group, int]) -> Iterator[tuple[Group, Tensor]]:
+    """For every unit that owns a slice of a matrix, the sum of the slice's squares."""
+    for dim, axis in enumerate(tensor_axes(name, 2)):
+        if axis is None:
+            continue
+        entries = squares.sum(1 - dim)  # (width of the axis,)
+        if axis.kind in ("hidden", "filter"):
+            found = [(Group("h", None) if axis.kind == "hidden" else Group("f", axis.layer), entries)]
+        else:  # heads first: entry n of head a is a * size + n
+            heads, entry = Group("a", axis.layer), Group("k" if axis.kind == "key_query" else "v", axis.layer)
+            found = []
+            if heads in groups:
+                found.append((heads, entries.view(groups[heads], -1).sum(1)))
+            if entry in groups:
+                found.append((entry, entries.view(-1, groups[entry]).sum(0)))
+        yield from ((group, sums) for group, sums in found if group in groups)
+    layer = re.search(LAYER, name)
+    if layer and Group("l", int(layer[1])) in groups:
+        yield Group("l", int(layer[1])), squares.sum().view(1)
+
+
+def taylor_importance(gradients: Mapping[Group, Tensor]) -> Scores:
+    """|sum of dL/dalpha|: what the loss changes by to first order when the unit's gate goes from 1 to 0.
+
+    Molchanov et al. 2017 (arXiv 1611.06440); Michel et al. 2019 (arXiv 1905.10650) for heads.
+
+    Args:
+        gradients: of the loss by the gates, one row per batch, shape (batches, units) by group.
+    """
+    return {group: rows.sum(0).abs() for group, rows in gradients.items()}
+
+
+def fisher_importance(gradients: Mapping[Group, Tensor]) -> Scores:
+    """Sum of (dL/dalpha)^2: the diagonal of the gates' Fisher information, a second-order change of the loss.
+
+    Theis et al. 2018 (arXiv 1801.05787); the smaller the batches, the nearer to the sum over examples.
+
+    Args:
+        gradients: as for `taylor_importance`.
+    """
+    return {group: rows.square().sum(0) / 2 for group, rows in gradients.items()}
+
+
+def activation_importance(activations: Mapping[Group, Tensor]) -> Scores:
+    """The root mean square of what a unit puts out: Hu et al. 2016 (arXiv 1607.03250), with the square for the zeros.
+
+    Args:
+        activations: mean squares of the unit's entries on real text, shape (units,) by group.
+    """
+    return {group: squares.sqrt() for group, squares in activations.items()}
+
+
+def random_importance(groups: Mapping[Group, int], seed: int) -> Scores:
+    """Uniform random numbers: the baseline that every criterion has to beat.
+
+    Args:
+        groups: units by group.
+        seed: the same numbers for the same seed, on every machine.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {group: torch.rand(units, generator=generator, dtype=torch.float64) for group, units in groups.items()}
+
+
+def ranks_within_groups(scores: Mapping[Group, Tensor]) -> Scores:
+    """Ranks within the group, spread evenly over 0 to 1: selection then shrinks every group by the same factor.
+
+    So "BERT-all uniform" of Khetan & Karnin 2020 needs no selection of its own. All layers together are one group.
+
+    Args:
+        scores: that decide the ranks.
+    """
+    layers = [group for group in scores if group.dimension == "l"]
+    ranks = {group: _spread_ranks(score) for group, score in scores.items() if group not in layers}
+    if layers:
+        together = _spread_ranks(torch.cat([scores[group] for group in layers]))
+        ranks |= {group: rank.view(1) for group, rank in zip(layers, together, strict=True)}
+    return ranks
+
+
+def _spread_ranks(score: Tensor) -> Tensor:
+    order = score.argsort(stable=True)
+    ranks = torch.empty(len(score), dtype=torch.float64)
+    ranks[order] = (torch.arange(len(score), dtype=torch.float64) + 0.5) / len(score)
+    return ranks

@@ -1,0 +1,6 @@
+"""Alphas: trainable scales on units (Khetan & Karnin 2020, section 3)."""
+
+from .alphas import FoldError, Gates, fold_tensors
+from .objective import GatedObjective
+
+__all__ = ["FoldError", "GatedObjective", "Gates", "fold_tensors"]

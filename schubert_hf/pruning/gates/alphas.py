@@ -1,0 +1,223 @@
+"""Alphas: trainable scales on a model's units, attached to it, folded into the weights afterwards.
+
+Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer (see `gating`). No gradient of
+any weight is needed for theirs (see `gated_linear`).
+
+Decisions that the paper leaves open: a bias is scaled with its row; removing a channel (`Gates.zero`) is more than
+zeroing its rows and columns: it also leaves the residual stream, and LayerNorm takes its statistics over the live
+channels; and a layer that is removed is passed by, its LayerNorms included. So a gated model with zeros is, to
+rounding, the compacted one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ...anatomy import LAYER, Axis, Group, UnknownTensorError, find_groups, find_row, tensor_axes
+from ...configuration_schubert import SchuBertConfig
+from ...errors import SchuBertError
+from .layers import gated
+
+
+class FoldError(SchuBertError):
+    """Alphas that cannot be multiplied into the weights: the result would not be finite."""
+
+
+class Gates(nn.Module):
+    """One vector of alphas per group of units, all 1 at first: alpha_h for the network, alpha_f, a, k, v per layer.
+
+    Args:
+        config: of the model to gate.
+        dimensions: the letters whose units get alphas; the others count as 1.
+    """
+
+    def __init__(self, config: SchuBertConfig, dimensions: str = "hfakv") -> None:
+        super().__init__()
+        self.groups = find_groups(config, dimensions)
+        self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
+        self._some_are_zero = False  # flags, not looks at the alphas: those would make a GPU wait in every layer
+        self._channels_removed = False
+        self._layers_removed: set[int] = set()
+        self._hidden_sizes = list(config.hidden_sizes)
+        self._heads = list(config.head_counts)
+        self._sizes = {"key_query": list(config.key_query_sizes), "value": list(config.value_sizes)}
+
+    def __getitem__(self, group: Group) -> nn.Parameter:
+        """The alphas of a group, shape (units,)."""
+        alpha: nn.Parameter = self.alphas[str(group)]
+        return alpha
+
+    def values(self) -> dict[Group, Tensor]:
+        """A detached copy of the alphas by group."""
+        return {group: self[group].detach().clone() for group in self.groups}
+
+    def summary(self) -> dict[str, list[float]]:
+        """Smallest, mean and largest alpha by the name of the group, rounded for a log."""
+        numbers = {group: (alpha.min(), alpha.mean(), alpha.max()) for group, alpha in self.values().items()}
+        return {str(group): [round(float(number), 4) for number in three] for group, three in numbers.items()}
+
+    def drift(self) -> dict[str, float]:
+        """How far the alphas have moved from 1: the largest distance of all, and by letter."""
+        distances = {group: float((alpha - 1).abs().max()) for group, alpha in self.values().items()}
+        letters = dict.fromkeys(group.dimension for group in distances)
+        by_letter = {
+            f"drift_{letter}": max(distance for group, distance in distances.items() if group.dimension == letter)
+            for letter in letters
+        }
+        return {"drift": max(distances.values()), **by_letter}
+
+    def zero(self, removed: Mapping[Group, Tensor]) -> None:
+        """Sets the alphas of some units to 0, which removes them.
+
+        Args:
+            removed: indices of the units by group.
+        """
+        with torch.no_grad():
+            for group, indices in removed.items():
+                self[group][indices] = 0.0
+                self._some_are_zero |= len(indices) > 0
+                self._channels_removed |= group.dimension == "h" and len(indices) > 0
+                if group.dimension == "l" and group.layer is not None and len(indices) > 0:
+                    self._layers_removed.add(group.layer)
+
+    def penalty(self, weights: Mapping[Group, float]) -> Tensor:
+        """sum over groups of beta |alpha|_1, by the sum of all beta: 1 when every alpha is 1, 0 when all are 0.
+
+        Args:
+            weights: beta by group (see `cost.penalty_weights`).
+        """
+        total = sum(weights[group] * units for group, units in self.groups.items())
+        return torch.stack([weights[group] * self[group].abs().sum() for group in self.groups]).sum() / (total or 1.0)
+
+    def factor(self, axis: Axis) -> Tensor | None:
+        """What the entries of an axis are multiplied by, shape (width of the axis,); None where no alpha stands.
+
+        The key/query and value axes run over heads first: entry a * k + n is multiplied by alpha_a[a] alpha_k[n].
+        """
+        if axis.kind == "hidden":
+            alpha = self._find("h", None)
+            return None if alpha is None else alpha[: self._hidden_sizes[axis.layer]]
+        if axis.kind in ("filter", "layer"):
+            return self._find("f" if axis.kind == "filter" else "l", axis.layer)
+        heads = self._find("a", axis.layer)
+        entries = self._find("k" if axis.kind == "key_query" else "v", axis.layer)
+        if heads is None and entries is None:
+            return None
+        if heads is None:
+            return entries.repeat(self._heads[axis.layer]) if entries is not None else None
+        if entries is None:
+            return heads.repeat_interleave(self._sizes[axis.kind][axis.layer])
+        return (heads[:, None] * entries).flatten()
+
+    @contextmanager
+    def attached(self, model: PreTrainedModel) -> Iterator[None]:
+        """Within the block, `model` computes with the alphas of this module; afterwards it is as it was.
+
+        Its weights count as frozen: they get no gradient.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(gated(model, self.factor, lambda: self._some_are_zero))
+            # Hooks cost a look at every module, each time: they are there when something has been removed.
+            for name, module in model.named_modules() if self._some_are_zero else ():
+                if (hook := self._hook(name.removeprefix("bert."), module)) is not None:
+                    stack.callback(module.register_forward_hook(hook).remove)
+            yield
+
+    def _find(self, dimension: str, layer: int | None) -> Tensor | None:
+        group = Group(dimension, layer)
+        return self[group] if group in self.groups else None
+
+    def _hook(self, name: str, module: nn.Module) -> Callable[..., Tensor | None] | None:
+        """What makes removed channels and layers leave the stream."""
+        if (match := re.fullmatch(r"encoder\.layer\.(\d+)", name)) and Group("l", int(match[1])) in self.groups:
+            return self._pass_by(int(match[1]))
+        stream = _stream_axis(name) if Group("h", None) in self.groups else None
+        if stream is None:
+            return None
+        return self._normalize_live(stream) if isinstance(module, nn.LayerNorm) else self._mask_live(stream)
+
+    def _live(self, axis: Axis) -> Tensor | None:
+        """1 for channels that are there, 0 for removed ones; None while all are there."""
+        alpha = self.factor(axis) if self._channels_removed else None
+        return None if alpha is None else (alpha.detach() != 0).to(alpha.dtype)
+
+    def _pass_by(self, layer: int) -> Callable[..., Tensor | None]:
+        return lambda module, args, output: args[0] if layer in self._layers_removed else None
+
+    def _mask_live(self, axis: Axis) -> Callable[..., Tensor | None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            live = self._live(axis)
+            return None if live is None else output * live.to(output.dtype)
+
+        return hook
+
+    def _normalize_live(self, axis: Axis) -> Callable[..., Tensor | None]:
+        def hook(module: nn.LayerNorm, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            live = self._live(axis)
+            if live is None:
+                return None
+            stream = args[0].to(torch.promote_types(args[0].dtype, torch.float32))  # as LayerNorm's own statistics
+            centred = (stream - (stream * live).sum(-1, keepdim=True) / live.sum()) * live
+            variance = centred.square().sum(-1, keepdim=True) / live.sum()
+            normalized = centred * torch.rsqrt(variance + module.eps)
+            return ((normalized * module.weight + module.bias) * live).to(output.dtype)
+
+        return hook
+
+
+def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
+    """The parameters of `model` with the alphas multiplied into its six matrices and their row biases.
+
+    Returns:
+        Tensors by parameter name, in the dtype of the model: together they compute what the gated model computes, as
+        long as no channel is removed (that is `compact`'s work). The model is not touched; what no alpha multiplies is
+        its own.
+
+    Raises:
+        FoldError: an alpha is not finite, or a weight would not be.
+    """
+    for group, alpha in gates.values().items():
+        if not bool(torch.isfinite(alpha).all()):
+            raise FoldError(
+                f"The alphas of group `{group}` are not all finite; they cannot be folded. Train them anew."
+            )
+    folded = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        folded[name] = tensor.detach()
+        if find_row(name.rpartition(".")[0])[0].gated:
+            folded[name] = _fold(name, tensor.detach(), gates)
+    return folded
+
+
+def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
+    wide = tensor.double()  # rounded once, however many factors there are
+    for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+        factor = gates.factor(axis) if axis is not None else None
+        if factor is not None:
+            shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
+            wide = wide * factor.detach().double().view(shape)
+    if match := re.search(LAYER + r"(?:attention\.)?output\.dense", name):
+        factor = gates.factor(Axis("layer", int(match[1])))
+        wide = wide if factor is None else wide * factor.detach().double()
+    folded = wide.to(tensor.dtype)
+    if not bool(torch.isfinite(folded).all()):
+        raise FoldError(
+            f"`{name}` is not finite in {tensor.dtype} with its alphas folded in. "
+            "Prune the model in float32 (`model.float()`), and look for NaN in its weights."
+        )
+    return folded
+
+
+def _stream_axis(name: str) -> Axis | None:
+    """The hidden axis that a module writes and that no alpha multiplies: LayerNorms, pooler."""
+    try:
+        row, (rows, _) = find_row(name)
+    except UnknownTensorError:
+        return None
+    return rows if rows is not None and rows.kind == "hidden" and not row.gated else None

@@ -1,0 +1,153 @@
+"""Alphas at work: within a block, the six matrices of every layer compute with scaled rows and columns.
+
+    Q, K    rows by alpha_k, alpha_a    columns by alpha_h
+    V       rows by alpha_v, alpha_a    columns by alpha_h
+    P       rows by alpha_h, alpha_l    columns by alpha_v, alpha_a
+    D       rows by alpha_f             columns by alpha_h
+    G       rows by alpha_h, alpha_l    columns by alpha_f
+
+Where both factors of a path meet linear maps only, as along Q . K and V -> P, the square at one place stands for both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from ...anatomy import Axis, AxisKind
+from .linear import Activation, gated_linear, gated_projections
+
+Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are multiplied by; None: nothing
+
+
+class LayerGates:
+    """The scales of one layer, looked up anew in every forward pass.
+
+    Args:
+        layer: a `SchuBertLayer`.
+        number: its place in the encoder.
+        factor: see `Gates.factor`.
+        some_are_zero: whether a factor may be 0, where gradients cannot be had by division.
+    """
+
+    def __init__(self, layer: Any, number: int, factor: Factor, some_are_zero: Callable[[], bool]) -> None:
+        self.layer, self.number = layer, number
+        self.factor, self.some_are_zero = factor, some_are_zero
+        self._made: list[Tensor] = []
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        attention = self.layer.attention
+        forwards: dict[nn.Module, Callable[..., Tensor]] = {
+            attention.output: self._attention_output,
+            self.layer.output: self._output,
+        }
+        if attention.self.query is not None:
+            forwards |= {attention.self.query: self._query, attention.self.key: self._next}
+            forwards |= {attention.self.value: self._next}
+        if self.layer.intermediate.dense is not None:
+            forwards |= {self.layer.intermediate: self._intermediate}
+        with ExitStack() as stack:
+            for module, forward in forwards.items():
+                stack.enter_context(_replaced_forward(module, forward))
+            yield
+
+    def _scale(self, kind: AxisKind, power: int = 1) -> Tensor | None:
+        factor = self.factor(Axis(kind, self.number))
+        return factor if factor is None or power == 1 else factor.square()
+
+    def _linear(
+        self,
+        x: Tensor,
+        module: nn.Linear,
+        rows: Tensor | None,
+        columns: Tensor | None,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        weight, bias = module.weight, module.bias
+        if not self.some_are_zero():
+            return gated_linear(x, weight, bias, rows=rows, columns=columns, activation=activation, residual=residual)
+        x = x if activation is None else activation(x)
+        y = _times(linear(_times(x, columns), weight, bias), rows)
+        return y if residual is None else y + residual
+
+    def _query(self, x: Tensor) -> Tensor:
+        """The queries; keys and values, which are asked for next, are made of the same input at the same time."""
+        attention = self.layer.attention.self
+        maps = (attention.query, attention.key, attention.value)
+        rows, columns = self._scale("key_query", 2), self._scale("hidden")
+        if self.some_are_zero():
+            made = [self._linear(x, one, None if n else rows, columns) for n, one in enumerate(maps)]
+        else:
+            made = list(gated_projections(x, maps, rows=rows, columns=columns))
+        query, *self._made = made
+        return query
+
+    def _next(self, x: Tensor) -> Tensor:
+        return self._made.pop(0)
+
+    def _intermediate(self, x: Tensor) -> Tensor:
+        """Shape (..., f), before the activation, which goes with the next matrix."""
+        filters = self._scale("filter")
+        if filters is not None and not self.some_are_zero():
+            filters = filters.detach()  # the next matrix finds their whole gradient
+        return self._linear(x, self.layer.intermediate.dense, filters, self._scale("hidden"))
+
+    def _attention_output(self, values: Tensor, stream: Tensor) -> Tensor:
+        return self._into_the_stream(self.layer.attention.output, values, stream, self._scale("value", 2))
+
+    def _output(self, z: Tensor, stream: Tensor) -> Tensor:
+        activation = self.layer.intermediate.intermediate_act_fn
+        return self._into_the_stream(self.layer.output, z, stream, self._scale("filter"), activation)
+
+    def _into_the_stream(
+        self, output: Any, x: Tensor, stream: Tensor, columns: Tensor | None, activation: Activation | None = None
+    ) -> Tensor:
+        """The end of a sublayer: projection, dropout, residual and LayerNorm."""
+        found = [scale for scale in (self._scale("hidden"), self._scale("layer")) if scale is not None]
+        rows = math.prod(found[1:], start=found[0]) if found else None
+        drops = output.training and output.dropout.p > 0
+        if not isinstance(output.dense, nn.Linear):
+            # All its heads or filters have gone: it adds its bias, which is scaled like any row.
+            y = output.dropout(_times(output.dense(x), rows)) + stream
+        elif drops:
+            y = output.dropout(self._linear(x, output.dense, rows, columns, activation)) + stream
+        else:
+            y = self._linear(x, output.dense, rows, columns, activation, residual=stream)
+        normalized: Tensor = output.LayerNorm(y)
+        return normalized
+
+
+@contextmanager
+def gated(model: PreTrainedModel, factor: Factor, some_are_zero: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, the matrices of all layers of `model` compute with the scales; afterwards it is as it was.
+
+    Args:
+        model: a SchuBERT of any class.
+        factor, some_are_zero: see `LayerGates`.
+    """
+    with ExitStack() as stack:
+        for number, layer in enumerate(model.base_model.encoder.layer):
+            stack.enter_context(LayerGates(layer, number, factor, some_are_zero).attached())
+        yield
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward  # the class's own is seen again
+
+
+def _times(activations: Tensor, factor: Tensor | None) -> Tensor:
+    # The alphas stay in full precision; what they multiply keeps its dtype, or the next matrix would not take it.
+    return activations if factor is None else activations * factor.to(activations.dtype)

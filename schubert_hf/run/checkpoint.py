@@ -1,0 +1,231 @@
+"""Folders that are whole or not there: written beside their place, flushed, and renamed.
+
+A checkpoint is `model/` (config.json and model.safetensors), `optimizer.safetensors` and `state.json`. Only
+safetensors and JSON are written and read; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import SchuBertError
+from .progress import quiet
+
+logger = logging.getLogger(__name__)
+STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+MODEL = "model"
+
+
+class CheckpointError(SchuBertError):
+    """A checkpoint is torn, foreign, or belongs to a run with other settings."""
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A new folder to write into; it takes `target`'s place when the block ends without an error.
+
+    Whatever stops the block leaves what stood at `target` untouched. A process that is killed in the block leaves a
+    hidden folder beside `target`, which the next writer of the same `target` clears away.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside, replaced = target.with_name(f".{target.name}.writing"), target.with_name(f".{target.name}.replaced")
+    if replaced.exists() and not target.exists():  # killed between the two renames below
+        replaced.rename(target)
+    for leftover in (beside, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        _flush(beside)
+        if target.exists():
+            target.rename(replaced)
+        try:
+            beside.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
+        _flush_folder(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON beside `path` and renames it into place."""
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def save_checkpoint(
+    target: Path,
+    model: PreTrainedModel,
+    *,
+    state: dict[str, Any],
+    optimizer: dict[str, Tensor] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    keep: int | None = None,
+) -> None:
+    """Writes a checkpoint.
+
+    Args:
+        target: its folder; those beside it sort by name, the newest last.
+        model: its weights and config go to `MODEL`.
+        state: any JSON.
+        optimizer: the tensors of `TrainingLoop.state_tensors`.
+        tokenizer: goes beside the weights.
+        keep: how many checkpoints stay in `target`'s parent, this one included; None: all.
+
+    Raises:
+        CheckpointError: the disk refuses; what stood there before is whole.
+    """
+    try:
+        _write_checkpoint(target, model, state, optimizer, tokenizer)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The checkpoint `{target}` cannot be written: {error}. Earlier ones are whole: make room and resume."
+        ) from error
+    if keep is not None:
+        for old in list_checkpoints(target.parent)[:-keep]:
+            shutil.rmtree(old)
+
+
+def _write_checkpoint(
+    target: Path,
+    model: PreTrainedModel,
+    state: dict[str, Any],
+    optimizer: dict[str, Tensor] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
+    for torn in target.parent.glob(".*.writing"):
+        shutil.rmtree(torn, ignore_errors=True)
+    with atomic_folder(target) as folder:
+        with quiet():
+            model.save_pretrained(folder / MODEL)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder / MODEL)
+        if optimizer:
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}
+            save_file(tensors, folder / OPTIMIZER)
+        # Last: a folder with this file is whole.
+        write_json(folder / STATE, state)
+
+
+def list_checkpoints(parent: Path) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    return [folder for folder in _candidates(parent) if _complaint(folder) is None]
+
+
+def newest_checkpoint(parent: Path) -> Path | None:
+    """The newest whole checkpoint in a folder, or None. Says which newer ones are torn."""
+    for torn in sorted(parent.glob(".*.writing")):
+        logger.warning("%s was being written when a run stopped: it is left out.", torn.name)
+    for folder in reversed(_candidates(parent)):
+        if (complaint := _complaint(folder)) is None:
+            return folder
+        logger.warning("The checkpoint %s is torn and left out: %s", folder.name, complaint)
+    return None
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint.
+
+    Raises:
+        CheckpointError: the folder holds no whole checkpoint.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} holds no object")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"`{folder}` holds no whole checkpoint: {error}. Begin anew or give another folder."
+        ) from error
+    return state
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> None:
+    """Raises `CheckpointError` where a run that left something in `place` had another value of one of these settings.
+
+    Args:
+        before: those it has recorded, as JSON gave them back.
+        now: those that must be the same; plain JSON.
+    """
+    for name, value in json.loads(json.dumps(now)).items():
+        if before.get(name) != value:
+            raise CheckpointError(
+                f"`{place}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
+                "Give the same settings, or another output folder."
+            )
+
+
+def load_optimizer(folder: Path) -> dict[str, Tensor]:
+    """The optimizer tensors of a checkpoint; empty where none were saved.
+
+    Raises:
+        CheckpointError: the file is torn.
+    """
+    path = folder / OPTIMIZER
+    try:
+        return load_file(path) if path.exists() else {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"`{path}` cannot be read: {error}. Remove `{folder}` and resume from the one before it."
+        ) from error
+
+
+def _candidates(parent: Path) -> list[Path]:
+    return sorted(folder for folder in parent.glob("[!.]*") if folder.is_dir())
+
+
+def _complaint(folder: Path) -> str | None:
+    """Why a folder is no whole checkpoint; None if it is one."""
+    try:
+        load_state(folder)
+        weights = list((folder / MODEL).glob("*.safetensors"))
+        if not weights:
+            return f"`{MODEL}` holds no weights."
+        for path in weights:
+            _check_tensors(path)
+        if (folder / OPTIMIZER).exists():
+            _check_tensors(folder / OPTIMIZER)
+    except (CheckpointError, OSError, SafetensorError) as error:
+        return str(error)
+    return None
+
+
+def _check_tensors(path: Path) -> None:
+    with safe_open(path, framework="pt") as tensors:  # compares the file's length with what its header says
+        tensors.keys()
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,66 @@
+"""Folders that users name for a result: never written over, never half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import SchuBertError
+from .checkpoint import atomic_folder
+
+# What shows that a folder holds a model. Written last, so a folder with it is whole.
+MARKER = "config.json"
+
+
+class OutputFolderError(SchuBertError):
+    """The folder for the result already holds one, or cannot be written."""
+
+
+def check_output_folder(output: Path) -> None:
+    """Raises `OutputFolderError` where a result cannot be written, before any work is done."""
+    if (output / MARKER).exists():
+        raise OutputFolderError(f"`{output}` already holds a model. Give another output folder, or remove this one.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(output, os.W_OK | os.X_OK) else "no permission"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise OutputFolderError(f"`{output}` cannot be written: {reason}. Give another output folder.")
+
+
+@contextlib.contextmanager
+def result_files(output: Path) -> Iterator[Path]:
+    """A folder to write a result's files into; if the block ends without error they move to `output`, the marker last.
+
+    Raises:
+        OutputFolderError: the disk refuses; `output` holds no model then.
+    """
+    finished = output / ".finished"
+    try:
+        with atomic_folder(finished) as folder:
+            yield folder
+        for path in sorted(finished.iterdir(), key=lambda path: path.name == MARKER):
+            path.replace(output / path.name)
+        shutil.rmtree(finished)
+    except (OSError, SafetensorError) as error:
+        raise OutputFolderError(
+            f"The result cannot be written to `{output}`: {error}. Make room and resume."
+        ) from error
+
+
+def halved(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights in float16 for `save_pretrained(state_dict=...)`, tied ones still tied.
+
+    The config that is saved with them keeps the model's own dtype, which is what they are loaded as.
+    """
+    halves: dict[int, Tensor] = {}
+    tensors = model.state_dict(keep_vars=True)
+    return {name: halves.setdefault(id(tensor), tensor.detach().half()) for name, tensor in tensors.items()}

@@ -1,0 +1,60 @@
+"""Trackers of a run, by name: TensorBoard and whatever else Accelerate knows and is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import ProjectConfiguration
+
+from ..errors import SchuBertError
+
+LOGS = "logs"
+
+
+class TrackerError(SchuBertError):
+    """A tracker that is not known or not installed."""
+
+
+def parse_trackers(names: str) -> list[str]:
+    """From "tensorboard,wandb" to ["tensorboard", "wandb"], from "none" to [].
+
+    Raises:
+        TrackerError: one of them is not known to Accelerate, or not installed.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip() not in ("", "none")]
+    known, installed = list(LOGGER_TYPE_TO_CLASS), [str(name) for name in get_available_trackers()]
+    for name in wanted:
+        if name not in known:
+            raise TrackerError(f"`report_to` names {name!r}; allowed are none, {', '.join(known)}.")
+        if name not in installed:
+            raise TrackerError(f"`report_to` names {name!r}, which is not installed. Run `pip install {name}`.")
+    return wanted
+
+
+def tracker_options(names: str, output: Path) -> dict[str, Any]:
+    """Options of an `Accelerator` for trackers that write below `output`.
+
+    Raises:
+        TrackerError: see `parse_trackers`.
+    """
+    folders = ProjectConfiguration(project_dir=str(output), logging_dir=str(output / LOGS))
+    # None, since Accelerate takes an empty list for trackers that are not installed.
+    return {"log_with": parse_trackers(names) or None, "project_config": folders}
+
+
+def begin_tracking(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
+    """Opens the trackers that the accelerator was made with.
+
+    Args:
+        accelerator: made with `tracker_options`.
+        project: what they call the run.
+        settings: of the run; what is no number, text or truth value is told as text.
+    """
+    if accelerator.log_with:
+        plain = (bool, int, float, str)
+        told = {name: value if isinstance(value, plain) else str(value) for name, value in settings.items()}
+        accelerator.init_trackers(project, config=told)

@@ -1,0 +1,141 @@
+"""What the tests here share: tiny models of sizes all different, in float64, random cuts of them, and examples."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from schubert_hf import SchuBertConfig
+from schubert_hf.anatomy import Axis, Group, find_groups
+from schubert_hf.auto import MODELS
+from schubert_hf.pruning.gates.alphas import Gates
+from schubert_hf.pruning.plan import PruningPlan
+from schubert_hf.shape import Shape
+
+RAGGED: dict[str, Any] = {
+    "hidden_sizes": [37, 31, 43],
+    "filter_sizes": [41, 29, 53],
+    "head_counts": [3, 2, 1],
+    "key_query_sizes": [5, 7, 3],
+    "value_sizes": [9, 4, 13],
+    "vocab_size": 99,
+    "max_position_embeddings": 23,
+}
+CLASSES = list(MODELS.values())
+WORDS = 94
+QUICK: dict[str, Any] = {
+    "rounds": 2,
+    "alpha_steps": 2,
+    "recovery_steps": 2,
+    "batch_size": 8,
+    "eval_examples": 24,
+}
+
+
+def make_examples(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Sentence pairs that count upwards; B goes on where A stopped, or starts anywhere."""
+    rng = random.Random(seed)
+    examples = []
+    for _ in range(number):
+        first, second = rng.randint(2, 8), rng.randint(2, 8)
+        start, is_random = rng.randrange(WORDS), rng.random() < 0.5
+        other = rng.randrange(WORDS) if is_random else start + first
+        a, b = ([5 + (begin + i) % WORDS for i in range(n)] for begin, n in ((start, first), (other, second)))
+        ids = [2, *a, 3, *b, 3]
+        segments = [0] * (first + 2) + [1] * (second + 1)
+        examples.append({"input_ids": ids, "token_type_ids": segments, "next_sentence_label": int(is_random)})
+    return examples
+
+
+def documents(files: list[int]) -> Iterator[dict[str, str]]:
+    """Documents of a few sentences each, file by file."""
+    for file in files:
+        rng = random.Random(file)
+        for _ in range(40):
+            starts = [rng.randrange(WORDS) for _ in range(rng.randint(2, 9))]
+            yield {"text": " ".join(" ".join(f"w{(s + n) % WORDS}" for n in range(4)) + "." for s in starts)}
+
+
+def ragged(**fields: Any) -> SchuBertConfig:
+    return SchuBertConfig(**{**RAGGED, **fields})
+
+
+def build(kind: type, config: SchuBertConfig | None = None, **options: Any) -> Any:
+    """A float64 model in evaluation mode, every parameter of it of a size that matters."""
+    torch.manual_seed(1)
+    model = kind(config or ragged(), **options).double().eval()
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if "LayerNorm.weight" in name else 0.0, std=0.3)
+    return model
+
+
+def build_gates(config: SchuBertConfig, dimensions: str = "hfakv") -> Gates:
+    """Float64 alphas, none of them 0 or 1, some negative."""
+    gates = Gates(config, dimensions).double()
+    torch.manual_seed(2)
+    for alpha in gates.parameters():
+        torch.nn.init.uniform_(alpha, 0.5, 1.5)
+        with torch.no_grad():
+            alpha[::3] *= -1
+    return gates
+
+
+def compute(model: PreTrainedModel, gates: Gates | None = None) -> list[Tensor]:
+    """All outputs of a model on a padded batch of two."""
+    torch.manual_seed(3)
+    shape = (2, 3, 11) if "MultipleChoice" in type(model).__name__ else (2, 11)
+    mask = torch.ones(shape, dtype=torch.long)
+    mask[0, ..., 7:] = 0
+    inputs = {
+        "input_ids": torch.randint(0, 99, shape),
+        "attention_mask": mask,
+        "token_type_ids": torch.randint(0, 2, shape),
+    }
+    with torch.no_grad(), gates.attached(model) if gates is not None else contextlib.nullcontext():
+        return [output for output in model(**inputs).to_tuple() if output is not None]
+
+
+def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """The largest absolute difference; a number that cannot be small where the shapes differ."""
+    if [x.shape for x in ours] != [x.shape for x in theirs]:
+        return float("inf")
+    return max(float((x.double() - y.double()).abs().max()) for x, y in zip(ours, theirs, strict=True))
+
+
+def surviving(outputs: list[Tensor], kind: type, plan: PruningPlan) -> list[Tensor]:
+    """Of outputs that are hidden states, the channels that a plan keeps; other outputs as they are."""
+    channels = plan.kept(Axis("hidden", -1))
+    return [x[..., channels] for x in outputs] if kind.__name__ == "SchuBertModel" else outputs
+
+
+@st.composite
+def cuts(draw: st.DrawFn, config: SchuBertConfig, dimensions: str = "hfakv") -> dict[Group, list[int]]:
+    """Units to remove by group: any that a plan may remove, all filters or heads of a layer included."""
+    removed = {}
+    stays = draw(st.integers(0, len(config.hidden_sizes) - 1), label="layer that stays")
+    for group, units in find_groups(config, dimensions).items():
+        gone = draw(st.sets(st.integers(0, units - 1)), label=str(group))
+        if group.dimension in "kv":
+            gone -= {units // 2}
+        if group.dimension == "h":
+            gone -= {min(config.hidden_sizes) // 2}
+        if group == Group("l", stays):
+            gone = set()
+        removed[group] = sorted(gone)
+    return removed
+
+
+def plan_without(config: SchuBertConfig, removed: dict[Group, list[int]]) -> PruningPlan:
+    groups = find_groups(config, "hfakvl" if len(set(config.hidden_sizes)) == 1 else "hfakv")
+    kept = {group: tuple(n for n in range(groups[group]) if n not in gone) for group, gone in removed.items()}
+    return PruningPlan.from_kept(Shape.of(config), kept)
+
+
+def zeroed(gates: Gates, removed: dict[Group, list[int]]) -> Gates:
+    gates.zero({group: torch.tensor(gone, dtype=torch.long) for group, gone in removed.items()})
+    return gates

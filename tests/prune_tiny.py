@@ -1,0 +1,101 @@
+"""Prunes a tiny model in a process of its own, which a test can kill: OUTPUT METHOD RESULT [--resume] [--kill EVENT].
+
+Says on stdout, line by line, what it is about to do: every step, and every file of a checkpoint that is written. With
+`--kill N` it kills itself, as nothing can prevent, before event number N. At the end the result goes to RESULT.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from accelerate import Accelerator
+from oracles import QUICK, make_examples
+from transformers import BertTokenizerFast
+
+from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
+from schubert_hf.pruning import pruner as pruner_module
+from schubert_hf.pruning.weights import fingerprint
+from schubert_hf.run import checkpoint
+from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.training.loop import TrainingLoop
+
+SHAPE = {"hidden_sizes": [40, 40], "filter_sizes": [41, 29], "head_counts": [3, 2]}
+SHAPE |= {"key_query_sizes": [5, 7], "value_sizes": [9, 4]}
+
+parser = argparse.ArgumentParser()
+parser.add_argument("output", type=Path)
+parser.add_argument("method")
+parser.add_argument("result", type=Path)
+parser.add_argument("--resume", action="store_true")
+parser.add_argument("--kill", type=int)
+parser.add_argument("--signal", default="SIGKILL")
+parser.add_argument("--save-steps", type=int, default=2)
+arguments = parser.parse_args()
+events = 0
+
+
+def before(owner, name, what):
+    """Announces every call of a function, and dies before it when its turn has come."""
+    function = getattr(owner, name)
+
+    def announced(*args, **kwargs):
+        global events
+        print(events, what, flush=True)
+        if events == arguments.kill:
+            os.kill(os.getpid(), getattr(signal, arguments.signal))
+        events += 1
+        return function(*args, **kwargs)
+
+    setattr(owner, name, announced)
+
+
+before(TrainingLoop, "_train_step", "step")
+before(pruner_module, "compact", "compaction")
+before(SchuBertPruner, "_evaluate", "evaluation")
+before(SchuBertForPreTraining, "save_pretrained", "writing weights")
+before(checkpoint, "save_file", "writing the optimizer")
+before(checkpoint, "write_json", "writing state.json")
+before(checkpoint, "_flush", "flushing")
+before(checkpoint.shutil, "rmtree", "clearing away")
+
+torch.set_num_threads(1)
+words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(94))]
+tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+torch.manual_seed(0)
+model = SchuBertForPreTraining(SchuBertConfig(**SHAPE, vocab_size=99, max_position_embeddings=23))  # with dropout
+config = PruningConfig(
+    **{**QUICK, "method": arguments.method, "alpha_steps": 5, "recovery_steps": 5, "micro_batch_size": 4},
+    save_steps=arguments.save_steps,
+    target="80%,60%",
+    teacher_weight=1.0,
+)
+accelerator = Accelerator(cpu=True)
+try:
+    result = SchuBertPruner(
+        model,
+        config,
+        train_dataset=make_examples(100),
+        eval_dataset=make_examples(24, seed=1),
+        tokenizer=tokenizer,
+        output_dir=arguments.output,
+        accelerator=accelerator,
+    ).prune(resume=arguments.resume)
+except Interrupted as stop:
+    print(stop, file=sys.stderr)
+    raise SystemExit(stop.exit_code) from None
+report = {
+    "processes": accelerator.num_processes,
+    "plans": [plan.to_json() for plan in result.plans],
+    "rounds": [{**record.to_json(), "seconds": None} for record in result.rounds],
+    "weights": fingerprint(result.model),
+    "events": events,
+}
+if accelerator.is_main_process:
+    arguments.result.write_text(json.dumps(report))
+accelerator.wait_for_everyone()
