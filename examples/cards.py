@@ -15,7 +15,7 @@ from pathlib import Path
 
 from schubert_hf.cli import parse
 from schubert_hf.errors import one_line_errors
-from schubert_hf.hub.cards import RECORD, facts_of, read_record, write_preset, write_record
+from schubert_hf.hub.cards import PAGE_DATA, facts_of, read_record, write_preset, write_record
 from schubert_hf.presets import preset_names
 
 
@@ -40,7 +40,7 @@ def main() -> None:
                 write_preset(preset, output / preset)
         if arguments.result is not None:
             write_record(facts_of(Path(arguments.result), measured=arguments.latency), output / arguments.name)
-        for record in sorted(output.glob(f"*/{RECORD}")):
+        for record in sorted(output.glob(f"*/{PAGE_DATA}")):
             write_record(read_record(record.parent), record.parent)
     sys.stdout.write(f"Wrote {len(list(output.glob('*/README.md')))} pages to {output}\n")
 

@@ -32,7 +32,7 @@ from ..run.checkpoint import (
     write_json,
 )
 from ..run.interrupt import Interrupted, InterruptGuard
-from ..run.output import MARKER, check_output_folder, result_files
+from ..run.output import FINETUNING_RECORD, MARKER, check_output_folder, result_files
 from ..run.processes import on_main_process
 from ..run.progress import quiet
 from ..training.loop import TrainingLoop
@@ -41,7 +41,6 @@ from .finetuning_config import FinetuningConfig
 from .objectives import TaskObjective
 
 logger = logging.getLogger(__name__)
-RECORD = "finetuning.json"
 CHECKPOINTS, BEST = "checkpoints", "best"
 Metrics = dict[str, dict[str, float]]  # by split, the main split first, its main metric first
 
@@ -237,7 +236,7 @@ class Finetuning:
         if self.accelerator.is_main_process:
             with result_files(self.output) as folder:
                 shutil.copytree(self._weights(best["step"]), folder, dirs_exist_ok=True)
-                write_json(folder / RECORD, {"settings": self.settings, **asdict(result)})
+                write_json(folder / FINETUNING_RECORD, {"settings": self.settings, **asdict(result)})
             for leftover in (BEST, CHECKPOINTS):  # the optimizer's state is twice the model, and no use any more
                 shutil.rmtree(self.output / leftover, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -267,7 +266,7 @@ def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:
     if not (output / MARKER).exists():
         return None
     try:
-        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((output / FINETUNING_RECORD).read_text(encoding="utf-8"))
         before = record.pop("settings")
         result = FinetuningResult(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -20,7 +20,7 @@ from .plots import ROUNDS, WIDTHS, draw_rounds, draw_widths
 from .preset import preset_data
 from .staging import README
 
-RECORD = "record.json"
+PAGE_DATA = "record.json"
 
 
 def render_preset(preset: str) -> str:
@@ -52,13 +52,13 @@ def write_record(facts: Facts, folder: Path) -> None:
     if facts.run is not None:
         draw_rounds(facts.run, folder / ROUNDS)
     text = json.dumps(facts.to_json(), indent=1, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    (folder / PAGE_DATA).write_text(text + "\n", encoding="utf-8")
     (folder / README).write_text(render_card(facts, folder.name), encoding="utf-8")
 
 
 def read_record(folder: Path) -> Facts:
     """What `write_record` kept."""
-    return Facts.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    return Facts.from_json(json.loads((folder / PAGE_DATA).read_text(encoding="utf-8")))
 
 
 def facts_of(folder: Path, *, measured: bool) -> Facts:

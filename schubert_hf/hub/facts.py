@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration_schubert import SchuBertConfig
-from ..evaluation.finetuning import RECORD
+from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
 from ..shape import Shape
 from .errors import RecordError
 from .evaluations import Evaluation, parse_evaluations, read_evaluations
 from .inspection import Inspection
 
-RUN = "pruning.json"
 LATENCY = "latency.json"
 
 # What a config.json says that the page has no use for, or that differs from machine to machine.
@@ -56,10 +55,10 @@ class Facts:
             raise RecordError(f"`{folder.name}` holds no config.json. Give the folder of a saved model.")
         found = cls(
             config={name: value for name, value in config.items() if name not in _UNUSED},
-            run=read_json(folder / RUN),
+            run=read_json(folder / PRUNING_RECORD),
             latency=read_json(folder / LATENCY),
             evaluations=read_evaluations(folder),
-            tuned=read_json(folder / RECORD),
+            tuned=read_json(folder / FINETUNING_RECORD),
         )
         return replace(found, license=license or found.provenance.get("base_model", {}).get("license"))
 

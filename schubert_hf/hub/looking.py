@@ -9,9 +9,10 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_schubert import PRESETS, SchuBertConfig
+from ..run.output import PRUNING_RECORD
 from ..shape import Shape
 from .errors import InspectError, TransportError, explain
-from .facts import RUN, Facts
+from .facts import Facts
 from .inspection import Inspection
 
 BERT_BASE = "bert-base"
@@ -67,6 +68,6 @@ def _find(name: str, revision: str | None) -> Inspection:
 def _download_run(name: str, revision: str | None) -> None:
     """Puts the record of the run beside the config, where there is one."""
     try:
-        hf_hub_download(name, RUN, revision=revision)
+        hf_hub_download(name, PRUNING_RECORD, revision=revision)
     except EntryNotFoundError:
         return

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..pruning.result import PruningResult
 from ..run.checkpoint import write_json
+from ..run.output import PRUNING_RECORD
 from .errors import PublishError, TransportError, explain, is_transient
-from .facts import RUN
 from .staging import README, check_staged, handwritten_page, save_model, stage, staged_files
 
 ATTEMPTS = 5
@@ -111,7 +111,7 @@ def _as_folder(source: Any, tokenizer: PreTrainedTokenizerBase | None, saved: Pa
         if source.output_dir is not None:
             return source.output_dir
         save_model(source.model, tokenizer, saved)
-        write_json(saved / RUN, source.to_json())
+        write_json(saved / PRUNING_RECORD, source.to_json())
         return saved
     if isinstance(source, PreTrainedModel):
         save_model(source, tokenizer, saved)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluation.finetuning import RECORD
 from ..evaluation.results import Results, TaskResult
+from ..run.output import FINETUNING_RECORD
 from ..run.provenance import sha256
 from .errors import RecordError
 from .evaluations import Evaluation, read_evaluations, write_evaluations
@@ -97,11 +97,11 @@ def _check_model(folder: Path, results: Results) -> None:
     weights, wanted = folder / "model.safetensors", results.model.get("sha256")
     if wanted is None or not weights.exists() or sha256(weights) == wanted:
         return
-    record = folder / RECORD
+    record = folder / FINETUNING_RECORD
     try:
         tuned = json.loads(record.read_text(encoding="utf-8"))["settings"]["model"] if record.exists() else {}
     except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"`{RECORD}` cannot be read: {error}. Remove it, or fine-tune again.") from error
+        raise RecordError(f"`{FINETUNING_RECORD}` cannot be read: {error}. Remove it, or fine-tune again.") from error
     if tuned.get("sha256") != wanted:
         raise RecordError(
             f"The results are of `{results.model.get('name')}`, whose weights are not those in `{folder.name}`. "

@@ -19,15 +19,15 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..auto import auto_map
 from ..configuration_schubert import SchuBertConfig, SchuBertConfigError
 from ..conversion import ConversionError, convert_bert, load
-from ..evaluation.finetuning import RECORD
 from ..latency.measure import measure
 from ..modeling_schubert import SchuBertLoadError
+from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
 from ..run.provenance import sha256
 from .card import check_card, has_text, is_generated, render_card
 from .errors import PublishError, RecordError
 from .evaluations import FILE as EVALUATIONS
 from .evaluations import eval_result_files
-from .facts import LATENCY, RUN, Facts
+from .facts import LATENCY, Facts
 from .plots import ROUNDS, WIDTHS, draw_rounds, draw_widths
 
 SHIPPED = ("configuration_schubert.py", "modeling_schubert.py")
@@ -43,8 +43,8 @@ _TAKEN = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
-    RUN,
-    RECORD,
+    PRUNING_RECORD,
+    FINETUNING_RECORD,
     LATENCY,
     EVALUATIONS,
 )

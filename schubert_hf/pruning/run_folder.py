@@ -11,13 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..run.checkpoint import newest_checkpoint, write_json
-from ..run.output import MARKER, check_output_folder, result_files
+from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_files
 from ..run.processes import on_main_process
 from ..run.progress import quiet
 from .checkpoint import Progress, Resumed, check_not_begun, load_progress, save_progress
 from .result import PruningResult
 
-RECORD = "pruning.json"
 CHECKPOINTS = "checkpoints"
 
 
@@ -108,7 +107,7 @@ class RunFolder:
             result.model.save_pretrained(files)
             if tokenizer is not None:
                 tokenizer.save_pretrained(files)
-            write_json(files / RECORD, result.to_json())
+            write_json(files / PRUNING_RECORD, result.to_json())
         return True
 
 

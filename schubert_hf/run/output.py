@@ -17,6 +17,9 @@ from .checkpoint import atomic_folder
 
 # What shows that a folder holds a model. Written last, so a folder with it is whole.
 MARKER = "config.json"
+# What runs say of themselves beside the model that they made.
+PRUNING_RECORD = "pruning.json"
+FINETUNING_RECORD = "finetuning.json"
 
 
 class OutputFolderError(SchuBertError):

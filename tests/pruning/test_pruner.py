@@ -33,9 +33,8 @@ from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.pruning.methods import train_alphas
 from schubert_hf.pruning.result import RoundRecord
-from schubert_hf.pruning.run_folder import RECORD
 from schubert_hf.run.checkpoint import newest_checkpoint
-from schubert_hf.run.output import OutputFolderError
+from schubert_hf.run.output import PRUNING_RECORD, OutputFolderError
 from schubert_hf.shape import Shape
 from schubert_hf.training.loop import NonFiniteLossError, TrainingLoop
 from schubert_hf.training.objective import ObjectiveError
@@ -83,7 +82,7 @@ def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys):
     assert set(first.before) == {"mlm", "nsp", "loss", "mlm_accuracy", "nsp_accuracy"}
     assert second.before == first.after_recovery
     assert all(RoundRecord.from_json(json.loads(json.dumps(record.to_json()))) == record for record in result.rounds)
-    written = json.loads((tmp_path / "result" / RECORD).read_text())
+    written = json.loads((tmp_path / "result" / PRUNING_RECORD).read_text())
     assert written == json.loads(json.dumps(result.to_json()))
     assert written["provenance"]["base"] == "tiny"
     assert set(first.seconds) == {"evaluation", "selection", "cut", "recovery"}

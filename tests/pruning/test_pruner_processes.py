@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from oracles import QUICK
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # where oracles.py is
 SCRIPT = """
 import json, sys
 sys.path.insert(0, {here!r})
