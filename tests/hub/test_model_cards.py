@@ -14,7 +14,7 @@ from schubert_hf.cli import parse
 from schubert_hf.cost import ParameterCost, parse_target
 from schubert_hf.hub import Facts, render_card
 from schubert_hf.hub.card import check_card
-from schubert_hf.hub.cards import RECORD, inspect_preset, read_record, render_preset, write_record
+from schubert_hf.hub.cards import PAGE_DATA, inspect_preset, read_record, render_preset, write_record
 from schubert_hf.hub.paper import RESULTS
 from schubert_hf.hub.preset import command
 from schubert_hf.presets import preset_names
@@ -39,7 +39,7 @@ def test_pages_of_the_papers_shapes(preset):
         assert f"| {result} |" in page
 
 
-@pytest.mark.parametrize("record", sorted(CARDS.glob(f"*/{RECORD}")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("record", sorted(CARDS.glob(f"*/{PAGE_DATA}")), ids=lambda path: path.parent.name)
 def test_pages_of_results(record):
     page = (record.parent / "README.md").read_text(encoding="utf-8")
     assert page == render_card(read_record(record.parent), record.parent.name)
@@ -50,7 +50,7 @@ def test_a_record_is_all_that_a_page_needs(record, tmp_path):
     facts = Facts.from_json(record)
     write_record(facts, tmp_path / "small")
     assert read_record(tmp_path / "small") == facts
-    assert {path.name for path in (tmp_path / "small").iterdir()} == {"README.md", "pictures", RECORD}
+    assert {path.name for path in (tmp_path / "small").iterdir()} == {"README.md", "pictures", PAGE_DATA}
 
 
 @pytest.mark.parametrize("preset", ["schubert-99m", "schubert-66m"])
