@@ -1,54 +1,94 @@
-"""Dataclass -> parser -> one call: what the scripts and commands share."""
+"""Command lines from dataclasses, for the scripts and the command `schubert`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import shlex
+import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import one_line_errors
 
-T = TypeVar("T")
+
+def positional(text: str) -> Any:
+    """A field that is given by its place on the command line, with its help text."""
+    return field(metadata={"help": text, "positional": True})
 
 
-def parse(
-    description: str, *kinds: type[Any], arguments: Sequence[str] | None = None, prog: str | None = None
-) -> tuple[Any, ...]:
-    """Parses a command line into one instance of each dataclass; a field's `help` metadata is its help text.
+def parse(description: str, *kinds: type[Any], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Parses a command line into one instance of each dataclass.
+
+    The `help` metadata of a field is its help text. Fields of type `list[...]` take several values, booleans become
+    `--x/--no-x`.
 
     Args:
-        description: the first lines of the help.
-        kinds: dataclasses with disjoint field names. Fields of type `list[...]` take several values, booleans become
-            `--x/--no-x`, fields with `positional` in their metadata are given by their place.
-        arguments: by default those of the process.
-        prog: what the help calls the program.
+        description: first lines of the help.
+        kinds: dataclasses with disjoint field names.
+        arguments: those of the process by default.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = _parser(argparse.ArgumentParser, kinds, description=description)
+    values = vars(parser.parse_args(arguments))
+    return tuple(_fill(kind, values) for kind in kinds)
+
+
+def parse_command(
+    prog: str,
+    description: str,
+    commands: Mapping[str, type[Any]],
+    version: str,
+    arguments: Sequence[str] | None = None,
+) -> Any:
+    """Parses `prog COMMAND ...` into an instance of the dataclass of that command.
+
+    Args:
+        prog: name of the program.
+        description: first lines of its help.
+        commands: a dataclass for each command; its docstring is the description of the command.
+        version: printed by `--version`.
+        arguments: those of the process by default. Without any the help is printed, and the exit code is 2.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--version", action="version", version=version)
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, kind in commands.items():
+        about = str(kind.__doc__)
+        command = _parser(partial(choices.add_parser, name, help=about), [kind], description=about)
+        command.set_defaults(kind=kind)
+    values = vars(parser.parse_args(arguments))
+    if not values:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    return _fill(values["kind"], values)
+
+
+def _parser(make: Callable[..., Any], kinds: Sequence[type[Any]], **settings: Any) -> argparse.ArgumentParser:
+    """A parser with an argument for each field of the dataclasses."""
+    parser: argparse.ArgumentParser = make(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
     for kind in kinds:
         hints = typing.get_type_hints(kind)
         for option in dataclasses.fields(kind):
             if option.metadata.get("positional"):
                 parser.add_argument(option.name, help=_help(option))
-                continue
-            flag = f"--{option.name.replace('_', '-')}"
-            parser.add_argument(flag, dest=option.name, **_argument(option, hints[option.name]))
-    values = vars(parser.parse_args(arguments))
+            else:
+                parser.add_argument(_flag(option), dest=option.name, **_argument(option, hints[option.name]))
+    return parser
+
+
+def _fill(kind: type[Any], values: Mapping[str, Any]) -> Any:
     with one_line_errors():
-        return tuple(
-            kind(**{option.name: values[option.name] for option in dataclasses.fields(kind)}) for kind in kinds
-        )
+        return kind(**{option.name: values[option.name] for option in dataclasses.fields(kind)})
 
 
 def command_line(script: str, *values: Any) -> str:
-    """The command that `parse` would read these dataclasses from: what is not the default. The inverse of `parse`.
+    """The command line for these values, defaults omitted: the inverse of `parse`.
 
-    Files and folders are named by their last part: where they lie is nobody's business.
+    Only the last part of a file's or folder's path is kept, so that no private path is published.
 
     Args:
         script: how the program is called.
@@ -65,7 +105,7 @@ def command_line(script: str, *values: Any) -> str:
 
 
 def _words(option: dataclasses.Field[Any], given: Any) -> list[str]:
-    flag = f"--{option.name.replace('_', '-')}"
+    flag = _flag(option)
     if isinstance(given, bool):
         return [flag if given else flag.replace("--", "--no-", 1)]
     if isinstance(given, dict):
@@ -79,9 +119,13 @@ def _is_local(text: str) -> bool:
     return Path(text).is_absolute() or Path(text).exists()
 
 
+def _flag(option: dataclasses.Field[Any]) -> str:
+    return f"--{option.name.replace('_', '-')}"
+
+
 def _help(option: dataclasses.Field[Any]) -> str:
     text: str = option.metadata["help"]
-    return text.replace("%", "%%")  # argparse fills in what stands behind a per cent sign
+    return text.replace("%", "%%")  # argparse formats help texts with %
 
 
 def _argument(option: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
@@ -97,5 +141,5 @@ def _argument(option: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     if typing.get_origin(hint) is list:
         return {**settings, "nargs": "+", "type": typing.get_args(hint)[0]}
     alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
-    # Of "66M or 0.6" the text says all; the dataclass reads numbers out of it.
+    # A field of several types, such as "66M" or 0.6, stays text; its dataclass parses it.
     return {**settings, "type": str if str in alternatives else alternatives[0]}

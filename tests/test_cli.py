@@ -90,13 +90,30 @@ def test_commands_say_what_is_wrong_in_one_line(arguments, message):
     assert "\n" not in str(end.value.code)
 
 
-@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["nonsense"], 2), (["card", "--help"], 0)])
-def test_help(arguments, code, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, ["usage: schubert", "inspect", "publish", "card"]),
+        (["--help"], 0, ["usage: schubert", "inspect", "publish", "card"]),
+        (["nonsense"], 2, ["usage: schubert", "invalid choice: 'nonsense'"]),
+        (["card", "--help"], 0, ["usage: schubert card", "--base-results", "(default: True)"]),
+        (["--version"], 0, ["schubert-hf", "torch", "transformers"]),
+    ],
+)
+def test_help(arguments, code, words, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == code
     captured = capsys.readouterr()
-    assert "usage: schubert" in captured.out + captured.err
+    shown = captured.out if code == 0 else captured.err
+    assert [word for word in words if word not in shown] == []
+
+
+def test_the_console_script_is_main():
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="schubert")
+    assert script.load() is main
 
 
 def test_card_of_a_folder(tmp_path, capsys, ragged):

@@ -1,0 +1,31 @@
+"""The command `schubert`: one file for each sub-command.
+
+schubert inspect NAME-OR-FOLDER
+schubert publish FOLDER ORGANISATION/NAME
+schubert card FOLDER
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..cli import parse_command
+from ..errors import one_line_errors
+from ..run.provenance import versions
+from .card import Card
+from .inspect import Inspect
+from .publish import Publish, print_published
+
+COMMANDS: dict[str, type[Any]] = {"inspect": Inspect, "publish": Publish, "card": Card}
+
+__all__ = ["COMMANDS", "main", "print_published"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command. Errors caused by user input are printed as one line."""
+    version = ", ".join(f"{name} {number}" for name, number in versions().items())
+    description = "Structured pruning of BERT models: inspect a model, publish it, render its model card."
+    command = parse_command("schubert", description, COMMANDS, version, arguments)
+    with one_line_errors():
+        command.run()
