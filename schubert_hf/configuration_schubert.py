@@ -1,20 +1,20 @@
-"""SchuBERT configuration: BERT with a width of its own in every layer.
+"""SchuBERT configuration: BERT with its own widths in every layer.
 
 Khetan & Karnin, *schuBERT: Optimizing Elements of BERT*, ACL 2020, arXiv 2005.06628; its letters stand by the fields.
-This file is copied into every published repository. It imports nothing but torch, transformers and huggingface_hub.
+This file is copied into every published repository. It imports only torch, transformers and huggingface_hub.
 """
 # mypy: allow-subclassing-any, allow-untyped-calls, allow-untyped-decorators, no-warn-return-any
 
-import os
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 
 class SchuBertConfigError(ValueError):
-    """A config that describes no SchuBERT model. `validate()` wraps it in a StrictDataclassClassValidationError."""
+    """A config that does not describe a SchuBERT model: the field, its value, what is allowed."""
 
 
 # The five lists, in the order h, f, a, k, v, each with the least width that it may hold. A sublayer of 0 heads or 0
@@ -29,12 +29,34 @@ SCALARS: dict[str, tuple[str, Callable[[list[int]], int], str, int]] = {
     "intermediate_size": ("filter_sizes", max, "largest entry of `filter_sizes`", 3072),
 }
 
-# Scalars with a legal range, both ends included.
-RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("vocab_size", "max_position_embeddings", "type_vocab_size"), (1, float("inf"))),
-    **dict.fromkeys(("chunk_size_feed_forward", "initializer_range", "layer_norm_eps"), (0, float("inf"))),
-    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"), (0, 1)),
+MOST = 2**31 - 1
+
+
+def _between(least: float, most: float, *others: Any) -> tuple[Callable[[Any], bool], str]:
+    """Numbers in a range, both ends included; a range of ints allows ints only. And `others`."""
+    kinds, words = ((int,), "an int") if type(least) is int else ((int, float), "a number")
+    allowed = " or ".join([f"{words} from {least} to {most}", *map(str, others)])
+    return lambda v: least <= v <= most if type(v) in kinds else v in others, allowed
+
+
+BOOL = (lambda v: v is None or type(v) is bool, "True, False or None")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+# Per field: is a value allowed; what is, in words.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("vocab_size", "max_position_embeddings", "type_vocab_size"), _between(1, MOST)),
+    **dict.fromkeys(("chunk_size_feed_forward", "num_labels"), _between(0, MOST)),
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), _between(-MOST, MOST, None)),
+    **dict.fromkeys(("initializer_range", "layer_norm_eps"), _between(0.0, 1e38)),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), _between(0.0, 1.0)),
+    **dict.fromkeys(("is_decoder", "add_cross_attention", "is_encoder_decoder"), (lambda v: not v, "False")),
+    **dict.fromkeys(("tie_word_embeddings", "return_dict", "output_hidden_states"), BOOL),
+    "classifier_dropout": _between(0.0, 1.0, None),
+    "hidden_act": (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN)),
+    "dtype": (lambda v: v is None or str(v).removeprefix("torch.") in DTYPES, f"{', '.join(DTYPES)} or None"),
+    "architectures": (lambda v: v is None or (type(v) is list and {*map(type, v)} <= {str}), "class names or None"),
+    "id2label": (lambda v: v is None or (type(v) is dict and all(str(n).isdecimal() for n in v)), "{number: name}"),
 }
+IGNORED = ("rope_scaling", "rope_theta", "rope_parameters", "layer_types", "mtp_layer_types", "per_layer_config")
 
 # Per class: has a pooler; has the masked-LM head; outputs of the linear layer on top ("num_labels": the config's).
 ARCHITECTURES: dict[str, tuple[bool, bool, int | str]] = {
@@ -48,8 +70,7 @@ ARCHITECTURES: dict[str, tuple[bool, bool, int | str]] = {
     "SchuBertForQuestionAnswering": (False, False, 2),
 }
 
-# The shapes that the paper prints; what is absent is BERT-base's. They stand here and not in a module of the package,
-# so that `SchuBertConfig.from_preset` also works in the copy of this file that remote code loads.
+# The paper's shapes, without what is BERT-base's; here, so that remote code has `from_preset`, too.
 # fmt: off
 PRESETS: dict[str, dict[str, int | list[int]]] = {
     "bert-base": {},
@@ -71,42 +92,35 @@ PRESETS: dict[str, dict[str, int | list[int]]] = {
 UNSET: Any = None  # what `__post_init__` fills in
 
 
-@strict
 class SchuBertConfig(PreTrainedConfig):
     """The shape of a SchuBERT model; the default is BERT-base.
 
-    The five lists are the truth, one plain int per layer. A missing list is filled from BERT's scalar, "the same in
-    every layer", so that a BERT `config.json` is a valid input. Afterwards the scalars are read off the lists:
-    `hidden_size` is the last layer's width (what a head sees), `num_hidden_layers` the number of layers,
-    `num_attention_heads` and `intermediate_size` the largest layer's. A scalar given beside its list must agree.
-    To change a finished config assign whole lists, then call `validate()`; one edited in place is caught there and
-    on saving. All other fields mean what they mean in `BertConfig`.
+    The five lists define the shape, one plain int per layer. A missing list is filled from BERT's scalar, so a BERT
+    `config.json` is a valid input. Afterwards the scalars follow the lists: `hidden_size` is the last layer's width,
+    `num_attention_heads` and `intermediate_size` are the largest layer's. A scalar given beside its list must agree.
+    To change a config assign whole lists, then call `validate()`. All other fields are those of `BertConfig`.
 
     Args:
         hidden_sizes: h, at least 1. Layer i works on the first `hidden_sizes[i]` channels of the residual stream.
-        filter_sizes: f, feed-forward filters, at least 0.
-        head_counts: a, attention heads, at least 0.
-        key_query_sizes: k, key and query size per head, at least 1. Default: `hidden_size // num_attention_heads`.
-        value_sizes: v, value size per head, at least 1. Default: `hidden_size // num_attention_heads`.
+        filter_sizes, head_counts: f, feed-forward filters, and a, attention heads, at least 0.
+        key_query_sizes, value_sizes: k and v, per head, at least 1. Default: `hidden_size // num_attention_heads`.
 
     Raises:
-        SchuBertConfigError: for a shape that breaks these rules, a decoder, or another model's config.
+        SchuBertConfigError: a field has a wrong type or value, or the config is a decoder's or another model's.
     """
 
     model_type = "schubert"
 
     vocab_size: int = 30522
-    # The types of the nine fields of the shape are strings: `strict` skips those, and `__setattr__` below takes tuples
-    # and gives errors that name layer, rule and way out.
-    hidden_size: "int" = UNSET
-    num_hidden_layers: "int" = UNSET
-    num_attention_heads: "int" = UNSET
-    intermediate_size: "int" = UNSET
-    hidden_sizes: "list[int]" = UNSET
-    filter_sizes: "list[int]" = UNSET
-    head_counts: "list[int]" = UNSET
-    key_query_sizes: "list[int]" = UNSET
-    value_sizes: "list[int]" = UNSET
+    hidden_size: int = UNSET
+    num_hidden_layers: int = UNSET
+    num_attention_heads: int = UNSET
+    intermediate_size: int = UNSET
+    hidden_sizes: list[int] = UNSET
+    filter_sizes: list[int] = UNSET
+    head_counts: list[int] = UNSET
+    key_query_sizes: list[int] = UNSET
+    value_sizes: list[int] = UNSET
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
@@ -127,13 +141,11 @@ class SchuBertConfig(PreTrainedConfig):
         if architectures := getattr(self, "architectures", None):
             self.architectures = [f"Schu{name}" if name.startswith("Bert") else name for name in architectures]
         if (positions := kwargs.pop("position_embedding_type", "absolute")) != "absolute":
-            raise SchuBertConfigError(
-                f"`position_embedding_type` is {positions!r}: SchuBERT has 'absolute' position embeddings only. "
-                "Start from a BERT checkpoint with absolute positions."
-            )
+            raise SchuBertConfigError(f"`position_embedding_type` is {positions!r}, allowed is 'absolute'.")
         self._fill_lists()
-        self.validate_shape()
-        super().__post_init__(**kwargs)
+        with _config_errors("The config is not valid"):
+            super().__post_init__(**{name: value for name, value in kwargs.items() if name not in IGNORED})
+        self.validate()
 
     def __setattr__(self, name: str, value: Any) -> None:
         finished = name in self.__dict__  # the first assignment of a field is __init__'s own
@@ -143,13 +155,10 @@ class SchuBertConfig(PreTrainedConfig):
             self._check_scalar(name, value)
         elif name in SCALARS and value is not None:
             _plain_list(name, [value], 1 if name == "num_hidden_layers" else LAYER_LISTS[SCALARS[name][0]])
-        elif name in ("is_decoder", "add_cross_attention") and value:
-            raise SchuBertConfigError(
-                f"`{name}` is {value!r}: SchuBERT is an encoder without cross-attention. Use `{name}=False`, or BERT."
-            )
-        elif name in RANGES and value is not None and not RANGES[name][0] <= value <= RANGES[name][1]:
-            raise SchuBertConfigError(f"`{name}` is {value!r}, allowed is {RANGES[name][0]} to {RANGES[name][1]}.")
-        super().__setattr__(name, value)
+        elif name in RULES and not RULES[name][0](value):
+            raise SchuBertConfigError(f"`{name}` is {value!r}, allowed is {RULES[name][1]}.")
+        with _config_errors(f"`{name}` is {value!r}"):
+            super().__setattr__(name, value)
         if name in LAYER_LISTS and finished:
             self._read_scalars()
 
@@ -168,10 +177,8 @@ class SchuBertConfig(PreTrainedConfig):
         hidden, heads = self.__dict__["hidden_size"], self.__dict__["num_attention_heads"]
         for name in [name for name in ("key_query_sizes", "value_sizes") if name not in given]:
             if heads == 0 or hidden % heads:
-                raise SchuBertConfigError(
-                    f"`{name}` is not given, and BERT's rule `hidden_size // num_attention_heads` has no answer for "
-                    f"{hidden} and {heads}: it needs a multiple. Give `{name}`, one size per layer."
-                )
+                rule = f"BERT's `hidden_size // num_attention_heads` needs a multiple, not {hidden} and {heads}"
+                raise SchuBertConfigError(f"`{name}` is not given, and {rule}. Give `{name}`, one size per layer.")
             self.__dict__[name] = [hidden // heads] * layers
 
     def _read_scalars(self) -> None:
@@ -182,42 +189,35 @@ class SchuBertConfig(PreTrainedConfig):
         source, read, words, _ = SCALARS[name]
         if type(value) is not int or value != read(self.__dict__[source]):
             raise SchuBertConfigError(
-                f"`{name}` is {value!r}, but it is the {words}: {read(self.__dict__[source])}. Leave `{name}` out, "
-                f"and give or assign a whole new list `{source}` instead."
+                f"`{name}` is {value!r}, but it is the {words}: {read(self.__dict__[source])}. "
+                f"Leave it out, and give or assign a whole new list `{source}` instead."
             )
 
-    def validate_shape(self) -> None:
-        """Raise `SchuBertConfigError` unless lists and scalars together describe a model. Part of `validate()`."""
+    def validate(self) -> None:
+        """Raise `SchuBertConfigError` unless all fields together describe a model. Runs at construction and saving."""
         _check_lengths({name: _plain_list(name, getattr(self, name), least) for name, least in LAYER_LISTS.items()})
         for scalar in SCALARS:
             self._check_scalar(scalar, getattr(self, scalar))
         if self.pad_token_id is not None and not -self.vocab_size <= self.pad_token_id < self.vocab_size:
-            raise SchuBertConfigError(
-                f"`pad_token_id` is {self.pad_token_id}, outside a vocabulary of `vocab_size` {self.vocab_size}. "
-                "Give an index below it, or None."
-            )
+            raise SchuBertConfigError(f"`pad_token_id` is {self.pad_token_id}, beyond `vocab_size` {self.vocab_size}.")
+        with _config_errors("The config is not valid"):
+            super().validate()
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read `config.json`; a BERT's counts as SchuBERT's, any other model's raises `SchuBertConfigError`."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         _check_model_type(config_dict.get("model_type", cls.model_type))
-        return {**config_dict, "model_type": cls.model_type}, kwargs  # now `from_pretrained` has nothing to warn of
+        return {**config_dict, "model_type": cls.model_type}, kwargs  # so `from_pretrained` does not warn
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a config from a SchuBERT or BERT dict; keyword arguments replace fields, lists as a whole."""
-        return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
-        config, unused = super().from_dict(dict(config_dict), return_unused_kwargs=True, **kwargs)
-        config.validate_shape()
-        return (config, unused) if return_unused_kwargs else config
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Write `config.json`, after checking the shape."""
-        self.validate_shape()
-        super().save_pretrained(save_directory, *args, **kwargs)
+        found = super().from_dict(dict(config_dict), **kwargs)
+        (found[0] if isinstance(found, tuple) else found).validate()
+        return found
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "SchuBertConfig":
@@ -225,8 +225,7 @@ class SchuBertConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise SchuBertConfigError(f"`name` is {name!r}: no such preset. There are {', '.join(PRESETS)}.")
         # k and v stay at BERT's 64 while h shrinks ("expansive attention").
-        shape = {"key_query_sizes": [64] * 12, "value_sizes": [64] * 12, **PRESETS[name], **overrides}
-        return cls(**shape)
+        return cls(**{"key_query_sizes": [64] * 12, "value_sizes": [64] * 12, **PRESETS[name], **overrides})
 
     def num_parameters(self, architecture: str = "SchuBertModel", *, add_pooling_layer: bool | None = None) -> int:
         """Parameters of that class, tied ones counted once; see `parameter_breakdown`."""
@@ -258,13 +257,11 @@ class SchuBertConfig(PreTrainedConfig):
         tokens, last = batch_size * seq_len, self._layers()[-1][0]
         total = 2 * batch_size * last * last
         for h, f, a, k, v in self._layers():
-            total += 2 * tokens * (h * a * (2 * k + v) + a * v * h)  # query, key, value; output
+            total += 2 * tokens * (h * a * (2 * k + v) + a * v * h + 2 * h * f)  # query, key, value; output; filters
             total += 2 * tokens * seq_len * a * (k + v)  # scores; weighted values
-            total += 2 * tokens * 2 * h * f
         return total
 
     def _layers(self) -> list[tuple[int, int, int, int, int]]:
-        """(h, f, a, k, v) of every layer."""
         return list(zip(*(self.__dict__[name] for name in LAYER_LISTS), strict=True))
 
 
@@ -274,13 +271,22 @@ def _plain_list(name: str, value: Any, least: int) -> list[int]:
     if not isinstance(value, list | tuple) or len(value) == 0:
         raise SchuBertConfigError(f"{rule}, but got {value!r}. Write `{name}={[max(least, 64)] * 2}` for two layers.")
     for layer, width in enumerate(value):
-        where = "" if name in SCALARS else f" in layer {layer}"
-        if type(width) is not int:
-            got = f"{width!r} of type {type(width).__name__}"
-            raise SchuBertConfigError(f"{rule}, but got {got}{where}. Convert it with `int()`.")
-        if width < least:
-            raise SchuBertConfigError(f"{rule}, but got {width}{where}. Give at least {least}.")
+        if type(width) is not int or not least <= width <= MOST:
+            got = f"{width!r} of type {type(width).__name__}" if type(width) is not int else f"{width}"
+            where = "" if name in SCALARS else f" in layer {layer}"
+            raise SchuBertConfigError(f"{rule}, at most {MOST}, but got {got}{where}. Convert it with `int()`.")
     return list(value)
+
+
+@contextlib.contextmanager
+def _config_errors(what: str) -> Iterator[None]:
+    """Errors of transformers and huggingface_hub on what a config holds, as a `SchuBertConfigError`."""
+    try:
+        yield
+    except SchuBertConfigError:
+        raise
+    except Exception as error:  # each check there raises another class
+        raise SchuBertConfigError(f"{what}: {' '.join(str(error.__cause__ or error).split())}") from error
 
 
 def _check_lengths(lists: dict[str, list[int]]) -> None:
@@ -291,7 +297,4 @@ def _check_lengths(lists: dict[str, list[int]]) -> None:
 
 def _check_model_type(model_type: str) -> None:
     if model_type not in ("schubert", "bert"):
-        raise SchuBertConfigError(
-            f"`model_type` is {model_type!r}: only 'schubert' and 'bert' describe a SchuBERT model. "
-            "Start from a BERT or SchuBERT checkpoint."
-        )
+        raise SchuBertConfigError(f"`model_type` is {model_type!r}, allowed is 'schubert' or 'bert'.")

@@ -32,7 +32,6 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils.generic import ModelOutput, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
@@ -260,7 +259,11 @@ class SchuBertLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         hidden_states = resize_stream(hidden_states, self.hidden_size)  # (B, S, h)
         attention_output = self.attention(hidden_states, attention_mask, **kwargs)
-        return apply_chunking_to_forward(self.feed_forward_chunk, self.chunk_size_feed_forward, 1, attention_output)
+        if self.chunk_size_feed_forward == 0:
+            return self.feed_forward_chunk(attention_output)
+        # The last chunk may be shorter; transformers' `apply_chunking_to_forward` refuses that.
+        chunks = attention_output.split(self.chunk_size_feed_forward, dim=1)
+        return torch.cat([self.feed_forward_chunk(chunk) for chunk in chunks], dim=1)
 
     def feed_forward_chunk(self, attention_output: torch.Tensor) -> torch.Tensor:
         return self.output(self.intermediate(attention_output), attention_output)
@@ -370,7 +373,7 @@ class SchuBertPreTrainedModel(PreTrainedModel):
                 f"`config` is a {type(config).__name__} of model type {config.model_type!r}, allowed is 'schubert'. "
                 "Write `SchuBertConfig.from_dict(config.to_dict())` for a BERT, or `from_bert` for a BERT model."
             )
-        config.validate_shape()
+        config.validate()
         super().__init__(config, *inputs, **kwargs)
 
     @torch.no_grad()
