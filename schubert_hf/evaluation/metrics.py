@@ -1,12 +1,14 @@
 """The metrics of GLUE as `evaluate.Metric` subclasses that need no network, and every metric by its name.
 
-`evaluate.load("accuracy")` fetches code from the Hub; these are here. Definitions are the official ones: those of
-scikit-learn for accuracy, F1 and Matthews, of scipy for Pearson and Spearman. All are fractions or correlations.
+`evaluate.load("accuracy")` downloads code from the Hub; these are local. They are computed by scikit-learn and scipy,
+which the extra `eval` installs, and are fractions or correlations.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import datasets
@@ -15,32 +17,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MetricError
-from .offline_metric import OfflineMetric
-from .squad_metric import Squad, SquadV2
-
-Numbers = NDArray[np.float64]
+from .squad_metric import OfflineMetric, Squad, SquadV2
 
 
-class _PairMetric(OfflineMetric):
-    """Base of the metrics that compare one number with one number, example by example."""
+class PairMetric(OfflineMetric):
+    """Compares one number with one number, example by example.
 
-    kind = "int64"
-    about = ""
+    Args:
+        name: of the metric, and of its value in the result.
+        module, function: the library's function, called with references and predictions.
+        kind: "int64" for labels, "float64" for numbers.
+        options: of the function.
+    """
+
+    def __init__(self, name: str, module: str, function: str, kind: str = "int64", **options: Any) -> None:
+        self.metric, self.kind, self.options = name, kind, options
+        self.function = _library(module, function)
+        super().__init__()
 
     def _info(self) -> evaluate.MetricInfo:
         value = datasets.Value(self.kind)
         return evaluate.MetricInfo(
-            description=self.about,
+            description=f"{self.metric}, computed by {self.function.__module__}",
             citation="",
-            inputs_description="predictions and references: a list of numbers each, equally long.",
+            inputs_description="predictions and references: lists of numbers of the same length.",
             features=datasets.Features({"predictions": value, "references": value}),
         )
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
-        """The metric by its name.
+        """The metric by its name; an undefined correlation, with one side constant, is 0.
 
         Raises:
-            MetricError: there are none, they are not equally many, or not finite numbers of the right kind.
+            MetricError: there are no numbers, their counts differ, or they are not finite or of the wrong kind.
         """
         if predictions is None and references is None:
             return super().compute(**kwargs)
@@ -52,118 +60,69 @@ class _PairMetric(OfflineMetric):
             )
         return super().compute(**pair, **kwargs)
 
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        constant = min(len(np.unique(predictions)), len(np.unique(references))) == 1
+        if constant and self.metric in CORRELATIONS:
+            return {self.metric: 0.0}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nearly constant numbers, very few of them
+            value = self.function(np.asarray(references), np.asarray(predictions), **self.options)
+        return {self.metric: float(getattr(value, "statistic", value))}
+
+
+def _library(module: str, function: str) -> Callable[..., Any]:
+    try:
+        found: Callable[..., Any] = getattr(import_module(module), function)
+    except ImportError as error:
+        raise MetricError(
+            f"`{function}` of {module.partition('.')[0]} is not installed. Run `pip install schubert-hf[eval]`."
+        ) from error
+    return found
+
 
 def _numbers(values: Any, kind: str) -> NDArray[Any]:
     try:
         array = np.asarray(values if values is not None else [])
     except ValueError as error:
-        raise MetricError(f"Predictions and references must be lists of numbers: {error}.") from error
+        raise MetricError(f"`predictions` and `references` must be lists of numbers: {error}.") from error
     if array.ndim != 1 or not len(array):
         raise MetricError(f"Got numbers of shape {array.shape}; give a list of at least one number.")
     if array.dtype.kind not in "iufb" or not np.isfinite(array.astype(np.float64)).all():
-        raise MetricError("Predictions and references must be finite numbers.")
+        raise MetricError("`predictions` and `references` must be finite numbers.")
     if kind == "int64" and not (array == array.astype(np.int64)).all():
-        raise MetricError("Predictions and references of this metric are labels: whole numbers.")
-    return array.astype(np.int64 if kind == "int64" else np.float64)
+        raise MetricError("`predictions` and `references` of this metric are labels: whole numbers.")
+    return array.astype(kind)
 
 
-class Accuracy(_PairMetric):
-    about = "The share of predictions that are right."
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {"accuracy": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
-
-
-class F1(_PairMetric):
-    about = "2 tp / (2 tp + fp + fn) of the class 1; 0 where nothing is and nothing was called 1."
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        said, true = np.asarray(predictions) == 1, np.asarray(references) == 1
-        wrong = int((said != true).sum())
-        right = int((said & true).sum())
-        return {"f1": 2 * right / (2 * right + wrong) if right + wrong else 0.0}
-
-
-class MatthewsCorrelation(_PairMetric):
-    """For any number of classes (Gorodkin 2004); 0 where one side knows one class only."""
-
-    about = "The correlation of predicted and true classes, from -1 to 1 (Matthews 1975)."
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        classes = np.unique(np.concatenate([predictions, references]))
-        said, true = (np.asarray(side)[:, None] == classes for side in (predictions, references))  # (items, classes)
-        return {"matthews_correlation": _correlation(said.astype(np.float64), true.astype(np.float64))}
-
-
-class Pearson(_PairMetric):
-    """Undefined where one side is constant; 0 then, since nothing was predicted, and results are JSON."""
-
-    kind = "float64"
-    about = "The linear correlation of predictions and references, from -1 to 1."
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {
-            "pearsonr": _correlation(*(np.asarray(side, np.float64)[:, None] for side in (predictions, references)))
-        }
-
-
-class Spearman(_PairMetric):
-    """Equal numbers share the mean of their ranks; 0 where one side is constant, as for Pearson."""
-
-    kind = "float64"
-    about = "The correlation of the ranks of predictions and references, from -1 to 1."
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {
-            "spearmanr": _correlation(
-                *(_ranks(np.asarray(side, np.float64))[:, None] for side in (predictions, references))
-            )
-        }
-
-
-def _correlation(one: Numbers, other: Numbers) -> float:
-    """Covariance by standard deviations, summed over the columns; inputs of shape (items, columns)."""
-    one, other = one - one.mean(0), other - other.mean(0)
-    # Scaled first: squares of tiny numbers would vanish.
-    one, other = (side / (np.abs(side).max() or 1.0) for side in (one, other))
-    scale = np.sqrt((one**2).sum() * (other**2).sum())
-    return float(np.clip((one * other).sum() / scale, -1.0, 1.0)) if scale > 0 else 0.0
-
-
-def _ranks(values: Numbers) -> Numbers:
-    """From 1; equal values share the mean of their ranks."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    ranks: Numbers = (last - (count - 1) / 2)[place]
-    return ranks
-
-
+CORRELATIONS = ("matthews_correlation", "pearsonr", "spearmanr")
+SKLEARN, SCIPY = "sklearn.metrics", "scipy.stats"
 METRICS: dict[str, Callable[[], evaluate.Metric]] = {
-    "accuracy": Accuracy,
-    "f1": F1,
-    "matthews_correlation": MatthewsCorrelation,
-    "pearsonr": Pearson,
-    "spearmanr": Spearman,
+    "accuracy": lambda: PairMetric("accuracy", SKLEARN, "accuracy_score"),
+    # Of class 1, whatever other classes there are; 0 where there is none of it on either side.
+    "f1": lambda: PairMetric("f1", SKLEARN, "f1_score", labels=[1], average="macro", zero_division=0.0),
+    "matthews_correlation": lambda: PairMetric("matthews_correlation", SKLEARN, "matthews_corrcoef"),
+    "pearsonr": lambda: PairMetric("pearsonr", SCIPY, "pearsonr", "float64"),
+    "spearmanr": lambda: PairMetric("spearmanr", SCIPY, "spearmanr", "float64"),
     "squad": Squad,
     "squad_v2": SquadV2,
 }
 
 
 def load_metric(name: str) -> Any:
-    """A metric by name: ours, or else what `evaluate.load` finds on the Hub or on disk.
+    """A metric by name: one of `METRICS`, or else what `evaluate.load` finds on the Hub or on disk.
 
-    The latter runs the code that lies under that name: give names that you trust.
+    `evaluate.load` runs downloaded code: only give names that you trust.
 
     Raises:
-        MetricError: there is none of that name, or the Hub cannot be reached.
+        MetricError: there is none of that name, the Hub cannot be reached, or the extra `eval` is not installed.
     """
     if name in METRICS:
         return METRICS[name]()
     try:
         return evaluate.load(name)
-    except Exception as error:  # whatever the fetched code raises as it is loaded
+    except Exception as error:  # downloaded code may raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise MetricError(
-            f"There is no metric `{name}` here, and `evaluate.load` does not get it: {reason} "
-            f"Without a network there are {', '.join(METRICS)}."
+            f"`{name}` is not a metric of this package, and `evaluate.load` cannot load it: {reason} "
+            f"Available offline: {', '.join(METRICS)}."
         ) from error

@@ -1,8 +1,7 @@
 """The official metrics of SQuAD v1.1 and v2.0 as `evaluate.Metric` subclasses, in per cent, without a network.
 
-Rajpurkar et al. 2016 (arXiv 1606.05250) and 2018 (arXiv 1806.03822), after their official evaluation scripts:
-answers are compared in lower case, without punctuation, articles and superfluous white space; of several references
-the best counts.
+Rajpurkar et al. 2016 (arXiv 1606.05250) and 2018 (arXiv 1806.03822), as in their official evaluation scripts: answers
+are compared in lower case, without punctuation, articles and extra white space; the best of several references counts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import datasets
 import evaluate
 
 from ..errors import MetricError
-from .offline_metric import OfflineMetric
 
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -51,17 +49,37 @@ class Score(NamedTuple):
     answerable: bool
 
 
+class OfflineMetric(evaluate.Metric):
+    """Base of the metrics: kept in memory, since several processes may compute at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(keep_in_memory=True)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
+        """Of these, or else of what `add` and `add_batch` collected.
+
+        Raises:
+            MetricError: there is nothing to compare.
+        """
+        if predictions is None and references is None:
+            if not len(self):
+                raise MetricError("There are no predictions to compare. Give at least one.")
+        else:
+            kwargs |= {"predictions": predictions, "references": references}
+        result: dict[str, float] = super().compute(**kwargs)
+        return result
+
+
 class _SquadMetric(OfflineMetric):
     """Base of both; predictions and references are matched by `id`."""
 
     prediction_features: dict[str, Any] = {}
-    about = ""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         answers = {"text": datasets.List(text), "answer_start": datasets.List(datasets.Value("int32"))}
         return evaluate.MetricInfo(
-            description=self.about,
+            description=str(type(self).__doc__),
             citation="",
             inputs_description="predictions: id, prediction_text; references: id, answers (text, answer_start).",
             features=datasets.Features(
@@ -120,8 +138,6 @@ def _scores(predictions: Sequence[Mapping[str, Any]], references: Sequence[Mappi
 class Squad(_SquadMetric):
     """`exact_match` and `f1` of SQuAD v1.1."""
 
-    about = "Exact match and F1 over words, in per cent; the best of several references counts."
-
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         scores = _scores(predictions, references)
         return {
@@ -138,7 +154,6 @@ class SquadV2(_SquadMetric):
     that is best on these very questions gives: an upper bound, chosen with the labels in sight.
     """
 
-    about = "Exact match and F1 over words, in per cent, where some questions have no answer."
     prediction_features = {"no_answer_probability": datasets.Value("float32")}
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:

@@ -229,7 +229,7 @@ def test_squad_through_the_whole_path(task, tuned, bert, squad, tmp_path):
         ("run_glue.py", {"--seeds": "0,x"}, "`seeds` is '0,x'"),
         ("run_glue.py", {"--max-length": "200"}, "the model reads at most 24"),
         ("run_glue.py", {"--max-train-examples": "0"}, "allowed is at least 1"),
-        ("run_glue.py", {"--metrics": "no-such-metric"}, "no metric `no-such-metric`"),
+        ("run_glue.py", {"--metrics": "no-such-metric"}, "`no-such-metric` is not a metric"),
         ("run_glue.py", {"--metrics": "squad"}, "does not suit sst2"),
         ("run_glue.py", {"--metrics": "accuracy", "--task": "stsb"}, "does not suit stsb"),
         ("run_glue.py", {"--model": "nowhere/at-all"}, "`nowhere/at-all`"),
