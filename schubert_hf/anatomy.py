@@ -1,33 +1,42 @@
-"""THE table: which slices of which tensors one unit of h, f, a, k, v owns.
+"""Where everything is in the model: THE place that knows its projections, norms, embeddings and heads.
 
-Gates, penalty, counting and surgery all read it; a new kind of tensor is a new row. An axis of a tensor runs over the
-channels, filters, keys or values of one layer. A unit of the paper's letters owns
+Counting, gates, scores, the change of basis, restoration and surgery all walk it; no other file names a submodule. It
+has two parts. `TABLE` says, for each kind of module, what the axes of its tensors run over, so who writes an axis and
+who reads it; a new head is one new row. `layers` gives each layer as two sublayers of the same form:
 
-    h   channel n of every hidden axis
-    f   entry n of the filter axis of its layer
-    k   entry n of every head on the key/query axis of its layer
-    v   entry n of every head on the value axis of its layer
-    a   the whole block of one head on both axes
-    l   its whole layer (a kind of ours: the paper does not prune l)
+    x -> inputs (Q, K, V; or D) -> inner (attention; or activation) -> output (P; or G) -> + x -> LayerNorm
 
-The six matrices Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other rows are cut only.
+An axis runs over the channels of the residual stream, or the filters, keys or values of one layer. The six matrices
+Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other modules are cut only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_schubert import SchuBertConfig
 from .errors import SchuBertError
-from .shape import DIMENSIONS, LETTERS
+from .modeling_schubert import resize_stream
+from .shape import Shape
 
 # No tensor has an axis of the kind "layer": it has one entry, the layer itself.
 AxisKind = Literal["hidden", "filter", "key_query", "value", "layer"]
+# What a module outside the layers reads: the last layer's stream, its first token, the pooler's output, or the output
+# of the masked-LM transform. Where a model has no pooler, a head of the kind "pooler" reads the stream.
+Source = Literal["stream", "first", "pooler", "transform"]
+PREFIX = "bert."
+_LAYER = r"encoder\.layer\.(\d+)"
+
+
+class UnknownTensorError(SchuBertError):
+    """The model has a tensor that the table does not describe, so it cannot be cut."""
 
 
 class Axis(NamedTuple):
@@ -37,111 +46,123 @@ class Axis(NamedTuple):
     layer: int
 
 
-class Group(NamedTuple):
-    """Units that share a vector of alphas; `layer` is None for h, and a group of l has one unit, its layer."""
-
-    dimension: str
-    layer: int | None
-
-    def __str__(self) -> str:
-        return self.dimension if self.layer is None else f"{self.dimension}{self.layer}"
-
-
 @dataclass(frozen=True)
 class Row:
-    """One kind of module: what the axes of its `weight` run over.
-
-    A bias, and a LayerNorm's two vectors, have `rows` alone.
+    """One kind of module: what the axes of its `weight` run over. A bias and a LayerNorm's vectors have `rows` alone.
 
     Attributes:
-        pattern: the module's name after the base model's prefix; the group is the layer.
-        rows: axis 0 of the weight: outputs of a linear map.
-        columns: axis 1: inputs of a linear map, widths of an embedding.
+        part: what the module is.
+        pattern: its name after the base model's prefix; the group in it is the layer.
+        rows: axis 0 of the weight: the outputs of a linear map.
+        columns: axis 1: the inputs of a linear map, or the width of an embedding.
         gated: the alphas of both axes multiply this matrix.
-        rows_layer, columns_layer: whose width the axis has (-1: the last one); None for the module's own layer.
+        rows_layer, columns_layer: the layer whose width the axis has (-1: the last one); None: the module's own.
+        reads: for a linear map outside the layers, what its input is.
     """
 
+    part: str
     pattern: str
     rows: AxisKind | None
     columns: AxisKind | None = None
     gated: bool = False
     rows_layer: int | None = None
     columns_layer: int | None = None
+    reads: Source | None = None
 
-
-LAYER = r"encoder\.layer\.(\d+)\."
 
 TABLE: tuple[Row, ...] = (
-    Row(r"embeddings\.(?:word|position|token_type)_embeddings", None, "hidden", columns_layer=0),
-    Row(r"embeddings\.LayerNorm", "hidden", rows_layer=0),
-    Row(LAYER + r"attention\.self\.(?:query|key)", "key_query", "hidden", gated=True),  # Q, K
-    Row(LAYER + r"attention\.self\.value", "value", "hidden", gated=True),  # V
-    Row(LAYER + r"attention\.output\.dense", "hidden", "value", gated=True),  # P
-    Row(LAYER + r"intermediate\.dense", "filter", "hidden", gated=True),  # D
-    Row(LAYER + r"output\.dense", "hidden", "filter", gated=True),  # G
-    Row(LAYER + r"(?:attention\.)?output\.LayerNorm", "hidden"),
-    Row(r"pooler\.dense", "hidden", "hidden", rows_layer=-1, columns_layer=-1),
+    Row("embedding", r"embeddings\.(?:word|position|token_type)_embeddings", None, "hidden", columns_layer=0),
+    Row("norm", r"embeddings\.LayerNorm", "hidden", rows_layer=0),
+    Row("query", _LAYER + r"\.attention\.self\.query", "key_query", "hidden", gated=True),  # Q
+    Row("key", _LAYER + r"\.attention\.self\.key", "key_query", "hidden", gated=True),  # K
+    Row("value", _LAYER + r"\.attention\.self\.value", "value", "hidden", gated=True),  # V
+    Row("output", _LAYER + r"\.attention\.output\.dense", "hidden", "value", gated=True),  # P
+    Row("filter", _LAYER + r"\.intermediate\.dense", "filter", "hidden", gated=True),  # D
+    Row("output", _LAYER + r"\.output\.dense", "hidden", "filter", gated=True),  # G
+    Row("norm", _LAYER + r"\.(?:attention\.)?output\.LayerNorm", "hidden"),
+    Row("pooler", r"pooler\.dense", "hidden", "hidden", rows_layer=-1, columns_layer=-1, reads="first"),
     # The decoder is tied to the word embeddings, so the transform writes channels of the first layer's width.
-    Row(r"cls\.predictions\.transform\.dense", "hidden", "hidden", rows_layer=0, columns_layer=-1),
-    Row(r"cls\.predictions\.transform\.LayerNorm", "hidden", rows_layer=0),
-    Row(r"cls\.predictions\.decoder", None, "hidden", columns_layer=0),
-    Row(r"cls\.predictions", None),  # the vocabulary's bias
-    Row(r"cls\.seq_relationship|classifier|qa_outputs", None, "hidden", columns_layer=-1),
+    Row(
+        "transform",
+        r"cls\.predictions\.transform\.dense",
+        "hidden",
+        "hidden",
+        rows_layer=0,
+        columns_layer=-1,
+        reads="stream",
+    ),
+    Row("norm", r"cls\.predictions\.transform\.LayerNorm", "hidden", rows_layer=0),
+    Row("head", r"cls\.predictions\.decoder", None, "hidden", columns_layer=0, reads="transform"),
+    Row("bias", r"cls\.predictions", None),  # of the vocabulary
+    Row("head", r"cls\.seq_relationship|classifier", None, "hidden", columns_layer=-1, reads="pooler"),
+    Row("head", r"qa_outputs", None, "hidden", columns_layer=-1, reads="stream"),
 )
 
 
-class UnknownTensorError(SchuBertError):
-    """The model has a tensor that the table does not describe, so it cannot be cut."""
+@dataclass(frozen=True)
+class Place:
+    """A module's row, its axes and its layer (None outside the layers)."""
+
+    row: Row
+    rows: Axis | None
+    columns: Axis | None
+    layer: int | None
+
+    def axes(self, ndim: int) -> tuple[Axis | None, ...]:
+        """Of a parameter of the module with so many dimensions."""
+        return (self.rows, self.columns)[:ndim]
 
 
-def find_row(module: str) -> tuple[Row, tuple[Axis | None, Axis | None]]:
-    """The row of a module, with its two axes.
-
-    Args:
-        module: a module's name, with or without the base model's prefix.
+def place(module: str) -> Place:
+    """The place of a module, by its name with or without the base model's prefix.
 
     Raises:
         UnknownTensorError: no row fits.
     """
-    name = module.removeprefix("bert.")
+    name = module.removeprefix(PREFIX)
     for row in TABLE:
         if match := re.fullmatch(row.pattern, name):
-            layer = int(match[1]) if match.groups() else 0
-            return row, (_axis(row.rows, row.rows_layer, layer), _axis(row.columns, row.columns_layer, layer))
+            layer = int(match[1]) if match.groups() else None
+            return Place(
+                row, _axis(row.rows, row.rows_layer, layer), _axis(row.columns, row.columns_layer, layer), layer
+            )
     raise UnknownTensorError(
         f"`{module}` is not a module of SchuBERT, so its widths are unknown and it cannot be cut. "
         "Remove it from the model, prune, and put it on the result."
     )
 
 
-def tensor_axes(name: str, ndim: int) -> tuple[Axis | None, ...]:
-    """The axes of a parameter, by its name (e.g. `bert.pooler.dense.weight`) and number of dimensions."""
-    module, _, _ = name.rpartition(".")
-    return find_row(module)[1][:ndim]
+def place_of_tensor(name: str) -> Place:
+    """The place of the module that owns a parameter, e.g. of `bert.pooler.dense.weight`."""
+    return place(name.rpartition(".")[0])
 
 
-def axis_width(config: SchuBertConfig, axis: Axis) -> int:
+def _axis(kind: AxisKind | None, layer: int | None, own_layer: int | None) -> Axis | None:
+    return None if kind is None else Axis(kind, (own_layer or 0) if layer is None else layer)
+
+
+def axis_width(shape: SchuBertConfig | Shape, axis: Axis) -> int:
     """How many entries an axis has; the key/query and value axes run over heads first."""
     if axis.kind == "hidden":
-        return int(config.hidden_sizes[axis.layer])
+        return int(shape.hidden_sizes[axis.layer])
     if axis.kind == "filter":
-        return int(config.filter_sizes[axis.layer])
-    sizes = config.key_query_sizes if axis.kind == "key_query" else config.value_sizes
-    return int(config.head_counts[axis.layer] * sizes[axis.layer])
+        return int(shape.filter_sizes[axis.layer])
+    sizes = shape.key_query_sizes if axis.kind == "key_query" else shape.value_sizes
+    return int(shape.head_counts[axis.layer] * sizes[axis.layer])
 
 
 def check_tensors(model: PreTrainedModel) -> None:
-    """Looks whether the table describes every tensor of a model, and whether each is as wide as the config says.
+    """Checks that the table describes every tensor of a model, and that each is as wide as the config says.
 
     Raises:
-        UnknownTensorError: it does not, or one is not.
+        UnknownTensorError: a tensor is unknown or has another width.
     """
-    layers = len(model.config.hidden_sizes)
+    depth = len(model.config.hidden_sizes)
     for name, tensor in model.state_dict().items():
-        for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+        for dim, axis in enumerate(place_of_tensor(name).axes(tensor.ndim)):
             if axis is None:
                 continue
-            width = axis_width(model.config, axis) if axis.layer < layers else 0
+            width = axis_width(model.config, axis) if axis.layer < depth else 0
             if tensor.shape[dim] != width:
                 raise UnknownTensorError(
                     f"`{name}` has the shape {tuple(tensor.shape)}, but by the config its axis {dim} is {width} wide. "
@@ -149,51 +170,168 @@ def check_tensors(model: PreTrainedModel) -> None:
                 )
 
 
-def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group, int]:
-    """The groups of some dimensions, with the number of units of each; groups without units are left out.
+def move_layer(name: str, layer: int) -> str:
+    """The name of a tensor or module of one layer, in another layer."""
+    return re.sub(r"(encoder\.layer\.)\d+", rf"\g<1>{layer}", name, count=1)
 
-    Args:
-        config: of the model.
-        dimensions: letters of h, f, a, k, v, l.
 
-    Raises:
-        ValueError: another letter; or l, where the hidden sizes of the layers differ.
+def rebuild(model: PreTrainedModel, config: SchuBertConfig) -> PreTrainedModel:
+    """A model of the same class with another config and fresh weights; it has a pooler where `model` has one."""
+    options = {"add_pooling_layer": model.pooler is not None} if hasattr(model, "pooler") else {}
+    # Fresh weights that are thrown away must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        return type(model)(config, **options)
+
+
+@dataclass(frozen=True)
+class Sublayer:
+    """One half of a layer: attention, or filters.
+
+    Attributes:
+        layer: its number.
+        units: the axis that runs over its units: values, or filters.
+        inputs: Q, K, V by "query", "key", "value"; or D by "filter"; empty where it has no units.
+        reader: the module that reads the stream first; its input is what all of `inputs` read.
+        inner: from the stream (batch, seq, h) and the attention mask to what `output` reads, (batch, seq, units).
+        ending: the module of what follows, called as `ending(units, stream)`: `output`, `dropout`, residual, `norm`.
+        output: P or G; without units a module that adds its bias.
+        activation: of the filters, which `inner` applies; None for attention.
+        heads, key_query_size: of attention; 0 for filters.
     """
-    groups: dict[Group, int] = {}
-    for dimension in check_dimensions(dimensions):
-        if dimension == "h":
-            groups[Group("h", None)] = max(config.hidden_sizes)
-            continue
-        if dimension == "l":
-            groups |= _layer_groups(config)
-            continue
-        for layer, size in enumerate(getattr(config, DIMENSIONS[dimension])):
-            # A layer without heads has no keys and no values, whatever its config says of their size.
-            if size and (dimension == "f" or config.head_counts[layer]):
-                groups[Group(dimension, layer)] = size
-    return groups
+
+    layer: int
+    units: Axis
+    inputs: dict[str, nn.Linear]
+    reader: nn.Module
+    inner: Callable[[Tensor, Tensor | None], Tensor]
+    ending: nn.Module
+    output: Any
+    dropout: nn.Dropout
+    norm: nn.LayerNorm
+    activation: Callable[[Tensor], Tensor] | None = None
+    heads: int = 0
+    key_query_size: int = 0
 
 
-def check_dimensions(dimensions: Iterable[str]) -> str:
-    """Letters in the table's order, each once."""
-    letters = "".join(dimensions)
-    if not letters or set(letters) - set(LETTERS) or len(set(letters)) < len(letters):
-        raise ValueError(
-            f"`dimensions` is {letters!r}; give one or more of h (hidden), f (filters), a (heads), k (keys and "
-            'queries), v (values), l (whole layers), each once, e.g. "hfakv".'
-        )
-    return "".join(letter for letter in LETTERS if letter in letters)
+@dataclass(frozen=True)
+class Layer:
+    """One layer: `module(x, mask)` computes it; `resize(x)` makes the stream as wide as it needs."""
+
+    module: nn.Module
+    hidden_size: int
+    attention: Sublayer
+    filters: Sublayer
+
+    @property
+    def sublayers(self) -> tuple[Sublayer, Sublayer]:
+        return self.attention, self.filters
+
+    def resize(self, stream: Tensor) -> Tensor:
+        return resize_stream(stream, self.hidden_size)
 
 
-def _layer_groups(config: SchuBertConfig) -> dict[Group, int]:
-    if len(set(config.hidden_sizes)) > 1:  # embeddings and head would have to change with the first and last layer
-        raise ValueError(
-            f"`dimensions` has l, but the hidden sizes of the layers differ: {config.hidden_sizes}. Layers can be "
-            "dropped where they are all the same; leave l out."
-        )
-    layers = len(config.hidden_sizes)
-    return {Group("l", layer): 1 for layer in range(layers)} if layers > 1 else {}  # the only one stays
+def layers(model: PreTrainedModel) -> list[Layer]:
+    """The layers of a SchuBERT of any class, in order."""
+    base: Any = model.base_model
+    return [
+        Layer(block, block.hidden_size, _attention(number, block.attention), _filters(number, block))
+        for number, block in enumerate(base.encoder.layer)
+    ]
 
 
-def _axis(kind: AxisKind | None, layer: int | None, own_layer: int) -> Axis | None:
-    return None if kind is None else Axis(kind, own_layer if layer is None else layer)
+def _attention(layer: int, block: Any) -> Sublayer:
+    heads = block.self
+    names = ("query", "key", "value") if heads.num_attention_heads else ()
+    return Sublayer(
+        layer=layer,
+        units=Axis("value", layer),
+        inputs={name: getattr(heads, name) for name in names},
+        reader=heads,
+        inner=lambda x, mask: cast(Tensor, heads(x, mask)[0]),
+        ending=block.output,
+        output=block.output.dense,
+        dropout=block.output.dropout,
+        norm=block.output.LayerNorm,
+        heads=heads.num_attention_heads,
+        key_query_size=heads.key_query_size,
+    )
+
+
+def _filters(layer: int, block: Any) -> Sublayer:
+    wide = block.intermediate
+    return Sublayer(
+        layer=layer,
+        units=Axis("filter", layer),
+        inputs={} if wide.dense is None else {"filter": wide.dense},
+        reader=wide,
+        inner=lambda x, mask: cast(Tensor, wide(x)),
+        ending=block.output,
+        output=block.output.dense,
+        dropout=block.output.dropout,
+        norm=block.output.LayerNorm,
+        activation=wide.intermediate_act_fn,
+    )
+
+
+class Embeddings(NamedTuple):
+    """`module(input_ids, token_type_ids)` gives the stream, and ends with `norm`; `positions` is a table of it."""
+
+    module: nn.Module
+    norm: nn.LayerNorm
+    positions: nn.Embedding
+
+
+def embeddings(model: PreTrainedModel) -> Embeddings:
+    """The embeddings of a SchuBERT of any class."""
+    module: Any = cast(Any, model.base_model).embeddings
+    return Embeddings(module, module.LayerNorm, module.position_embeddings)
+
+
+class Reader(NamedTuple):
+    """A linear map outside the layers that reads channels; `source` is what its input is."""
+
+    name: str
+    module: nn.Linear
+    place: Place
+    source: Source
+
+
+def readers(model: PreTrainedModel) -> Iterator[Reader]:
+    """Pooler, masked-LM transform, decoder, and every head: whatever reads channels behind the last layer."""
+    has_pooler = getattr(model.base_model, "pooler", None) is not None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            where = place(name)
+            if (source := where.row.reads) is not None:
+                yield Reader(name, module, where, "stream" if source == "pooler" and not has_pooler else source)
+
+
+def heads(model: PreTrainedModel) -> list[nn.Linear]:
+    """The linear maps that give a model's outputs: classifiers, and the decoder of the masked-LM head."""
+    return [reader.module for reader in readers(model) if reader.place.row.part == "head"]
+
+
+class MaskedLM(NamedTuple):
+    """The masked-LM head: `module(states)` gives logits; decoder(norm(activation(transform(states))))."""
+
+    module: nn.Module
+    transform: nn.Linear
+    activation: Callable[[Tensor], Tensor]
+    norm: nn.LayerNorm
+    decoder: nn.Linear
+    bias: nn.Parameter
+
+
+def masked_lm(model: PreTrainedModel) -> MaskedLM | None:
+    """The masked-LM head of a model; None where it has none."""
+    head: Any = getattr(getattr(model, "cls", None), "predictions", None)
+    if head is None:
+        return None
+    inner = head.transform
+    return MaskedLM(head, inner.dense, inner.transform_act_fn, inner.LayerNorm, head.decoder, head.bias)
+
+
+def next_sentence(model: PreTrainedModel) -> nn.Module | None:
+    """The next-sentence head of a model, which reads the pooler's output; None where it has none."""
+    head: nn.Module | None = getattr(getattr(model, "cls", None), "seq_relationship", None)
+    return head

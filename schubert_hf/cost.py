@@ -7,10 +7,15 @@ beta of the penalty and the report all ask the same cost, so they cannot disagre
 from __future__ import annotations
 
 import copy
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from transformers import PreTrainedModel
+
+from .anatomy import Axis, AxisKind, axis_width, place_of_tensor
 from .configuration_schubert import SchuBertConfig
 from .errors import SchuBertError
 from .shape import Shape
@@ -34,25 +39,44 @@ class Cost(Protocol):
 
 
 class ParameterCost:
-    """Parameters of the whole model, embeddings and head included, tied ones once.
+    """Parameters of the whole model, embeddings and head included, tied ones once, counted off its own tensors.
 
     Args:
-        config: gives everything but the shape: vocabulary, positions, labels.
-        architecture: the class whose parameters are counted, e.g. "SchuBertForMaskedLM".
-        add_pooling_layer: counts a pooler, or not; by default as the architecture has one.
+        model: a SchuBERT of any class; only the names and shapes of its parameters matter.
+
+    Raises:
+        UnknownTensorError: `anatomy.TABLE` does not describe one of them.
     """
 
     unit = "parameters"
 
-    def __init__(self, config: SchuBertConfig, architecture: str, *, add_pooling_layer: bool | None = None) -> None:
-        # A private copy: its lists are replaced at every call, unchecked, since a shape that is asked about is legal.
-        self._config = copy.deepcopy(config)
-        self._architecture = architecture
-        self._add_pooling_layer = add_pooling_layer
+    def __init__(self, model: PreTrainedModel) -> None:
+        # How many numbers stand for each combination of axes: outside the layers, and in any one of them.
+        self._outside: Counter[tuple[Axis, ...]] = Counter()
+        of_layers: dict[int, Counter[tuple[AxisKind, ...]]] = {}
+        for name, parameter in model.named_parameters():
+            where = place_of_tensor(name)
+            axes = where.axes(parameter.ndim)
+            number = math.prod(size for size, axis in zip(parameter.shape, axes, strict=False) if axis is None)
+            known = tuple(axis for axis in axes if axis is not None)
+            if where.layer is None:
+                self._outside[known] += number
+            else:
+                of_layers.setdefault(where.layer, Counter())[tuple(axis.kind for axis in known)] += number
+        self._layer: Counter[tuple[AxisKind, ...]] = Counter()
+        for counts in of_layers.values():  # one without heads or filters lacks their tensors
+            self._layer |= counts
 
     def __call__(self, shape: Shape) -> float:
-        self._config.__dict__.update(shape.lists())
-        return float(self._config.num_parameters(self._architecture, add_pooling_layer=self._add_pooling_layer))
+        total = sum(
+            number * math.prod(axis_width(shape, axis) for axis in axes) for axes, number in self._outside.items()
+        )
+        for layer in range(len(shape.hidden_sizes)):
+            total += sum(
+                number * math.prod(axis_width(shape, Axis(kind, layer)) for kind in kinds)
+                for kinds, number in self._layer.items()
+            )
+        return float(total)
 
 
 class FlopCost:
@@ -69,7 +93,8 @@ class FlopCost:
     unit = "FLOPs"
 
     def __init__(self, config: SchuBertConfig, *, seq_len: int = 128, batch_size: int = 1) -> None:
-        self._config = copy.deepcopy(config)  # as above
+        # A private copy: its lists are replaced at every call, unchecked, since a shape that is asked about is legal.
+        self._config = copy.deepcopy(config)
         self._seq_len, self._batch_size = seq_len, batch_size
 
     def __call__(self, shape: Shape) -> float:

@@ -11,10 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from schubert_hf import SchuBertConfig
-from schubert_hf.anatomy import Axis, Group, find_groups
+from schubert_hf.anatomy import Axis
 from schubert_hf.auto import MODELS
+from schubert_hf.cost import ParameterCost
 from schubert_hf.pruning.gates.alphas import Gates
 from schubert_hf.pruning.plan import PruningPlan
+from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import Shape
 
 RAGGED: dict[str, Any] = {
@@ -72,6 +74,13 @@ def build(kind: type, config: SchuBertConfig | None = None, **options: Any) -> A
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, mean=1.0 if "LayerNorm.weight" in name else 0.0, std=0.3)
     return model
+
+
+def parameter_cost(config: SchuBertConfig, kind: str, **options: Any) -> ParameterCost:
+    """The cost of a class by its name, off a model without memory."""
+    (found,) = (model for model in CLASSES if model.__name__ == kind)
+    with torch.device("meta"):
+        return ParameterCost(found(config, **options))
 
 
 def build_gates(config: SchuBertConfig, dimensions: str = "hfakv") -> Gates:

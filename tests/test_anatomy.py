@@ -2,16 +2,8 @@ import pytest
 import torch
 from oracles import CLASSES, build, ragged
 
-from schubert_hf.anatomy import (
-    Axis,
-    Group,
-    UnknownTensorError,
-    check_dimensions,
-    check_tensors,
-    find_groups,
-    find_row,
-    tensor_axes,
-)
+from schubert_hf.anatomy import Axis, UnknownTensorError, check_tensors, place, place_of_tensor
+from schubert_hf.pruning.units import Group, check_dimensions, find_groups
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -21,19 +13,19 @@ def test_the_table_describes_every_tensor_of_every_class(kind):
 
 
 def test_axes():
-    assert tensor_axes("bert.encoder.layer.1.attention.output.dense.weight", 2) == (
+    assert place_of_tensor("bert.encoder.layer.1.attention.output.dense.weight").axes(2) == (
         Axis("hidden", 1),
         Axis("value", 1),
     )
-    assert tensor_axes("encoder.layer.11.intermediate.dense.bias", 1) == (Axis("filter", 11),)
-    assert tensor_axes("bert.embeddings.word_embeddings.weight", 2) == (None, Axis("hidden", 0))
-    assert tensor_axes("cls.predictions.transform.dense.weight", 2) == (Axis("hidden", 0), Axis("hidden", -1))
-    assert tensor_axes("cls.predictions.bias", 1) == (None,)
+    assert place_of_tensor("encoder.layer.11.intermediate.dense.bias").axes(1) == (Axis("filter", 11),)
+    assert place_of_tensor("bert.embeddings.word_embeddings.weight").axes(2) == (None, Axis("hidden", 0))
+    assert place_of_tensor("cls.predictions.transform.dense.weight").axes(2) == (Axis("hidden", 0), Axis("hidden", -1))
+    assert place_of_tensor("cls.predictions.bias").axes(1) == (None,)
 
 
 def test_only_the_six_matrices_are_gated():
     model = build(CLASSES[1])
-    gated = {name for name, _ in model.named_modules() if isinstance(_, torch.nn.Linear) and find_row(name)[0].gated}
+    gated = {name for name, _ in model.named_modules() if isinstance(_, torch.nn.Linear) and place(name).row.gated}
     assert len(gated) == 3 * 6
 
 
@@ -42,7 +34,7 @@ def test_only_the_six_matrices_are_gated():
 )
 def test_other_modules_are_unknown(module):
     with pytest.raises(UnknownTensorError, match="Remove it from the model"):
-        find_row(module)
+        place(module)
 
 
 @pytest.mark.parametrize(("given", "letters"), [("vh", "hv"), ("hfakv", "hfakv"), (["a", "f"], "fa"), ("lh", "hl")])

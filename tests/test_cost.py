@@ -1,11 +1,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import parameter_cost
 
 from schubert_hf import SchuBertConfig
-from schubert_hf.anatomy import find_groups
 from schubert_hf.auto import MODELS
-from schubert_hf.cost import BudgetError, ParameterCost, format_size, parse_target, penalty_weights, unit_cost
+from schubert_hf.cost import BudgetError, format_size, parse_target, penalty_weights, unit_cost
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.shape import Shape
 
 
@@ -13,7 +14,7 @@ from schubert_hf.shape import Shape
 def test_beta_of_bert_base(architecture):
     """Khetan & Karnin 2020: beta_a = 1.0, beta_h = 0.73, beta_k = beta_v = 0.093, beta_f = 0.0078."""
     config = SchuBertConfig()
-    beta = penalty_weights(ParameterCost(config, architecture), Shape.of(config), find_groups(config, "hfakv"))
+    beta = penalty_weights(parameter_cost(config, architecture), Shape.of(config), find_groups(config, "hfakv"))
     paper = {"a": 1.0, "h": 0.73, "k": 0.0938, "v": 0.0938, "f": 0.0078}
     assert len(beta) == 1 + 4 * 12
     for (dimension, layer), weight in beta.items():
@@ -22,7 +23,7 @@ def test_beta_of_bert_base(architecture):
 
 def test_beta_without_a_head_keeps_the_proportions(ragged):
     config = ragged(head_counts=[0, 0, 0])
-    cost, shape = ParameterCost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    cost, shape = parameter_cost(config, "SchuBertForMaskedLM"), Shape.of(config)
     beta = penalty_weights(cost, shape, find_groups(config, "hf"))
     assert max(beta.values()) == beta["h", None] == 1
     assert beta["f", 0] == pytest.approx(unit_cost(cost, shape, "f", 0) / unit_cost(cost, shape, "h", None))
@@ -40,8 +41,8 @@ def test_cost_is_the_models_own_size_and_leaves_the_config_alone(ragged):
     config = ragged()
     for model_class in MODELS.values():
         model = model_class(config)
-        assert ParameterCost(config, model_class.__name__)(Shape.of(config)) == model.num_parameters()
-    cost = ParameterCost(config, "SchuBertModel")
+        assert parameter_cost(config, model_class.__name__)(Shape.of(config)) == model.num_parameters()
+    cost = parameter_cost(config, "SchuBertModel")
     assert cost(Shape.of(config).shrink("h", None, 3)) < cost(Shape.of(config))
     assert config.hidden_sizes == [37, 31, 43]
 

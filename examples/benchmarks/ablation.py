@@ -17,10 +17,16 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from study.gradients import (
+    activation_importance,
+    fisher_importance,
+    gate_gradients,
+    mean_squares,
+    taylor_importance,
+)
 from study.tables import markdown
 from transformers import AutoTokenizer, PreTrainedModel
 
-from schubert_hf.anatomy import find_groups
 from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import ParameterCost, unit_cost
@@ -31,20 +37,17 @@ from schubert_hf.errors import one_line_errors
 from schubert_hf.pruning.basis import change_basis
 from schubert_hf.pruning.criteria import (
     Scores,
-    activation_importance,
-    fisher_importance,
     magnitude_importance,
     random_importance,
     ranks_within_groups,
-    taylor_importance,
 )
 from schubert_hf.pruning.curvature import curvature_importance
 from schubert_hf.pruning.data import open_data
-from schubert_hf.pruning.gradients import gate_gradients, mean_squares
 from schubert_hf.pruning.moments import measure_heads
 from schubert_hf.pruning.restoration import PARTS, restore
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.shape import Shape
 from schubert_hf.training.evaluate import evaluate
@@ -91,7 +94,7 @@ class Ablation:
             for start in numbers[::32]
             for batch in [for_stream(collator)([self.data.stream[n] for n in numbers[start : start + 32]])]
         ]
-        self.cost = ParameterCost(self.model.config, type(self.model).__name__)
+        self.cost = ParameterCost(self.model)
         self.groups = find_groups(self.model.config, "hfakv")
         moments = measure_heads(self.model, self.batches)
         self.models = {

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from study.tables import markdown
 
-from schubert_hf.anatomy import find_groups
 from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.errors import one_line_errors
@@ -26,6 +25,7 @@ from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance, ranks_within_groups
 from schubert_hf.pruning.plan import PruningPlan
 from schubert_hf.pruning.selection import select
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.provenance import describe_machine, machine
 from schubert_hf.shape import Shape

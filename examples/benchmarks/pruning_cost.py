@@ -30,7 +30,6 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
-from schubert_hf.anatomy import find_groups
 from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import ParameterCost, penalty_weights
@@ -47,6 +46,7 @@ from schubert_hf.pruning.gates.objective import GatedObjective
 from schubert_hf.pruning.phases import RECOVERY
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.pruning.weights import check_same_weights
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.provenance import describe_machine, machine
@@ -127,7 +127,7 @@ class Bench:
         """Step 3 of Algorithm 1: alphas alone, all weights frozen."""
         model = self.load().requires_grad_(False)
         gates = Gates(model.config, "hfakv").to(self.accelerator.device)
-        cost = ParameterCost(model.config, type(model).__name__)
+        cost = ParameterCost(model)
         beta = penalty_weights(cost, Shape.of(model.config), gates.groups)
         objective = GatedObjective(PretrainingObjective(model), gates)
         loop = TrainingLoop(
@@ -164,7 +164,7 @@ class Bench:
     def cut(self) -> float:
         """Seconds from a plan to the checkpoint of the smaller model, ready to be trained: 60 % of the parameters."""
         model = self.load()
-        cost = ParameterCost(model.config, type(model).__name__)
+        cost = ParameterCost(model)
         scores = magnitude_importance(find_groups(model.config, "hfakv"), model.named_parameters())
         plan = select(scores, model.config, cost, 0.6 * cost(Shape.of(model.config)))
         began = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..anatomy import heads, place_of_tensor
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError
 from ..modeling_schubert import (
@@ -24,7 +25,6 @@ HEADS: dict[str, Any] = {
     "SequenceClassification": SchuBertForSequenceClassification,
     "QuestionAnswering": SchuBertForQuestionAnswering,
 }
-HEAD_MODULES = ("classifier.", "qa_outputs.")
 
 
 def load_for_task(
@@ -72,7 +72,7 @@ def load_for_task(
             )
     except OSError as error:
         raise _cannot_be_opened(name_or_path, error) from error
-    fresh = {key for key in loaded["missing_keys"] if key.startswith(HEAD_MODULES)}
+    fresh = {key for key in loaded["missing_keys"] if place_of_tensor(key).row.part == "head"}
     other_size = [entry[0] for entry in loaded["mismatched_keys"]]
     if trained and (fresh or other_size):
         what = f"a head of {known.num_labels} labels" if other_size else f"no trained head for {head}"
@@ -115,12 +115,14 @@ def _match_labels(model: Any, known: SchuBertConfig, names: list[str], source: s
         _tell_of_fresh_head(source)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            model.classifier.weight.normal_(0.0, model.config.initializer_range, generator=generator)
-            model.classifier.bias.zero_()
+            (head,) = heads(model)
+            head.weight.normal_(0.0, model.config.initializer_range, generator=generator)
+            head.bias.zero_()
         return
     rows = [own.index(label) for label in wanted]
     with torch.no_grad():
-        for parameter in model.classifier.parameters():
+        (head,) = heads(model)
+        for parameter in head.parameters():
             parameter.copy_(parameter[rows].clone())
 
 

@@ -9,9 +9,7 @@ from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 
 from ..data.stream import Batch
-from ..training.objective import Objective, ObjectiveError, Predictions
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from ..training.objective import Objective, ObjectiveError, Predictions, inputs_of
 
 
 class TaskObjective(Objective):
@@ -48,8 +46,7 @@ class TaskObjective(Objective):
         self, batch: Batch, model: PreTrainedModel | None = None, *, hidden_states: bool = False
     ) -> Predictions:
         used: Any = model or self.model
-        given = {name: batch[name] for name in INPUTS if name in batch}
-        found = used(**given, output_hidden_states=hidden_states)
+        found = used(**inputs_of(batch), output_hidden_states=hidden_states)
         labels = {term: batch[name] for term, name in zip(self.terms, self.labels, strict=True) if name in batch}
         logits = {term: getattr(found, name) for term, name in zip(self.terms, self.outputs, strict=True)}
         return Predictions(logits, labels, found.hidden_states or ())

@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .moments import HeadMoments
+from ..anatomy import Sublayer, layers
+from .moments import HeadMoments, exact
 
 NEGLIGIBLE = 1e-12  # of the largest singular value: what is below carries rounding only
 DAMPING = 1e-6  # of the layer's mean variance: so that what the data never showed keeps its place in the function
@@ -50,44 +51,41 @@ def change_basis(model: ModelT, moments: Sequence[HeadMoments | None] | None = N
         A copy that computes the same in evaluation, to rounding; entry n of a head is its n-th most important.
     """
     changed = copy.deepcopy(model)
-    base: Any = changed.base_model
-    for layer, block in enumerate(base.encoder.layer):
-        attention = block.attention.self
-        if attention.num_attention_heads == 0:
-            continue
-        measured = moments[layer] if moments is not None else None
-        _sort_key_query(attention, measured)
-        _sort_value(attention, block.attention.output.dense, measured)
+    for number, layer in enumerate(layers(changed)):
+        if layer.attention.heads:
+            measured = moments[number] if moments is not None else None
+            _sort_key_query(layer.attention, measured)
+            _sort_value(layer.attention, measured)
     return changed
 
 
-def _sort_key_query(attention: Any, measured: HeadMoments | None) -> None:
-    heads = attention.num_attention_heads
-    query = torch.cat([_exact(attention.query.weight), _exact(attention.query.bias)[:, None]], dim=1)
+def _sort_key_query(attention: Sublayer, measured: HeadMoments | None) -> None:
+    heads, to_q, to_k = attention.heads, attention.inputs["query"], attention.inputs["key"]
+    query = torch.cat([exact(to_q.weight), exact(to_q.bias)[:, None]], dim=1)
     query = query.view(heads, -1, query.shape[1])  # (a, k, h + 1)
-    key = _exact(attention.key.weight).view(heads, -1, query.shape[2] - 1)  # (a, k, h)
+    key = exact(to_k.weight).view(heads, -1, query.shape[2] - 1)  # (a, k, h)
     if measured is None:
         to_query, to_key = balance(_triangle(query.mT), _triangle(key.mT))
     else:
         to_query, to_key = balance(_root(measured.query.to(query)), _root(measured.key.to(query)))
     query, key = to_query.mT @ query, to_key.mT @ key
-    attention.query.weight.copy_(query[..., :-1].flatten(0, 1))
-    attention.query.bias.copy_(query[..., -1].flatten())
-    attention.key.weight.copy_(key.flatten(0, 1))
-    attention.key.bias.zero_()
+    to_q.weight.copy_(query[..., :-1].flatten(0, 1))
+    to_q.bias.copy_(query[..., -1].flatten())
+    to_k.weight.copy_(key.flatten(0, 1))
+    to_k.bias.zero_()
 
 
-def _sort_value(attention: Any, output: nn.Linear, measured: HeadMoments | None) -> None:
-    heads = attention.num_attention_heads
-    value = _exact(attention.value.weight).view(heads, -1, attention.value.in_features)  # (a, v, h)
-    bias = _exact(attention.value.bias).view(heads, -1)  # (a, v)
-    weight = _exact(output.weight).view(output.out_features, heads, -1).transpose(0, 1)  # (a, h, v)
+def _sort_value(attention: Sublayer, measured: HeadMoments | None) -> None:
+    heads, to_v, output = attention.heads, attention.inputs["value"], attention.output
+    value = exact(to_v.weight).view(heads, -1, to_v.in_features)  # (a, v, h)
+    bias = exact(to_v.bias).view(heads, -1)  # (a, v)
+    weight = exact(output.weight).view(output.out_features, heads, -1).transpose(0, 1)  # (a, h, v)
     roots = _triangle(value.mT) if measured is None else _root(measured.value.to(value))
     to_output, to_value = balance(_triangle(weight), roots)
     moved = bias if measured is None else measured.value_mean
-    output.bias.copy_(_exact(output.bias) + torch.einsum("ahv,av->h", weight, moved))
-    attention.value.weight.copy_((to_value.mT @ value).flatten(0, 1))
-    attention.value.bias.copy_((to_value.mT @ (bias - moved)[..., None]).flatten())
+    output.bias.copy_(exact(output.bias) + torch.einsum("ahv,av->h", weight, moved))
+    to_v.weight.copy_((to_value.mT @ value).flatten(0, 1))
+    to_v.bias.copy_((to_value.mT @ (bias - moved)[..., None]).flatten())
     output.weight.copy_((weight @ to_output).transpose(0, 1).flatten(1))
 
 
@@ -107,11 +105,6 @@ def balance(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     missing = left.shape[-1] - s.shape[-1]  # a head wider than its layer
     x, y = ((root.mT @ vectors * scale[:, None]) for root, vectors in ((right, vt.mT), (left, u)))
     return nn.functional.pad(x, (0, missing)), nn.functional.pad(y, (0, missing))
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    """In double precision; on the CPU, where the moments are, and where small factorisations are fast."""
-    return tensor.cpu().double()
 
 
 def _triangle(matrices: Tensor) -> Tensor:

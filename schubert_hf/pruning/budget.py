@@ -106,7 +106,7 @@ def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accele
         target_unit(split_targets(config.target)[0]) or "", "parameters"
     )
     if name == "parameters":
-        return ParameterCost(model.config, type(model).__name__)
+        return ParameterCost(model)
     work: dict[str, Any] = {"batch_size": config.cost_batch_size, "seq_len": config.cost_seq_len}
     if name == "flops":
         return FlopCost(model.config, **work)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..anatomy import check_dimensions
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS
 from ..training.loop_config import LoopConfig, option
+from .units import check_dimensions
 
 COSTS = ("parameters", "flops", "latency")
 # What kernels are faster at multiples of; heads are counted one by one (measured: examples/benchmarks/alignment.py).

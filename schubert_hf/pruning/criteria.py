@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from ..anatomy import LAYER, Group, find_row, tensor_axes
+from ..anatomy import place_of_tensor
+from .units import Group
 
 Scores = dict[Group, Tensor]
 
@@ -38,7 +38,7 @@ def magnitude_importance(groups: Mapping[Group, int], tensors: Iterable[tuple[st
     sums = {group: torch.zeros(units, dtype=torch.float64) for group, units in groups.items()}
     counts = {group: torch.zeros(units, dtype=torch.float64) for group, units in groups.items()}
     for name, tensor in tensors:
-        if tensor.ndim != 2 or not find_row(name.rpartition(".")[0])[0].gated:
+        if tensor.ndim != 2 or not place_of_tensor(name).row.gated:
             continue
         for group, squares in _squares_by_unit(name, tensor.detach().double().square().cpu(), groups):
             sums[group][: len(squares)] += squares
@@ -48,7 +48,8 @@ def magnitude_importance(groups: Mapping[Group, int], tensors: Iterable[tuple[st
 
 def _squares_by_unit(name: str, squares: Tensor, groups: Mapping[Group, int]) -> Iterator[tuple[Group, Tensor]]:
     """For every unit that owns a slice of a matrix, the sum of the slice's squares."""
-    for dim, axis in enumerate(tensor_axes(name, 2)):
+    where = place_of_tensor(name)
+    for dim, axis in enumerate(where.axes(2)):
         if axis is None:
             continue
         entries = squares.sum(1 - dim)  # (width of the axis,)
@@ -62,40 +63,8 @@ def _squares_by_unit(name: str, squares: Tensor, groups: Mapping[Group, int]) ->
             if entry in groups:
                 found.append((entry, entries.view(-1, groups[entry]).sum(0)))
         yield from ((group, sums) for group, sums in found if group in groups)
-    layer = re.search(LAYER, name)
-    if layer and Group("l", int(layer[1])) in groups:
-        yield Group("l", int(layer[1])), squares.sum().view(1)
-
-
-def taylor_importance(gradients: Mapping[Group, Tensor]) -> Scores:
-    """|sum of dL/dalpha|: what the loss changes by to first order when the unit's gate goes from 1 to 0.
-
-    Molchanov et al. 2017 (arXiv 1611.06440); Michel et al. 2019 (arXiv 1905.10650) for heads.
-
-    Args:
-        gradients: of the loss by the gates, one row per batch, shape (batches, units) by group.
-    """
-    return {group: rows.sum(0).abs() for group, rows in gradients.items()}
-
-
-def fisher_importance(gradients: Mapping[Group, Tensor]) -> Scores:
-    """Sum of (dL/dalpha)^2: the diagonal of the gates' Fisher information, a second-order change of the loss.
-
-    Theis et al. 2018 (arXiv 1801.05787); the smaller the batches, the nearer to the sum over examples.
-
-    Args:
-        gradients: as for `taylor_importance`.
-    """
-    return {group: rows.square().sum(0) / 2 for group, rows in gradients.items()}
-
-
-def activation_importance(activations: Mapping[Group, Tensor]) -> Scores:
-    """The root mean square of what a unit puts out: Hu et al. 2016 (arXiv 1607.03250), with the square for the zeros.
-
-    Args:
-        activations: mean squares of the unit's entries on real text, shape (units,) by group.
-    """
-    return {group: squares.sqrt() for group, squares in activations.items()}
+    if Group("l", where.layer) in groups:
+        yield Group("l", where.layer), squares.sum().view(1)
 
 
 def random_importance(groups: Mapping[Group, int], seed: int) -> Scores:

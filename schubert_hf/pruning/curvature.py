@@ -7,30 +7,33 @@ moves the loss to second order by
 
 with g the gradient of the loss by x along that map alone; activations and gradients count as independent, as in K-FAC
 (Martens & Grosse 2015, arXiv 1503.05671). Entries of keys and queries are read by a product, hence their Fisher
-information as gates, 1/2 E[(q_n dL/dq_n)^2] (Theis et al. 2018, arXiv 1801.05787). A channel is read by many maps: its
-score is the sum. Whole layers are simply left out, once each.
+information as gates, 1/2 E[(q_n dL/dq_n)^2] (Theis et al. 2018, arXiv 1801.05787). A channel is read by every layer
+and every head: its score is the sum. Whole layers are simply left out, once each.
 
 All are in nats, so that kinds compete on one scale: the score is that rise by what the unit costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from ..anatomy import Group
+from ..anatomy import embeddings, layers, readers
 from ..cost import Cost, unit_cost
 from ..shape import Shape
-from ..training.objective import Objective
+from ..training.objective import Objective, real_tokens
 from .criteria import Scores
-from .gates.alphas import Gates
-from .moments import Batch, Reduce, real_tokens
+from .gates import Gates
+from .moments import Batch, Reduce, exact, summed
+from .units import Group
 
 FREE = 1e-6  # of the dearest unit: what costs nothing is not worth removing, and no division by 0 either
+Sums = dict[str, Tensor]
 
 
 def curvature_importance(
@@ -54,11 +57,13 @@ def curvature_importance(
     was_training = model.training
     model.eval().requires_grad_(False)
     try:
-        sites = _Sites(model, groups)
-        items = sites.observe(objective, batches)
-        rises = {group: sites.rise(group, units, reduce) for group, units in groups.items() if group.dimension != "l"}
+        observed = _Observed(model)
+        items = observed.run(objective, batches)
+        rises = {
+            group: observed.rise(group, units, reduce) for group, units in groups.items() if group.dimension != "l"
+        }
         rises |= _rises_without_layers(objective, groups, batches, reduce)
-        total = (reduce or _alone)(torch.tensor([float(items)], device=model.device)).cpu().double()
+        total = summed(torch.tensor([float(items)]), reduce)
     finally:
         model.train(was_training)
         for parameter in trainable:
@@ -69,24 +74,30 @@ def curvature_importance(
     return {group: rises[group] / total / max(costs[group], least) for group in groups}
 
 
-class _Sites:
+class Site(NamedTuple):
+    """Where units are read: `kind` "channels" (h), "filters" (f), "values" (a, v) or "queries" (k), and the place."""
+
+    kind: str
+    place: int | str
+
+
+class _Observed:
     """Sums over real tokens of x, x x^T and g g^T (or their diagonals) wherever a linear map reads units."""
 
-    def __init__(self, model: nn.Module, groups: Mapping[Group, int]) -> None:
-        self.model: Any = model
-        self.base: Any = model.base_model
-        self.groups = groups
-        self.sums: dict[tuple[str, int], dict[str, Tensor]] = {}
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.heads = [layer.attention.heads for layer in layers(model)]
+        self.sums: dict[Site, Sums] = {}
         self.real = torch.empty(0)
 
-    def observe(self, objective: Objective, batches: Sequence[Batch]) -> int:
+    def run(self, objective: Objective, batches: Sequence[Batch]) -> int:
         """A forward and a backward pass per batch; returns the number of items of the first term."""
         items = 0
         with ExitStack() as stack, torch.enable_grad():
             for hook in self._hooks():
                 stack.callback(hook.remove)
             for batch in batches:
-                self.real = real_tokens(batch)
+                self.real = real_tokens(batch).flatten(0, -2)  # (sequences, seq)
                 sums = objective(dict(batch))
                 torch.stack([sums[term] for term in objective.terms]).sum().backward()  # type: ignore[no-untyped-call]
                 items += objective.count(dict(batch))[objective.terms[0]]
@@ -94,57 +105,56 @@ class _Sites:
 
     def rise(self, group: Group, units: int, reduce: Reduce | None) -> Tensor:
         """1/2 sum of Cov(x) E[g g^T] over the entries of each unit, shape (units,), times the number of items."""
-        together = reduce or _alone
         if group.dimension == "h":
             total = torch.zeros(units, dtype=torch.float64)
-            for (kind, _), sums in self.sums.items():
-                if kind in ("self", "intermediate", "transform", "decoder", "pooler"):
-                    width = len(sums["x"])
-                    total[:width] += _spread({name: together(value).cpu() for name, value in sums.items()})
+            for site in self.sums:
+                if site.kind == "channels":
+                    spread = _spread(self._summed(site, reduce))
+                    total[: len(spread)] += spread
             return total / 2
-        kind = {"f": "filters", "k": "query"}.get(group.dimension, "values")
-        sums = {name: together(value).cpu() for name, value in self.sums[kind, group.layer or 0].items()}
+        kind = {"f": "filters", "k": "queries"}.get(group.dimension, "values")
+        sums = self._summed(Site(kind, group.layer or 0), reduce)
         if group.dimension == "f":
             return _spread(sums) / 2
         if group.dimension == "k":
             return sums["gate"].view(-1, units).sum(0) / 2
         both = _covariance(sums) * sums["gg"]  # (a v, a v)
-        heads = self.base.encoder.layer[group.layer].attention.self.num_attention_heads
+        heads = self.heads[group.layer or 0]
         blocks = both.view(heads, -1, heads, len(both) // heads)
         if group.dimension == "a":
             return blocks.sum((1, 3)).diagonal() / 2
         return blocks.sum((0, 2)).diagonal() / 2
 
-    def _hooks(self) -> list[Any]:
-        handles = [self.base.embeddings.register_forward_hook(lambda _m, _a, output: output.requires_grad_(True))]
-        for layer, block in enumerate(self.base.encoder.layer):
-            attention, output = block.attention, block.output
-            if attention.self.num_attention_heads:
-                handles.append(attention.self.register_forward_pre_hook(self._reads("self", layer)))
-                handles.append(attention.self.query.register_forward_hook(self._gates("query", layer)))
-                handles.append(attention.output.dense.register_forward_pre_hook(self._reads("values", layer, True)))
-            if block.intermediate.dense is not None:
-                handles.append(block.intermediate.register_forward_pre_hook(self._reads("intermediate", layer)))
-                handles.append(output.dense.register_forward_pre_hook(self._reads("filters", layer)))
-        predictions = getattr(getattr(self.model, "cls", None), "predictions", None)
-        if predictions is not None:
-            handles.append(predictions.transform.register_forward_pre_hook(self._reads("transform", 0)))
-            handles.append(predictions.decoder.register_forward_pre_hook(self._reads("decoder", 0)))
-        if getattr(self.base, "pooler", None) is not None:
-            handles.append(self.base.pooler.dense.register_forward_pre_hook(self._reads("pooler", 0)))
-        return handles
+    def _summed(self, site: Site, reduce: Reduce | None) -> Sums:
+        return {name: summed(value, reduce) for name, value in self.sums[site].items()}
 
-    def _reads(self, kind: str, layer: int, crossed: bool = False) -> Callable[..., Any]:
+    def _hooks(self) -> Iterator[Any]:
+        """In the order of the forward pass."""
+        # The parameters are frozen, so the embeddings are where the graph begins.
+        yield embeddings(self.model).module.register_forward_hook(lambda _m, _a, output: output.requires_grad_(True))
+        for number, layer in enumerate(layers(self.model)):
+            attention, filters = layer.sublayers
+            if attention.inputs:
+                yield attention.reader.register_forward_pre_hook(self._reads(Site("channels", f"attention {number}")))
+                yield attention.inputs["query"].register_forward_hook(self._gates(Site("queries", number)))
+                yield attention.output.register_forward_pre_hook(self._reads(Site("values", number), crossed=True))
+            if filters.inputs:
+                yield filters.reader.register_forward_pre_hook(self._reads(Site("channels", f"filters {number}")))
+                yield filters.output.register_forward_pre_hook(self._reads(Site("filters", number)))
+        for reader in readers(self.model):
+            yield reader.module.register_forward_pre_hook(self._reads(Site("channels", reader.name)))
+
+    def _reads(self, site: Site, *, crossed: bool = False) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             entries = args[0].view_as(args[0])  # a tensor of its own: its gradient is that along this map alone
-            real = self.real if args[0].ndim == 3 else None  # what the heads read is chosen already
+            real = self.real if args[0].ndim == 3 else None  # what most heads read is chosen already
             x = _tokens(args[0], real)
-            found = {"n": torch.tensor(float(len(x)), device=x.device), "x": x.sum(0)}
-            self._add(kind, layer, {**found, "xx": x.mT @ x if crossed else x.square().sum(0)})
+            number = torch.tensor(float(len(x)))
+            self._add(site, {"n": number, "x": x.sum(0), "xx": x.mT @ x if crossed else x.square().sum(0)})
 
             def take(gradient: Tensor) -> None:
                 g = _tokens(gradient, real)
-                self._add(kind, layer, {"gg": g.mT @ g if crossed else g.square().sum(0)})
+                self._add(site, {"gg": g.mT @ g if crossed else g.square().sum(0)})
 
             if entries.requires_grad:
                 entries.register_hook(take)  # type: ignore[no-untyped-call]
@@ -152,41 +162,40 @@ class _Sites:
 
         return hook
 
-    def _gates(self, kind: str, layer: int) -> Callable[..., Any]:
+    def _gates(self, site: Site) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            query = output.detach()
-            real = self.real
+            query, real = output.detach(), self.real
 
             def take(gradient: Tensor) -> None:
-                self._add(kind, layer, {"gate": _tokens(query * gradient, real).square().sum(0)})
+                self._add(site, {"gate": _tokens(query * gradient, real).square().sum(0)})
 
             output.register_hook(take)  # type: ignore[no-untyped-call]
 
         return hook
 
-    def _add(self, kind: str, layer: int, found: Mapping[str, Tensor]) -> None:
-        sums = self.sums.setdefault((kind, layer), {})
-        for name, value in found.items():
-            sums[name] = sums[name] + value.double() if name in sums else value.double()
+    def _add(self, site: Site, record: Mapping[str, Tensor]) -> None:
+        sums = self.sums.setdefault(site, {})
+        for name, value in record.items():
+            sums[name] = sums[name] + exact(value) if name in sums else exact(value)
 
 
 def _rises_without_layers(
     objective: Objective, groups: Mapping[Group, int], batches: Sequence[Batch], reduce: Reduce | None
 ) -> Scores:
-    layers = [group for group in groups if group.dimension == "l"]
-    if not layers:
+    droppable = [group for group in groups if group.dimension == "l"]
+    if not droppable:
         return {}
 
     @torch.no_grad()
     def loss() -> Tensor:
-        total = torch.zeros(1, dtype=torch.float64, device=objective.model.device)
+        total = torch.zeros(1, dtype=torch.float64)
         for batch in batches:
             sums = objective(dict(batch))
-            total += torch.stack([sums[term] for term in objective.terms]).double().sum()
-        return (reduce or _alone)(total).cpu()
+            total += exact(torch.stack([sums[term] for term in objective.terms])).sum()
+        return summed(total, reduce)
 
     whole, rises = loss(), {}
-    for group in layers:
+    for group in droppable:
         gates = Gates(objective.model.config, "l").to(objective.model.device)
         gates.zero({group: torch.tensor([0])})
         with gates.attached(objective.model):
@@ -200,17 +209,13 @@ def _tokens(x: Tensor, real: Tensor | None) -> Tensor:
     return chosen.to(torch.promote_types(chosen.dtype, torch.float32))
 
 
-def _spread(sums: Mapping[str, Tensor]) -> Tensor:
+def _spread(sums: Sums) -> Tensor:
     """Var(x) times the sum of g^2."""
     if "gg" not in sums:  # nothing depends on it
         return torch.zeros_like(sums["x"])
     return (sums["xx"] / sums["n"] - (sums["x"] / sums["n"]).square()).clamp(min=0) * sums["gg"]
 
 
-def _covariance(sums: Mapping[str, Tensor]) -> Tensor:
+def _covariance(sums: Sums) -> Tensor:
     mean = sums["x"] / sums["n"]
     return sums["xx"] / sums["n"] - torch.outer(mean, mean)
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    return tensor

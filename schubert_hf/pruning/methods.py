@@ -11,7 +11,6 @@ from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..anatomy import Group, find_groups
 from ..cost import BudgetError, format_size, penalty_weights
 from ..data.stream import Batch, for_stream, mix_seed
 from ..shape import Shape
@@ -37,6 +36,7 @@ from .phases import ALPHAS, Watch
 from .plan import PruningPlan
 from .restoration import restore
 from .selection import select
+from .units import Group, find_groups
 
 
 @dataclass(frozen=True)

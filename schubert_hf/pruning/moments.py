@@ -1,6 +1,6 @@
-"""First and second moments of activations over real tokens, streamed over batches: what data-aware pruning looks at.
+"""First and second moments of what heads compute on real text, streamed over batches.
 
-Sums are float64 and of constant size, whatever the number of batches. Padding does not count.
+Sums are of constant size, whatever the number of batches, and in double precision on the CPU. Padding does not count.
 """
 
 from __future__ import annotations
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..anatomy import layers
+from ..training.objective import inputs_of, real_tokens
+
 Batch = Mapping[str, Tensor]
 Reduce = Callable[[Tensor], Tensor]  # the sum of a tensor over all processes
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 @dataclass(frozen=True)
 class HeadMoments:
-    """Of one layer's heads, over real tokens, float64.
+    """Of one layer's heads, over real tokens, float64, on the CPU.
 
     Attributes:
         query: E[q q^T], bias included, shape (a, k, k).
@@ -40,7 +41,7 @@ class HeadMoments:
 def measure_heads(
     model: PreTrainedModel, batches: Iterable[Batch], reduce: Reduce | None = None
 ) -> list[HeadMoments | None]:
-    """What the heads of every layer compute, in one pass.
+    """The moments of every layer's heads, in one pass.
 
     Args:
         model: a SchuBERT of any class, in evaluation mode.
@@ -50,21 +51,18 @@ def measure_heads(
     Returns:
         Per layer; None for one without heads.
     """
-    layers = model.base_model.encoder.layer
-    sums: list[dict[str, Tensor]] = [{} for _ in layers]
-    tokens = torch.zeros(1, dtype=torch.float64, device=model.device)
+    sums: list[dict[str, Tensor]] = [{} for _ in layers(model)]
+    tokens = torch.zeros(1, dtype=torch.float64)
     for batch in batches:
         real = real_tokens(batch)
-        tokens += real.sum()
-        seen = _heads_of_batch(model, batch)
-        for total, found in zip(sums, seen, strict=True):
-            for name, value in _sums(found, real).items():
+        tokens += real.sum().cpu()
+        for total, heads in zip(sums, _heads_of_batch(model, batch), strict=True):
+            for name, value in _sums(heads, real).items():
                 total[name] = total[name] + value if name in total else value
-    together = reduce or (lambda tensor: tensor)
-    number = together(tokens).cpu()
+    number = summed(tokens, reduce)
     result: list[HeadMoments | None] = []
     for total in sums:
-        mean = {name: together(value).cpu() / number for name, value in total.items()}
+        mean = {name: summed(value, reduce) / number for name, value in total.items()}
         if not mean:
             result.append(None)
             continue
@@ -74,49 +72,55 @@ def measure_heads(
     return result
 
 
-def real_tokens(batch: Batch) -> Tensor:
-    """True where a token is no padding, shape (batch, seq)."""
-    mask = batch.get("attention_mask")
-    return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+def summed(tensor: Tensor, reduce: Reduce | None) -> Tensor:
+    """The sum over all processes, in double precision on the CPU; the tensor itself on a single one."""
+    return exact(tensor if reduce is None else reduce(tensor))
 
 
-def encode(model: PreTrainedModel, batch: Batch) -> Any:
-    """The base model on a batch that may also hold labels."""
-    return model.base_model(**{name: batch[name] for name in INPUTS if name in batch})
+def exact(tensor: Tensor) -> Tensor:
+    """In double precision, on the CPU: not every device has float64."""
+    return tensor.detach().cpu().double()
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """For sums of products where the data is: in double precision on the CPU, elsewhere in single precision."""
+    return tensor.double() if tensor.device.type == "cpu" else tensor.float()
 
 
 def _heads_of_batch(model: PreTrainedModel, batch: Batch) -> list[dict[str, Tensor]]:
     """q, k and z of every layer, shape (batch, seq, a, size) each."""
     seen: list[dict[str, Tensor]] = []
     with ExitStack() as stack:
-        for block in model.base_model.encoder.layer:
-            found: dict[str, Tensor] = {}
-            seen.append(found)
-            heads = block.attention.self.num_attention_heads
-            if not heads:
+        for layer in layers(model):
+            attention = layer.attention
+            record: dict[str, Tensor] = {}
+            seen.append(record)
+            if not attention.heads:
                 continue
 
-            def keep(name: str, tensor: Tensor, found: dict[str, Tensor] = found, heads: int = heads) -> None:
-                found[name] = tensor.detach().double().view(*tensor.shape[:-1], heads, -1)
+            def keep(
+                name: str, tensor: Tensor, record: dict[str, Tensor] = record, heads: int = attention.heads
+            ) -> None:
+                record[name] = widen(tensor.detach()).view(*tensor.shape[:-1], heads, -1)
 
             for name in ("query", "key"):
-                module = getattr(block.attention.self, name)
-                hook = module.register_forward_hook(lambda _m, _a, out, name=name, keep=keep: keep(name, out))
+                hook = attention.inputs[name].register_forward_hook(
+                    lambda _m, _a, out, name=name, keep=keep: keep(name, out)
+                )
                 stack.callback(hook.remove)
-            hook = block.attention.output.dense.register_forward_pre_hook(
-                lambda _m, args, keep=keep: keep("value", args[0])
-            )
+            hook = attention.output.register_forward_pre_hook(lambda _m, args, keep=keep: keep("value", args[0]))
             stack.callback(hook.remove)
-        encode(model, batch)
+        model.base_model(**inputs_of(batch))
     return seen
 
 
-def _sums(found: Mapping[str, Tensor], real: Tensor) -> dict[str, Tensor]:
-    if not found:
+def _sums(heads: Mapping[str, Tensor], real: Tensor) -> dict[str, Tensor]:
+    if not heads:
         return {}
-    weight = real.double()[..., None, None]  # (batch, seq, 1, 1)
-    key = found["key"]
+    key = heads["key"]
+    weight = real.to(key.dtype)[..., None, None]  # (batch, seq, 1, 1)
     key = key - (key * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-    query, key, value = (x[real] for x in (found["query"], key, found["value"]))  # (tokens, a, size)
+    query, key, value = (x[real] for x in (heads["query"], key, heads["value"]))  # (tokens, a, size)
     squares = {"query": query, "key": key, "value": value}
-    return {name: torch.einsum("tan,tam->anm", x, x) for name, x in squares.items()} | {"value_mean": value.sum(0)}
+    sums = {name: torch.einsum("tan,tam->anm", x, x) for name, x in squares.items()} | {"value_mean": value.sum(0)}
+    return {name: exact(value) for name, value in sums.items()}

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..anatomy import Axis, Group
+from ..anatomy import Axis
 from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
 from ..shape import Shape
+from .units import Group
 
 Indices = tuple[int, ...]
 

@@ -21,7 +21,6 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..anatomy import find_groups
 from ..data.stream import Collator
 from ..run.interrupt import InterruptGuard
 from ..run.processes import check_supported, make_accelerator
@@ -41,6 +40,7 @@ from .run_folder import RunFolder, result_folders
 from .selection import check_reachable
 from .surgery import compact
 from .teacher import check_can_be_taught, wants_teacher, with_teacher
+from .units import find_groups
 from .weights import check_same_weights, fingerprint, own_copy
 
 

@@ -25,11 +25,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..anatomy import Group
 from ..configuration_schubert import SchuBertConfig
 from ..cost import BudgetError, Cost, format_size
 from ..shape import DIMENSIONS, Shape
 from .plan import Indices, PruningPlan
+from .units import Group
 
 MAY_GO = "fa"  # of these kinds a layer can do without any
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..anatomy import LAYER, check_tensors, tensor_axes
+from ..anatomy import check_tensors, move_layer, place_of_tensor, rebuild
 from .plan import PruningPlan
 
 
@@ -20,7 +18,7 @@ def compact(
 ) -> PreTrainedModel:
     """Builds the model that is left when a plan's units go.
 
-    Every tensor keeps the indices that the plan keeps along its axes (see `units.TABLE`). Since the softmax scale is
+    Every tensor keeps the indices that the plan keeps along its axes (see `anatomy.TABLE`). Since the softmax scale is
     1/sqrt(k) of the new k, the queries take up the ratio: multiplied by sqrt(k_new / k_old), the scores stay as they
     were.
 
@@ -43,11 +41,7 @@ def compact(
     config = copy.deepcopy(model.config)
     for name, sizes in plan.shape.lists().items():
         setattr(config, name, sizes)
-    pooled = {"add_pooling_layer": model.pooler is not None} if hasattr(model, "pooler") else {}
-    # Not on the meta device: buffers that no checkpoint holds (position ids) are made here. The weights that are drawn
-    # here and thrown away must not move the caller's random numbers.
-    with torch.random.fork_rng(devices=[]):
-        smaller = type(model)(config, **pooled)
+    smaller = rebuild(model, config)  # not on the meta device: buffers that no checkpoint holds are made here
     parameters = dict(tensors) if tensors is not None else dict(model.named_parameters(remove_duplicate=False))
     cuts = {
         new_name: cut_tensor(name, tensor.detach(), plan)
@@ -62,25 +56,22 @@ def compact(
 
 def rename_tensor(name: str, plan: PruningPlan) -> str | None:
     """What a parameter is called after the cut, when layers before its own have gone; None where its own has."""
-    match = re.search(LAYER, name)
-    if match is None:
+    layer = place_of_tensor(name).layer
+    if layer is None:
         return name
-    layer = int(match[1])
-    return (
-        name[: match.start(1)] + str(plan.layers.index(layer)) + name[match.end(1) :] if layer in plan.layers else None
-    )
+    return move_layer(name, plan.layers.index(layer)) if layer in plan.layers else None
 
 
 def cut_tensor(name: str, tensor: Tensor, plan: PruningPlan) -> Tensor:
     """One parameter after the cut, as a new tensor."""
     cut = tensor
-    for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+    where = place_of_tensor(name)
+    for dim, axis in enumerate(where.axes(tensor.ndim)):
         entries = plan.kept(axis) if axis is not None else None
         if entries is not None and len(entries) < tensor.shape[dim]:
             cut = cut.index_select(dim, entries.to(tensor.device))
-    if match := re.search(LAYER + r"attention\.self\.query", name):
-        layer = int(match[1])
-        kept = plan.key_query[layer][0] if plan.key_query[layer] else ()  # of the first head: all keep as many
-        ratio = len(kept) / plan.source.key_query_sizes[layer]
+    if where.row.part == "query" and where.layer is not None:
+        kept = plan.key_query[where.layer][0] if plan.key_query[where.layer] else ()  # all heads keep as many
+        ratio = len(kept) / plan.source.key_query_sizes[where.layer]
         cut = (cut.double() * math.sqrt(ratio)).to(cut.dtype) if ratio != 1 else cut
     return cut.clone() if cut is tensor else cut

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.stream import Batch
-from .objective import Objective, Predictions
+from .objective import Objective, Predictions, real_tokens
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DistillationObjective(Objective):
     def count(self, batch: Batch) -> dict[str, int]:
         counts = self.inner.count(batch)
         counts |= {f"{term}_teacher": counts[term] for term in self.student_terms}
-        return {**counts, "hidden": _real_tokens(batch)}
+        return {**counts, "hidden": int(real_tokens(batch).sum())}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         teacher = self._teacher[0]
@@ -79,8 +79,7 @@ class DistillationObjective(Objective):
 
 def _distance(student: Predictions, wanted: Predictions, batch: Batch, teacher: Teacher) -> Tensor:
     """Sum over real tokens of the relative mean squared distance of hidden states, mean over layers."""
-    mask = batch.get("attention_mask")
-    real = torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+    real = real_tokens(batch)
     layers = range(len(wanted.hidden_states)) if teacher.layers is None else teacher.layers
     distances = []
     for own, layer in zip(student.hidden_states, layers, strict=True):
@@ -90,8 +89,3 @@ def _distance(student: Predictions, wanted: Predictions, batch: Batch, teacher: 
         distance = (own[real].float() - theirs).square().mean(-1).sum()
         distances.append(distance / theirs.square().mean().clamp(min=1e-12))
     return torch.stack(distances).mean()
-
-
-def _real_tokens(batch: Batch) -> int:
-    mask = batch.get("attention_mask")
-    return batch["input_ids"].numel() if mask is None else int(mask.sum())

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
+from ..anatomy import embeddings, layers
+
 # Amplitude of the sinusoids, in units of `initializer_range`: after the LayerNorm they stand out in their channels.
 AMPLITUDE = 8.0
 # The score of the position a head looks for, before the softmax; the rest lies lower, falling with the distance.
@@ -36,7 +38,7 @@ def initialize_local_attention(model: PreTrainedModel) -> None:
     longest = positions / (2 * torch.pi)
     frequencies = longest ** -(torch.arange(pairs) / max(1, pairs - 1))  # (pairs,) from 1 to 2 pi / positions
     angles = torch.arange(positions)[:, None] * frequencies  # (positions, pairs)
-    table = model.base_model.embeddings.position_embeddings.weight
+    table = embeddings(model).positions.weight
     amplitude = AMPLITUDE * config.initializer_range
     table.zero_()
     table[:, 0:size:2] = amplitude * angles.sin()
@@ -45,13 +47,13 @@ def initialize_local_attention(model: PreTrainedModel) -> None:
     variance = config.initializer_range**2 + amplitude**2 * pairs / config.hidden_sizes[0]
     normalized = amplitude / variance**0.5
     scale = (PEAK * config.key_query_sizes[0] ** 0.5 / pairs) ** 0.5 / normalized
-    for layer in model.base_model.encoder.layer:
-        attention = layer.attention.self
-        for head in range(attention.num_attention_heads):
+    for layer in layers(model):
+        attention = layer.attention
+        for head in range(attention.heads):
             offset = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
             rows = slice(head * attention.key_query_size, head * attention.key_query_size + size)
-            attention.key.weight[rows, :size] += scale * torch.eye(size)
-            attention.query.weight[rows, :size] += scale * _rotation(frequencies * offset)
+            attention.inputs["key"].weight[rows, :size] += scale * torch.eye(size)
+            attention.inputs["query"].weight[rows, :size] += scale * _rotation(frequencies * offset)
 
 
 def _rotation(angles: torch.Tensor) -> torch.Tensor:

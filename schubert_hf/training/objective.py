@@ -6,18 +6,35 @@ by the count of the whole step, over all processes and micro-batches: a step is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel
 
+from ..anatomy import masked_lm, next_sentence
 from ..data.stream import IGNORED, Batch
 from ..errors import SchuBertError
+
+# What a model takes of a batch; the rest is labels.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 class ObjectiveError(SchuBertError):
     """A model that the objective has no loss for."""
+
+
+def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a model takes of a batch that may also hold labels."""
+    return {name: batch[name] for name in INPUTS if name in batch}
+
+
+def real_tokens(batch: Mapping[str, Tensor]) -> Tensor:
+    """True where a token is not padding, shape (batch, seq)."""
+    mask = batch.get("attention_mask")
+    return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
 
 class Predictions(NamedTuple):
@@ -80,8 +97,7 @@ class PretrainingObjective(Objective):
     decoder would otherwise cost as much as the layers. The NSP term is there where the model has that head.
 
     Args:
-        model: a model with a masked-LM head in `cls.predictions` and, optionally, a NSP head in
-            `cls.seq_relationship`.
+        model: a model with a masked-LM head and, optionally, a next-sentence head.
 
     Raises:
         ObjectiveError: the model has no masked-LM head; or, by `count`, the examples lack labels for a head it has.
@@ -89,17 +105,16 @@ class PretrainingObjective(Objective):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
-        head: Any = getattr(model, "cls", None)
-        if not hasattr(head, "predictions"):
+        head = masked_lm(model)
+        if head is None:
             raise ObjectiveError(
                 f"`{type(model).__name__}` has no masked-language-model head. "
                 "Load the checkpoint as SchuBertForMaskedLM or SchuBertForPreTraining."
             )
-        predictions = head.predictions
-        if predictions.decoder.bias is not predictions.bias:
+        if head.decoder.bias is not head.bias:
             # An untied head keeps BERT's second bias, which nothing reads: data-parallel training would wait for it.
-            predictions.bias.requires_grad_(False)
-        self.has_nsp = hasattr(head, "seq_relationship")
+            head.bias.requires_grad_(False)
+        self.has_nsp = next_sentence(model) is not None
         self.terms = ("mlm", "nsp") if self.has_nsp else ("mlm",)
 
     def count(self, batch: Batch) -> dict[str, int]:
@@ -117,16 +132,13 @@ class PretrainingObjective(Objective):
         self, batch: Batch, model: PreTrainedModel | None = None, *, hidden_states: bool = False
     ) -> Predictions:
         used: Any = model or self.model
-        encoded = used.base_model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch.get("attention_mask"),
-            token_type_ids=batch.get("token_type_ids"),
-            output_hidden_states=hidden_states,
-        )
+        encoded = used.base_model(**inputs_of(batch), output_hidden_states=hidden_states)
         masked = batch["labels"] != IGNORED  # (batch, seq)
-        logits = {"mlm": used.cls.predictions(encoded.last_hidden_state[masked])}  # (masked, vocab)
+        predict, relate = masked_lm(used), next_sentence(used)
+        assert predict is not None
+        logits = {"mlm": predict.module(encoded.last_hidden_state[masked])}  # (masked, vocab)
         labels = {"mlm": batch["labels"][masked]}
-        if self.has_nsp:
-            logits["nsp"] = used.cls.seq_relationship(encoded.pooler_output)
+        if relate is not None:
+            logits["nsp"] = relate(encoded.pooler_output)
             labels["nsp"] = batch["next_sentence_label"]
         return Predictions(logits, labels, encoded.hidden_states or ())

@@ -7,13 +7,11 @@ patterns, so copies of trained layers are a better start than random ones, and t
 from __future__ import annotations
 
 import copy
-import re
 
 from transformers import PreTrainedModel
 
+from ..anatomy import move_layer, place_of_tensor, rebuild
 from ..configuration_schubert import LAYER_LISTS
-
-LAYER = re.compile(r"(.*encoder\.layer\.)(\d+)(\..*)")
 
 
 def stack_layers(model: PreTrainedModel, times: int) -> PreTrainedModel:
@@ -32,13 +30,12 @@ def stack_layers(model: PreTrainedModel, times: int) -> PreTrainedModel:
     depth = config.num_hidden_layers
     lists = {name: getattr(config, name) * times for name in LAYER_LISTS}
     shape = type(config).from_dict({**config.to_dict(), "num_hidden_layers": None, **lists})
-    deeper = type(model)(shape).to(dtype=model.dtype)
+    deeper = rebuild(model, shape).to(model.dtype)
     state = {}
     for name, tensor in model.state_dict().items():
-        match = LAYER.fullmatch(name)
-        for repeat in range(times if match else 1):
-            target = f"{match[1]}{int(match[2]) + repeat * depth}{match[3]}" if match else name
-            state[target] = tensor
+        layer = place_of_tensor(name).layer
+        for repeat in range(1 if layer is None else times):
+            state[name if layer is None else move_layer(name, layer + repeat * depth)] = tensor
     deeper.load_state_dict(state)
     deeper.tie_weights()
     return deeper.to(model.device).train(model.training)

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from oracles import parameter_cost
 
 import schubert_hf
 from schubert_hf import PruningConfig, SchuBertConfig
-from schubert_hf.anatomy import find_groups
 from schubert_hf.cli import parse
-from schubert_hf.cost import ParameterCost, parse_target
+from schubert_hf.cost import parse_target
 from schubert_hf.hub import Facts, render_card
 from schubert_hf.hub.card import check_card
 from schubert_hf.hub.cards import PAGE_DATA, inspect_preset, read_record, render_preset, write_record
@@ -19,6 +19,7 @@ from schubert_hf.hub.paper import RESULTS
 from schubert_hf.hub.preset import command
 from schubert_hf.presets import preset_names
 from schubert_hf.pruning.selection import select
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.shape import Shape
 
 ROOT = Path(schubert_hf.__file__).parent.parent
@@ -63,7 +64,7 @@ def test_the_command_aims_at_the_shape(preset, monkeypatch):
     arguments, config = parse("", prune.Arguments, PruningConfig, arguments=words[3:])
     sys.modules.pop("prune")
     assert arguments.model == "google-bert/bert-base-uncased"
-    shape, cost = SchuBertConfig.from_preset(preset), ParameterCost(SchuBertConfig(), "SchuBertForPreTraining")
+    shape, cost = SchuBertConfig.from_preset(preset), parameter_cost(SchuBertConfig(), "SchuBertForPreTraining")
     budget = parse_target(config.target, cost(Shape.of(SchuBertConfig())))
     assert budget == cost(Shape.of(shape))
     if preset == "schubert-66m":  # the hidden size alone: the result has exactly this shape

@@ -5,7 +5,7 @@ import torch
 from oracles import build, ragged
 
 from schubert_hf import SchuBertForPreTraining
-from schubert_hf.anatomy import Group, find_groups, find_row
+from schubert_hf.anatomy import place_of_tensor
 from schubert_hf.pruning.criteria import (
     alpha_importance,
     magnitude_importance,
@@ -13,6 +13,7 @@ from schubert_hf.pruning.criteria import (
     ranks_within_groups,
 )
 from schubert_hf.pruning.gates.alphas import Gates, fold_tensors
+from schubert_hf.pruning.units import Group, find_groups
 
 
 def test_a_large_negative_alpha_matters():
@@ -40,7 +41,7 @@ def test_magnitude_is_the_mean_over_what_an_alpha_of_0_would_erase(uneven):
             erased = [
                 tensor[folded[name] == 0]
                 for name, tensor in model.named_parameters()
-                if tensor.ndim == 2 and find_row(name.rpartition(".")[0])[0].gated
+                if tensor.ndim == 2 and place_of_tensor(name).row.gated
             ]
             if group.dimension == "l":  # its alpha stands on P and G alone, but all of the layer is its own
                 erased = [

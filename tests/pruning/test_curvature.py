@@ -8,9 +8,9 @@ from oracles import build, ragged
 from test_basis import batches
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining
-from schubert_hf.anatomy import Group, find_groups
 from schubert_hf.cost import ParameterCost, unit_cost
 from schubert_hf.pruning.curvature import curvature_importance
+from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import Shape
 from schubert_hf.training.objective import PretrainingObjective
 
@@ -25,7 +25,7 @@ def labelled(number=3):
 
 
 def scores_of(model, dimensions, data):
-    cost = ParameterCost(model.config, type(model).__name__)
+    cost = ParameterCost(model)
     groups = find_groups(model.config, dimensions)
     scores = curvature_importance(PretrainingObjective(model), groups, cost, data)
     shape = Shape.of(model.config)
@@ -121,7 +121,7 @@ def test_layers_are_worth_what_the_loss_rises_by_without_them():
 def test_processes_add_up():
     model, data = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36])), labelled(4)
     groups = find_groups(model.config, "hfakvl")
-    cost = ParameterCost(model.config, type(model).__name__)
+    cost = ParameterCost(model)
     whole = curvature_importance(PretrainingObjective(model), groups, cost, data)
     # Two processes of the same data each see half of it twice: sums double, and everything is relative.
     doubled = curvature_importance(PretrainingObjective(model), groups, cost, data, lambda tensor: 2 * tensor)
@@ -135,6 +135,6 @@ def test_a_model_as_wide_as_its_texts_are_long():
     data = labelled(2)
     for batch in data:
         batch["next_sentence_label"] = torch.tensor([0, 1, 1, 0])
-    cost = ParameterCost(model.config, type(model).__name__)
+    cost = ParameterCost(model)
     scores = curvature_importance(PretrainingObjective(model), find_groups(model.config, "hf"), cost, data)
     assert all(bool(torch.isfinite(score).all()) for score in scores.values())

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from oracles import cuts, plan_without, ragged
 
 from schubert_hf import PruningPlan
-from schubert_hf.anatomy import Axis, Group
+from schubert_hf.anatomy import Axis
 from schubert_hf.pruning.plan import PlanError, kept_channels, kept_layers
+from schubert_hf.pruning.units import Group
 from schubert_hf.shape import Shape
 
 SOURCE = Shape.of(ragged())

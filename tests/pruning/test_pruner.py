@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
-from oracles import make_examples
+from oracles import make_examples, parameter_cost
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -26,13 +26,14 @@ from schubert_hf import (
     SchuBertForSequenceClassification,
     SchuBertPruner,
 )
-from schubert_hf.anatomy import Group, UnknownTensorError
+from schubert_hf.anatomy import UnknownTensorError
 from schubert_hf.conversion import ConversionError
-from schubert_hf.cost import BudgetError, ParameterCost
+from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.pruning.methods import train_alphas
 from schubert_hf.pruning.result import RoundRecord
+from schubert_hf.pruning.units import Group
 from schubert_hf.run.checkpoint import newest_checkpoint
 from schubert_hf.run.output import PRUNING_RECORD, OutputFolderError
 from schubert_hf.shape import Shape
@@ -61,7 +62,7 @@ def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys):
     assert (
         result.model.num_parameters()
         == result.size
-        == ParameterCost(tiny(), "SchuBertForPreTraining")(Shape.of(result.model.config))
+        == parameter_cost(tiny(), "SchuBertForPreTraining")(Shape.of(result.model.config))
     )
     assert result.source_size == model.num_parameters()
     assert 0.55 < result.kept <= 0.6

@@ -8,9 +8,9 @@ from oracles import build, compute, difference, plan_without, ragged
 from test_basis import batches
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, SchuBertForSequenceClassification, compact
-from schubert_hf.anatomy import Group
 from schubert_hf.pruning.plan import PruningPlan
 from schubert_hf.pruning.restoration import restore
+from schubert_hf.pruning.units import Group
 from schubert_hf.shape import Shape
 
 EXACT = 1e-10  # a ridge that holds nothing

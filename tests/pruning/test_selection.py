@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import parameter_cost
 
 from schubert_hf import SchuBertConfig
-from schubert_hf.anatomy import Group, find_groups
-from schubert_hf.cost import BudgetError, ParameterCost
+from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.selection import (
     check_reachable,
     count_units,
@@ -20,6 +20,7 @@ from schubert_hf.pruning.selection import (
     shape_without,
     smallest_shape,
 )
+from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import DIMENSIONS, Shape
 
 promise = settings(max_examples=60, deadline=None, derandomize=True)
@@ -103,7 +104,7 @@ def check_layers(plan, scores, config, cost, budget):
 @given(problems(), st.floats(0, 1))
 def test_budget_and_multiples(problem, where):
     scores, config, multiples = problem
-    cost, source = ParameterCost(config, "SchuBertForPreTraining"), Shape.of(config)
+    cost, source = parameter_cost(config, "SchuBertForPreTraining"), Shape.of(config)
     smallest = cost(shape_without(source, count_units(plan_steps(scores, source, multiples))))
     budget = smallest + where * (cost(source) - smallest)
     plan = select(scores, config, cost, budget, multiple_of=multiples)
@@ -145,7 +146,7 @@ def test_budget_and_multiples(problem, where):
 @given(problems())
 def test_what_is_not_reachable_is_refused_and_what_is_named_is_reachable(problem):
     scores, config, multiples = problem
-    cost, source = ParameterCost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    cost, source = parameter_cost(config, "SchuBertForMaskedLM"), Shape.of(config)
     steps = plan_steps(scores, source, multiples)
     everything = shape_without(source, count_units(steps))
     with pytest.raises(BudgetError, match="the smallest that removing") as caught:
@@ -160,7 +161,7 @@ def test_what_is_not_reachable_is_refused_and_what_is_named_is_reachable(problem
 def test_what_is_said_before_there_are_scores_can_be_kept(problem):
     """Whatever the scores: what `check_reachable` lets pass, `select` reaches."""
     scores, config, multiples = problem
-    cost, source = ParameterCost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    cost, source = parameter_cost(config, "SchuBertForMaskedLM"), Shape.of(config)
     with pytest.raises(BudgetError) as caught:
         check_reachable(scores, config, cost, 1, multiple_of=multiples)
     named = float(re.search(r"is below ([\d_]+)", str(caught.value))[1].replace("_", ""))
@@ -202,7 +203,7 @@ def test_a_step_is_worth_the_mean_of_its_units():
 def test_smaller_steps_are_put_back():
     """Removing a head overshoots; what the filters had given before it comes back."""
     config = even(64)
-    cost = ParameterCost(config, "SchuBertModel")
+    cost = parameter_cost(config, "SchuBertModel")
     size = cost(Shape.of(config))
     scores = {Group("f", 0): torch.full((64,), 0.1), Group("a", 0): torch.tensor([0.2, 9.0])}
     scores[Group("f", 0)][40:] = 1.0
@@ -214,14 +215,14 @@ def test_smaller_steps_are_put_back():
 
 def test_a_budget_that_is_met_already_keeps_everything():
     config = even(8, layers=2)
-    cost = ParameterCost(config, "SchuBertModel")
+    cost = parameter_cost(config, "SchuBertModel")
     scores = {group: torch.rand(units) for group, units in find_groups(config, "hfakv").items()}
     assert select(scores, config, cost, cost(Shape.of(config))).shape == Shape.of(config)
 
 
 def test_scores_that_are_no_numbers_are_refused():
     config = even(8)
-    cost = ParameterCost(config, "SchuBertModel")
+    cost = parameter_cost(config, "SchuBertModel")
     with pytest.raises(ValueError, match="importance of group `f0` is not finite"):
         select({Group("f", 0): torch.full((8,), float("nan"))}, config, cost, cost(Shape.of(config)) - 1)
 
@@ -229,7 +230,7 @@ def test_scores_that_are_no_numbers_are_refused():
 def test_bert_base_in_single_units():
     """39,312 units, one at a time, to 66 million parameters: exact to less than a filter."""
     config = SchuBertConfig()
-    cost = ParameterCost(config, "SchuBertForPreTraining")
+    cost = parameter_cost(config, "SchuBertForPreTraining")
     generator = torch.Generator().manual_seed(0)
     scores = {group: torch.rand(n, generator=generator) for group, n in find_groups(config, "hfakv").items()}
     check_reachable(scores, config, cost, 66e6)

@@ -13,6 +13,7 @@ from oracles import (
     compute,
     cuts,
     difference,
+    parameter_cost,
     plan_without,
     ragged,
     surviving,
@@ -26,10 +27,10 @@ from schubert_hf import (
     SchuBertModel,
     compact,
 )
-from schubert_hf.anatomy import Group, UnknownTensorError
-from schubert_hf.cost import ParameterCost
+from schubert_hf.anatomy import UnknownTensorError
 from schubert_hf.pruning.gates.alphas import fold_tensors
 from schubert_hf.pruning.plan import PlanError, PruningPlan
+from schubert_hf.pruning.units import Group
 from schubert_hf.shape import Shape
 
 CLOSE = 1e-12
@@ -49,7 +50,7 @@ def check(kind, removed, config=None):
     plan = plan_without(config, removed)
     smaller = compact(model, plan, tensors=fold_tensors(model, gates))
     assert difference(compute(smaller), surviving(compute(model, gates), kind, plan)) < CLOSE
-    assert smaller.num_parameters() == ParameterCost(config, kind.__name__)(plan.shape)
+    assert smaller.num_parameters() == parameter_cost(config, kind.__name__)(plan.shape)
     assert Shape.of(smaller.config) == plan.shape
 
 
@@ -137,7 +138,7 @@ def test_without_pooler():
     plan = plan_without(ragged(), {Group("h", None): [4], Group("v", 1): [2]})
     smaller = compact(model, plan)
     assert smaller.pooler is None
-    assert smaller.num_parameters() == ParameterCost(ragged(), "SchuBertModel", add_pooling_layer=False)(plan.shape)
+    assert smaller.num_parameters() == parameter_cost(ragged(), "SchuBertModel", add_pooling_layer=False)(plan.shape)
 
 
 def test_a_plan_that_keeps_everything_gives_an_equal_model_that_shares_nothing():

@@ -15,7 +15,6 @@ from accelerate.utils import send_to_device, set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
-from schubert_hf.anatomy import find_groups
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.data.stream import MaskingCollator, for_stream
@@ -23,6 +22,7 @@ from schubert_hf.hub.errors import RecordError
 from schubert_hf.hub.facts import read_json, shape_of
 from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.pruning.selection import smallest_shape
+from schubert_hf.pruning.units import find_groups
 from schubert_hf.run.checkpoint import atomic_folder, write_json
 from schubert_hf.run.processes import on_main_process
 from schubert_hf.run.progress import quiet
@@ -69,7 +69,7 @@ class Study:
         self.collator = MaskingCollator(tokenizer, seed=0)
         dense = self._load(model)
         self.config, self.architecture = dense.config, type(dense).__name__
-        self.cost = ParameterCost(dense.config, self.architecture)
+        self.cost = ParameterCost(dense)
         self.parameters = int(self.cost(Shape.of(dense.config)))
 
     def cell_path(self, row: str, seed: int, size: int) -> Path:

@@ -11,7 +11,6 @@ rounding, the compacted one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...anatomy import LAYER, Axis, Group, UnknownTensorError, find_groups, find_row, tensor_axes
+from ...anatomy import Axis, layers, place, place_of_tensor
 from ...configuration_schubert import SchuBertConfig
 from ...errors import SchuBertError
+from ..units import Group, find_groups
 from .layers import gated
 
 
@@ -124,23 +124,28 @@ class Gates(nn.Module):
         with ExitStack() as stack:
             stack.enter_context(gated(model, self.factor, lambda: self._some_are_zero))
             # Hooks cost a look at every module, each time: they are there when something has been removed.
-            for name, module in model.named_modules() if self._some_are_zero else ():
-                if (hook := self._hook(name.removeprefix("bert."), module)) is not None:
-                    stack.callback(module.register_forward_hook(hook).remove)
+            for module, hook in self._removals(model) if self._some_are_zero else ():
+                stack.callback(module.register_forward_hook(hook).remove)
             yield
 
     def _find(self, dimension: str, layer: int | None) -> Tensor | None:
         group = Group(dimension, layer)
         return self[group] if group in self.groups else None
 
-    def _hook(self, name: str, module: nn.Module) -> Callable[..., Tensor | None] | None:
-        """What makes removed channels and layers leave the stream."""
-        if (match := re.fullmatch(r"encoder\.layer\.(\d+)", name)) and Group("l", int(match[1])) in self.groups:
-            return self._pass_by(int(match[1]))
-        stream = _stream_axis(name) if Group("h", None) in self.groups else None
-        if stream is None:
-            return None
-        return self._normalize_live(stream) if isinstance(module, nn.LayerNorm) else self._mask_live(stream)
+    def _removals(self, model: PreTrainedModel) -> Iterator[tuple[nn.Module, Callable[..., Tensor | None]]]:
+        """The modules through which removed channels and layers leave the stream, with the hooks that do it."""
+        for number, layer in enumerate(layers(model)):
+            if Group("l", number) in self.groups:
+                yield layer.module, self._pass_by(number)
+        if Group("h", None) not in self.groups:
+            return
+        for name, module in model.named_modules():
+            if not any(True for _ in module.parameters(recurse=False)):
+                continue
+            where = place(name)
+            if where.rows is not None and where.rows.kind == "hidden" and not where.row.gated:
+                hook = self._normalize_live if isinstance(module, nn.LayerNorm) else self._mask_live
+                yield module, hook(where.rows)
 
     def _live(self, axis: Axis) -> Tensor | None:
         """1 for channels that are there, 0 for removed ones; None while all are there."""
@@ -190,20 +195,21 @@ def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
     folded = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
         folded[name] = tensor.detach()
-        if find_row(name.rpartition(".")[0])[0].gated:
+        if place_of_tensor(name).row.gated:
             folded[name] = _fold(name, tensor.detach(), gates)
     return folded
 
 
 def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
     wide = tensor.double()  # rounded once, however many factors there are
-    for dim, axis in enumerate(tensor_axes(name, tensor.ndim)):
+    where = place_of_tensor(name)
+    for dim, axis in enumerate(where.axes(tensor.ndim)):
         factor = gates.factor(axis) if axis is not None else None
         if factor is not None:
             shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
             wide = wide * factor.detach().double().view(shape)
-    if match := re.search(LAYER + r"(?:attention\.)?output\.dense", name):
-        factor = gates.factor(Axis("layer", int(match[1])))
+    if where.row.part == "output" and where.layer is not None:
+        factor = gates.factor(Axis("layer", where.layer))
         wide = wide if factor is None else wide * factor.detach().double()
     folded = wide.to(tensor.dtype)
     if not bool(torch.isfinite(folded).all()):
@@ -212,12 +218,3 @@ def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
             "Prune the model in float32 (`model.float()`), and look for NaN in its weights."
         )
     return folded
-
-
-def _stream_axis(name: str) -> Axis | None:
-    """The hidden axis that a module writes and that no alpha multiplies: LayerNorms, pooler."""
-    try:
-        row, (rows, _) = find_row(name)
-    except UnknownTensorError:
-        return None
-    return rows if rows is not None and rows.kind == "hidden" and not row.gated else None

@@ -14,49 +14,54 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from ...anatomy import Axis, AxisKind
-from .linear import Activation, gated_linear, gated_projections
+from ...anatomy import Axis, AxisKind, Layer, Sublayer, layers
+from .linear import gated_linear, gated_projections
 
 Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are multiplied by; None: nothing
 
 
-class LayerGates:
-    """The scales of one layer, looked up anew in every forward pass.
+@contextmanager
+def gated(model: PreTrainedModel, factor: Factor, some_are_zero: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, the matrices of all layers of `model` compute with the scales; afterwards it is as it was.
 
     Args:
-        layer: a `SchuBertLayer`.
-        number: its place in the encoder.
+        model: a SchuBERT of any class.
         factor: see `Gates.factor`.
         some_are_zero: whether a factor may be 0, where gradients cannot be had by division.
     """
+    with ExitStack() as stack:
+        for number, layer in enumerate(layers(model)):
+            for module, forward in _LayerGates(layer, number, factor, some_are_zero).forwards().items():
+                stack.enter_context(_replaced_forward(module, forward))
+        yield
 
-    def __init__(self, layer: Any, number: int, factor: Factor, some_are_zero: Callable[[], bool]) -> None:
-        self.layer, self.number = layer, number
+
+class _LayerGates:
+    """The scales of one layer, looked up anew in every forward pass."""
+
+    def __init__(self, layer: Layer, number: int, factor: Factor, some_are_zero: Callable[[], bool]) -> None:
+        self.attention, self.filters, self.number = layer.attention, layer.filters, number
         self.factor, self.some_are_zero = factor, some_are_zero
         self._made: list[Tensor] = []
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        attention = self.layer.attention
-        forwards: dict[nn.Module, Callable[..., Tensor]] = {
-            attention.output: self._attention_output,
-            self.layer.output: self._output,
+    def forwards(self) -> dict[nn.Module, Callable[..., Tensor]]:
+        """What the modules of the layer compute instead."""
+        attention, filters = self.attention, self.filters
+        replaced: dict[nn.Module, Callable[..., Tensor]] = {
+            attention.ending: self._attention_output,
+            filters.ending: self._filters_output,
         }
-        if attention.self.query is not None:
-            forwards |= {attention.self.query: self._query, attention.self.key: self._next}
-            forwards |= {attention.self.value: self._next}
-        if self.layer.intermediate.dense is not None:
-            forwards |= {self.layer.intermediate: self._intermediate}
-        with ExitStack() as stack:
-            for module, forward in forwards.items():
-                stack.enter_context(_replaced_forward(module, forward))
-            yield
+        if attention.inputs:
+            replaced |= dict.fromkeys(attention.inputs.values(), self._next)
+            replaced[attention.inputs["query"]] = self._query
+        if filters.inputs:
+            replaced[filters.reader] = self._filters_input
+        return replaced
 
     def _scale(self, kind: AxisKind, power: int = 1) -> Tensor | None:
         factor = self.factor(Axis(kind, self.number))
@@ -68,7 +73,7 @@ class LayerGates:
         module: nn.Linear,
         rows: Tensor | None,
         columns: Tensor | None,
-        activation: Activation | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
         weight, bias = module.weight, module.bias
@@ -80,8 +85,7 @@ class LayerGates:
 
     def _query(self, x: Tensor) -> Tensor:
         """The queries; keys and values, which are asked for next, are made of the same input at the same time."""
-        attention = self.layer.attention.self
-        maps = (attention.query, attention.key, attention.value)
+        maps = tuple(self.attention.inputs.values())
         rows, columns = self._scale("key_query", 2), self._scale("hidden")
         if self.some_are_zero():
             made = [self._linear(x, one, None if n else rows, columns) for n, one in enumerate(maps)]
@@ -93,50 +97,33 @@ class LayerGates:
     def _next(self, x: Tensor) -> Tensor:
         return self._made.pop(0)
 
-    def _intermediate(self, x: Tensor) -> Tensor:
+    def _filters_input(self, x: Tensor) -> Tensor:
         """Shape (..., f), before the activation, which goes with the next matrix."""
         filters = self._scale("filter")
         if filters is not None and not self.some_are_zero():
             filters = filters.detach()  # the next matrix finds their whole gradient
-        return self._linear(x, self.layer.intermediate.dense, filters, self._scale("hidden"))
+        return self._linear(x, self.filters.inputs["filter"], filters, self._scale("hidden"))
 
     def _attention_output(self, values: Tensor, stream: Tensor) -> Tensor:
-        return self._into_the_stream(self.layer.attention.output, values, stream, self._scale("value", 2))
+        return self._ending(self.attention, values, stream, self._scale("value", 2))
 
-    def _output(self, z: Tensor, stream: Tensor) -> Tensor:
-        activation = self.layer.intermediate.intermediate_act_fn
-        return self._into_the_stream(self.layer.output, z, stream, self._scale("filter"), activation)
+    def _filters_output(self, z: Tensor, stream: Tensor) -> Tensor:
+        return self._ending(self.filters, z, stream, self._scale("filter"))
 
-    def _into_the_stream(
-        self, output: Any, x: Tensor, stream: Tensor, columns: Tensor | None, activation: Activation | None = None
-    ) -> Tensor:
+    def _ending(self, sublayer: Sublayer, x: Tensor, stream: Tensor, columns: Tensor | None) -> Tensor:
         """The end of a sublayer: projection, dropout, residual and LayerNorm."""
-        found = [scale for scale in (self._scale("hidden"), self._scale("layer")) if scale is not None]
-        rows = math.prod(found[1:], start=found[0]) if found else None
-        drops = output.training and output.dropout.p > 0
-        if not isinstance(output.dense, nn.Linear):
+        scales = [scale for scale in (self._scale("hidden"), self._scale("layer")) if scale is not None]
+        rows = math.prod(scales[1:], start=scales[0]) if scales else None
+        output, activation = sublayer.output, sublayer.activation
+        if not isinstance(output, nn.Linear):
             # All its heads or filters have gone: it adds its bias, which is scaled like any row.
-            y = output.dropout(_times(output.dense(x), rows)) + stream
-        elif drops:
-            y = output.dropout(self._linear(x, output.dense, rows, columns, activation)) + stream
+            y = sublayer.dropout(_times(output(x), rows)) + stream
+        elif sublayer.dropout.training and sublayer.dropout.p > 0:
+            y = sublayer.dropout(self._linear(x, output, rows, columns, activation)) + stream
         else:
-            y = self._linear(x, output.dense, rows, columns, activation, residual=stream)
-        normalized: Tensor = output.LayerNorm(y)
+            y = self._linear(x, output, rows, columns, activation, residual=stream)
+        normalized: Tensor = sublayer.norm(y)
         return normalized
-
-
-@contextmanager
-def gated(model: PreTrainedModel, factor: Factor, some_are_zero: Callable[[], bool]) -> Iterator[None]:
-    """Within the block, the matrices of all layers of `model` compute with the scales; afterwards it is as it was.
-
-    Args:
-        model: a SchuBERT of any class.
-        factor, some_are_zero: see `LayerGates`.
-    """
-    with ExitStack() as stack:
-        for number, layer in enumerate(model.base_model.encoder.layer):
-            stack.enter_context(LayerGates(layer, number, factor, some_are_zero).attached())
-        yield
 
 
 @contextmanager

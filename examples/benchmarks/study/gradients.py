@@ -1,4 +1,7 @@
-"""What criteria look at: gradients of the gates and mean squares of activations, on real text, nothing trained."""
+"""Criteria of the literature that only the ablation compares: Taylor, Fisher and activation norms, untrained.
+
+Each is a small function from what is measured on real text to a score; `schubert_hf.pruning.criteria` has the others.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..anatomy import Group
-from ..training.objective import Objective
-from .gates.alphas import Gates
-from .moments import Batch, encode, real_tokens
+from schubert_hf.anatomy import layers
+from schubert_hf.pruning.criteria import Scores
+from schubert_hf.pruning.gates import Gates
+from schubert_hf.pruning.moments import Batch
+from schubert_hf.pruning.units import Group
+from schubert_hf.training.objective import Objective, inputs_of, real_tokens
 
 
 def gate_gradients(objective: Objective, groups: Mapping[Group, int], batches: Sequence[Batch]) -> dict[Group, Tensor]:
@@ -73,14 +78,14 @@ def mean_squares(model: Any, groups: Mapping[Group, int], batches: Sequence[Batc
                 )
                 stack.callback(hook.remove)
 
-        for layer, block in enumerate(model.base_model.encoder.layer):
-            watch(f"f{layer}", block.output.dense)
-            watch(f"k{layer}", block.attention.self.query, output=True)
-            watch(f"v{layer}", block.attention.output.dense)
-            watch(f"h{layer}", block.intermediate.dense)
+        for number, layer in enumerate(layers(model)):
+            watch(f"f{number}", layer.filters.output)
+            watch(f"k{number}", layer.attention.inputs.get("query"), output=True)
+            watch(f"v{number}", layer.attention.output)
+            watch(f"h{number}", layer.filters.inputs.get("filter"))
         for batch in batches:
             real = real_tokens(batch)
-            encode(model, batch)
+            model.base_model(**inputs_of(batch))
     means = {name: total / counts[name] for name, total in sums.items()}
     return {group: _by_unit(group, units, means) for group, units in groups.items()}
 
@@ -95,3 +100,34 @@ def _by_unit(group: Group, units: int, means: Mapping[str, Tensor]) -> Tensor:
         return means[f"k{group.layer}"].view(-1, units).mean(0)
     values = means[f"v{group.layer}"]
     return values.view(units, -1).mean(1) if group.dimension == "a" else values.view(-1, units).mean(0)
+
+
+def taylor_importance(gradients: Mapping[Group, Tensor]) -> Scores:
+    """|sum of dL/dalpha|: what the loss changes by to first order when the unit's gate goes from 1 to 0.
+
+    Molchanov et al. 2017 (arXiv 1611.06440); Michel et al. 2019 (arXiv 1905.10650) for heads.
+
+    Args:
+        gradients: of the loss by the gates, one row per batch, shape (batches, units) by group.
+    """
+    return {group: rows.sum(0).abs() for group, rows in gradients.items()}
+
+
+def fisher_importance(gradients: Mapping[Group, Tensor]) -> Scores:
+    """Sum of (dL/dalpha)^2: the diagonal of the gates' Fisher information, a second-order change of the loss.
+
+    Theis et al. 2018 (arXiv 1801.05787); the smaller the batches, the nearer to the sum over examples.
+
+    Args:
+        gradients: as for `taylor_importance`.
+    """
+    return {group: rows.square().sum(0) / 2 for group, rows in gradients.items()}
+
+
+def activation_importance(activations: Mapping[Group, Tensor]) -> Scores:
+    """The root mean square of what a unit puts out: Hu et al. 2016 (arXiv 1607.03250), with the square for the zeros.
+
+    Args:
+        activations: mean squares of the unit's entries on real text, shape (units,) by group.
+    """
+    return {group: squares.sqrt() for group, squares in activations.items()}
