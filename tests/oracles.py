@@ -148,3 +148,10 @@ def plan_without(config: SchuBertConfig, removed: dict[Group, list[int]]) -> Pru
 def zeroed(gates: Gates, removed: dict[Group, list[int]]) -> Gates:
     gates.zero({group: torch.tensor(gone, dtype=torch.long) for group, gone in removed.items()})
     return gates
+
+
+def batches(number=3):
+    torch.manual_seed(6)
+    mask = torch.ones(4, 11, dtype=torch.long)
+    mask[1, 5:] = 0
+    return [{"input_ids": torch.randint(0, 99, (4, 11)), "attention_mask": mask} for _ in range(number)]

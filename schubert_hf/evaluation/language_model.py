@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..anatomy import masked_lm
 from ..data.pairs import make_pairs
 from ..data.stream import ExampleStream, MaskingCollator, StreamError
 from ..data.text import load_documents
@@ -153,7 +154,8 @@ def _pseudo_surprise(
     batch_size: int,
 ) -> tuple[float, int]:
     """The negative log-probabilities of all tokens that are not special, each masked on its own, summed; how many."""
-    model: Any = objective.model
+    model, head = objective.model, masked_lm(objective.model)
+    assert head is not None
     was_training = model.training
     model.to(accelerator.device).eval()
     own = range(len(pairs))[accelerator.process_index :: accelerator.num_processes]
@@ -170,7 +172,7 @@ def _pseudo_surprise(
             for copies, places, wanted in _masked_copies(pairs[number], tokenizer, batch_size):
                 encoded = model.base_model(**send_to_device(copies, accelerator.device)).last_hidden_state
                 rows = torch.arange(len(places), device=encoded.device)
-                logits = model.cls.predictions(encoded[rows, places.to(encoded.device)])  # (copies, vocab)
+                logits = head.module(encoded[rows, places.to(encoded.device)])  # (copies, vocab)
                 sums[0] += float(cross_entropy(logits.float(), wanted.to(encoded.device), reduction="sum"))
                 sums[1] += len(places)
     model.train(was_training)

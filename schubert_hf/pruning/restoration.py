@@ -172,18 +172,23 @@ class _Restoration:
             self._fit_norm(ours.norm, before, self._as_decoder_sees(theirs.decoder, wanted))
 
     def _as_decoder_sees(self, decoder: nn.Linear, target: Stream) -> Stream:
-        """Of dense outputs of the transform, what in the kept channels gives nearly the same logits.
+        """Of dense outputs t of the transform, what in the kept channels gives nearly the same logits.
 
-        The decoder is tied to the embeddings and cannot be solved anew: with E its weight over all channels, E_S over
-        the kept ones, both less what is the same for all words, t becomes (E_S^T E_S)^-1 E_S^T E t.
+        The decoder is tied to the embeddings and cannot be refit. With E its weight less what is the same for all
+        words, S the kept channels and D the others, t becomes t_S + (E_S^T E_S)^-1 E_S^T E_D t_D. In directions that
+        the decoder does not see (there are some wherever the vocabulary is smaller than the width) it stays t_S.
         """
+        kept = self.plan.kept(Axis("hidden", 0))
+        gone = torch.tensor(sorted(set(range(decoder.in_features)) - set(kept.tolist())), dtype=torch.long)
+        seen = self._channels(target, 0)
+        if not len(gone):
+            return seen
         weight = exact(decoder.weight)
         weight = weight - weight.mean(0)
-        kept = weight[:, self.plan.kept(Axis("hidden", 0))]
-        gram = kept.mT @ kept
+        gram = weight[:, kept].mT @ weight[:, kept]
         gram.diagonal().add_(1e-6 * gram.diagonal().mean())
-        to_kept = torch.linalg.solve(gram, kept.mT @ weight).to(target[0])  # (kept, h)
-        return [x @ to_kept.mT for x in target]
+        to_kept = torch.linalg.solve(gram, weight[:, kept].mT @ weight[:, gone]).to(target[0])  # (kept, gone)
+        return [own + t[..., gone.to(t.device)] @ to_kept.mT for own, t in zip(seen, target, strict=True)]
 
     def _channels(self, stream: Stream, layer: int) -> Stream:
         kept = self.plan.kept(Axis("hidden", layer)).to(stream[0].device)

@@ -2,20 +2,13 @@
 
 import pytest
 import torch
-from oracles import CLASSES, build, compute, difference, ragged
+from oracles import CLASSES, batches, build, compute, difference, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining
 from schubert_hf.pruning.basis import change_basis
 from schubert_hf.pruning.moments import measure_heads
 
 CLOSE = 1e-10
-
-
-def batches(number=3):
-    torch.manual_seed(6)
-    mask = torch.ones(4, 11, dtype=torch.long)
-    mask[1, 5:] = 0
-    return [{"input_ids": torch.randint(0, 99, (4, 11)), "attention_mask": mask} for _ in range(number)]
 
 
 @pytest.mark.parametrize("measured", [False, True])

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from oracles import build, ragged
-from test_basis import batches
+from oracles import batches, build, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining
 from schubert_hf.cost import ParameterCost, unit_cost

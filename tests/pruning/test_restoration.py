@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from oracles import build, compute, difference, plan_without, ragged
-from test_basis import batches
+from oracles import batches, build, compute, difference, plan_without, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, SchuBertForSequenceClassification, compact
 from schubert_hf.pruning.plan import PruningPlan
