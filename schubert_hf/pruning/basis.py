@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..anatomy import Sublayer, layers
-from .moments import HeadMoments, exact
+from .moments import HeadMoments
+from .precision import exact
 
 NEGLIGIBLE = 1e-12  # of the largest singular value: what is below carries rounding only
 DAMPING = 1e-6  # of the layer's mean variance: so that what the data never showed keeps its place in the function

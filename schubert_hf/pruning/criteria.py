@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..anatomy import place_of_tensor
+from .precision import exact
 from .units import Group
 
 Scores = dict[Group, Tensor]
@@ -40,7 +41,7 @@ def magnitude_importance(groups: Mapping[Group, int], tensors: Iterable[tuple[st
     for name, tensor in tensors:
         if tensor.ndim != 2 or not place_of_tensor(name).row.gated:
             continue
-        for group, squares in _squares_by_unit(name, tensor.detach().double().square().cpu(), groups):
+        for group, squares in _squares_by_unit(name, exact(tensor).square(), groups):
             sums[group][: len(squares)] += squares
             counts[group][: len(squares)] += tensor.numel() / len(squares)
     return {group: (sums[group] / counts[group].clamp(min=1)).sqrt() for group in groups}

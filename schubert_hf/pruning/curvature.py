@@ -29,7 +29,7 @@ from ..shape import Shape
 from ..training.objective import Objective, real_tokens
 from .criteria import Scores
 from .gates import Gates
-from .moments import Batch, Reduce, exact, summed
+from .precision import Batch, Reduce, exact, summed
 from .units import Group
 
 FREE = 1e-6  # of the dearest unit: what costs nothing is not worth removing, and no division by 0 either

@@ -5,7 +5,7 @@ Sums are of constant size, whatever the number of batches, and in double precisi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,9 +15,7 @@ from transformers import PreTrainedModel
 
 from ..anatomy import layers
 from ..training.objective import inputs_of, real_tokens
-
-Batch = Mapping[str, Tensor]
-Reduce = Callable[[Tensor], Tensor]  # the sum of a tensor over all processes
+from .precision import Batch, Reduce, exact, summed, widen
 
 
 @dataclass(frozen=True)
@@ -70,21 +68,6 @@ def measure_heads(
         mean["value"] = mean["value"] - centre[..., None] * centre[:, None]
         result.append(HeadMoments(**mean))
     return result
-
-
-def summed(tensor: Tensor, reduce: Reduce | None) -> Tensor:
-    """The sum over all processes, in double precision on the CPU; the tensor itself on a single one."""
-    return exact(tensor if reduce is None else reduce(tensor))
-
-
-def exact(tensor: Tensor) -> Tensor:
-    """In double precision, on the CPU: not every device has float64."""
-    return tensor.detach().cpu().double()
-
-
-def widen(tensor: Tensor) -> Tensor:
-    """For sums of products where the data is: in double precision on the CPU, elsewhere in single precision."""
-    return tensor.double() if tensor.device.type == "cpu" else tensor.float()
 
 
 def _heads_of_batch(model: PreTrainedModel, batch: Batch) -> list[dict[str, Tensor]]:

@@ -30,8 +30,8 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from ..anatomy import Axis, Sublayer, embeddings, layers, masked_lm, readers
 from ..training.objective import real_tokens
-from .moments import Batch, Reduce, exact, summed, widen
 from .plan import PruningPlan
+from .precision import Batch, Reduce, exact, summed, widen
 
 # What may be refit: P and G; Q, K and V; D; the LayerNorms; the MLM transform and the heads that read the stream.
 PARTS = ("outputs", "heads", "filters", "norms", "transform")

@@ -29,6 +29,7 @@ from ..configuration_schubert import SchuBertConfig
 from ..cost import BudgetError, Cost, format_size
 from ..shape import DIMENSIONS, Shape
 from .plan import Indices, PruningPlan
+from .precision import exact
 from .units import Group
 
 MAY_GO = "fa"  # of these kinds a layer can do without any
@@ -142,7 +143,7 @@ def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mappi
     for group, score in scores.items():
         if not bool(torch.isfinite(score).all()):
             raise ValueError(f"The importance of group `{group}` is not finite everywhere; it cannot be ranked.")
-        values = score.double().tolist()
+        values = exact(score).tolist()
         multiple = 1 if group.dimension == "l" else multiple_of.get(group.dimension, 1)
         for start, end in pairwise(_stretches(group, len(values), source)):
             order = sorted(range(start, end), key=values.__getitem__)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ..anatomy import check_tensors, move_layer, place_of_tensor, rebuild
 from .plan import PruningPlan
+from .precision import exact
 
 
 def compact(
@@ -73,5 +74,5 @@ def cut_tensor(name: str, tensor: Tensor, plan: PruningPlan) -> Tensor:
     if where.row.part == "query" and where.layer is not None:
         kept = plan.key_query[where.layer][0] if plan.key_query[where.layer] else ()  # all heads keep as many
         ratio = len(kept) / plan.source.key_query_sizes[where.layer]
-        cut = (cut.double() * math.sqrt(ratio)).to(cut.dtype) if ratio != 1 else cut
+        cut = (exact(cut) * math.sqrt(ratio)).to(cut) if ratio != 1 else cut
     return cut.clone() if cut is tensor else cut

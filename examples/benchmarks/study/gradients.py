@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from schubert_hf.anatomy import layers
 from schubert_hf.pruning.criteria import Scores
 from schubert_hf.pruning.gates import Gates
-from schubert_hf.pruning.moments import Batch
+from schubert_hf.pruning.precision import Batch
 from schubert_hf.pruning.units import Group
 from schubert_hf.training.objective import Objective, inputs_of, real_tokens
 
