@@ -1,13 +1,12 @@
 """Where everything is in the model: THE place that knows its projections, norms, embeddings and heads.
 
-Counting, gates, scores, the change of basis, restoration and surgery all walk it; no other file names a submodule. It
-has two parts. `TABLE` says, for each kind of module, what the axes of its tensors run over, so who writes an axis and
-who reads it; a new head is one new row. `layers` gives each layer as two sublayers of the same form:
+Counting, gates, scores, basis, restoration and surgery all walk it; no other file names a submodule. `TABLE` says, for
+each kind of module, what the axes of its tensors run over, so who writes an axis and who reads it; a new head is one
+new row. `layers` gives each layer as two sublayers of the same form:
 
     x -> inputs (Q, K, V; or D) -> inner (attention; or activation) -> output (P; or G) -> + x -> LayerNorm
 
-An axis runs over the channels of the residual stream, or the filters, keys or values of one layer. The six matrices
-Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other modules are cut only.
+The six matrices Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other modules are cut only.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -31,7 +31,6 @@ AxisKind = Literal["hidden", "filter", "key_query", "value", "layer"]
 # What a module outside the layers reads: the last layer's stream, its first token, the pooler's output, or the output
 # of the masked-LM transform. Where a model has no pooler, a head of the kind "pooler" reads the stream.
 Source = Literal["stream", "first", "pooler", "transform"]
-PREFIX = "bert."
 _LAYER = r"encoder\.layer\.(\d+)"
 
 
@@ -56,7 +55,7 @@ class Row:
         rows: axis 0 of the weight: the outputs of a linear map.
         columns: axis 1: the inputs of a linear map, or the width of an embedding.
         gated: the alphas of both axes multiply this matrix.
-        rows_layer, columns_layer: the layer whose width the axis has (-1: the last one); None: the module's own.
+        rows_layer, columns_layer: outside the layers, the layer whose width the axis has (-1: the last one).
         reads: for a linear map outside the layers, what its input is.
     """
 
@@ -65,8 +64,8 @@ class Row:
     rows: AxisKind | None
     columns: AxisKind | None = None
     gated: bool = False
-    rows_layer: int | None = None
-    columns_layer: int | None = None
+    rows_layer: int = -1
+    columns_layer: int = -1
     reads: Source | None = None
 
 
@@ -80,22 +79,14 @@ TABLE: tuple[Row, ...] = (
     Row("filter", _LAYER + r"\.intermediate\.dense", "filter", "hidden", gated=True),  # D
     Row("output", _LAYER + r"\.output\.dense", "hidden", "filter", gated=True),  # G
     Row("norm", _LAYER + r"\.(?:attention\.)?output\.LayerNorm", "hidden"),
-    Row("pooler", r"pooler\.dense", "hidden", "hidden", rows_layer=-1, columns_layer=-1, reads="first"),
+    Row("pooler", r"pooler\.dense", "hidden", "hidden", reads="first"),
     # The decoder is tied to the word embeddings, so the transform writes channels of the first layer's width.
-    Row(
-        "transform",
-        r"cls\.predictions\.transform\.dense",
-        "hidden",
-        "hidden",
-        rows_layer=0,
-        columns_layer=-1,
-        reads="stream",
-    ),
+    Row("transform", r"cls\.predictions\.transform\.dense", "hidden", "hidden", rows_layer=0, reads="stream"),
     Row("norm", r"cls\.predictions\.transform\.LayerNorm", "hidden", rows_layer=0),
     Row("head", r"cls\.predictions\.decoder", None, "hidden", columns_layer=0, reads="transform"),
     Row("bias", r"cls\.predictions", None),  # of the vocabulary
-    Row("head", r"cls\.seq_relationship|classifier", None, "hidden", columns_layer=-1, reads="pooler"),
-    Row("head", r"qa_outputs", None, "hidden", columns_layer=-1, reads="stream"),
+    Row("head", r"cls\.seq_relationship|classifier", None, "hidden", reads="pooler"),
+    Row("head", r"qa_outputs", None, "hidden", reads="stream"),
 )
 
 
@@ -119,13 +110,14 @@ def place(module: str) -> Place:
     Raises:
         UnknownTensorError: no row fits.
     """
-    name = module.removeprefix(PREFIX)
     for row in TABLE:
-        if match := re.fullmatch(row.pattern, name):
+        if match := re.fullmatch(row.pattern, module.removeprefix("bert.")):
             layer = int(match[1]) if match.groups() else None
-            return Place(
-                row, _axis(row.rows, row.rows_layer, layer), _axis(row.columns, row.columns_layer, layer), layer
+            rows, columns = (
+                None if kind is None else Axis(kind, outside if layer is None else layer)
+                for kind, outside in ((row.rows, row.rows_layer), (row.columns, row.columns_layer))
             )
+            return Place(row, rows, columns, layer)
     raise UnknownTensorError(
         f"`{module}` is not a module of SchuBERT, so its widths are unknown and it cannot be cut. "
         "Remove it from the model, prune, and put it on the result."
@@ -137,10 +129,6 @@ def place_of_tensor(name: str) -> Place:
     return place(name.rpartition(".")[0])
 
 
-def _axis(kind: AxisKind | None, layer: int | None, own_layer: int | None) -> Axis | None:
-    return None if kind is None else Axis(kind, (own_layer or 0) if layer is None else layer)
-
-
 def axis_width(shape: SchuBertConfig | Shape, axis: Axis) -> int:
     """How many entries an axis has; the key/query and value axes run over heads first."""
     if axis.kind == "hidden":
@@ -149,25 +137,6 @@ def axis_width(shape: SchuBertConfig | Shape, axis: Axis) -> int:
         return int(shape.filter_sizes[axis.layer])
     sizes = shape.key_query_sizes if axis.kind == "key_query" else shape.value_sizes
     return int(shape.head_counts[axis.layer] * sizes[axis.layer])
-
-
-def check_tensors(model: PreTrainedModel) -> None:
-    """Checks that the table describes every tensor of a model, and that each is as wide as the config says.
-
-    Raises:
-        UnknownTensorError: a tensor is unknown or has another width.
-    """
-    depth = len(model.config.hidden_sizes)
-    for name, tensor in model.state_dict().items():
-        for dim, axis in enumerate(place_of_tensor(name).axes(tensor.ndim)):
-            if axis is None:
-                continue
-            width = axis_width(model.config, axis) if axis.layer < depth else 0
-            if tensor.shape[dim] != width:
-                raise UnknownTensorError(
-                    f"`{name}` has the shape {tuple(tensor.shape)}, but by the config its axis {dim} is {width} wide. "
-                    "Build the model from its config, then prune it."
-                )
 
 
 def move_layer(name: str, layer: int) -> str:
@@ -218,24 +187,17 @@ class Layer:
     """One layer: `module(x, mask)` computes it; `resize(x)` makes the stream as wide as it needs."""
 
     module: nn.Module
-    hidden_size: int
     attention: Sublayer
     filters: Sublayer
-
-    @property
-    def sublayers(self) -> tuple[Sublayer, Sublayer]:
-        return self.attention, self.filters
-
-    def resize(self, stream: Tensor) -> Tensor:
-        return resize_stream(stream, self.hidden_size)
+    resize: Callable[[Tensor], Tensor]
 
 
 def layers(model: PreTrainedModel) -> list[Layer]:
     """The layers of a SchuBERT of any class, in order."""
-    base: Any = model.base_model
+    blocks: Any = cast(Any, model.base_model).encoder.layer
     return [
-        Layer(block, block.hidden_size, _attention(number, block.attention), _filters(number, block))
-        for number, block in enumerate(base.encoder.layer)
+        Layer(x, _attention(i, x.attention), _filters(i, x), partial(resize_stream, width=x.hidden_size))
+        for i, x in enumerate(blocks)
     ]
 
 

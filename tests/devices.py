@@ -61,11 +61,14 @@ def put(x):
 
 
 def move(model):
-    """Parameters and buffers of a float32 model to the device, in place."""
+    """Parameters and buffers of a float32 model to the device, in place; tied ones stay tied."""
+    moved = {
+        id(parameter): torch.nn.Parameter(put(parameter.detach()), parameter.requires_grad)
+        for parameter in model.parameters()
+    }
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = torch.nn.Parameter(put(parameter.detach()), parameter.requires_grad)
+            module._parameters[name] = moved.get(id(parameter))
         for name, buffer in module._buffers.items():
             module._buffers[name] = put(buffer)
     return model

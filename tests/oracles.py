@@ -14,7 +14,7 @@ from schubert_hf import SchuBertConfig
 from schubert_hf.anatomy import Axis
 from schubert_hf.auto import MODELS
 from schubert_hf.cost import ParameterCost
-from schubert_hf.pruning.gates.alphas import Gates
+from schubert_hf.pruning.gates import Gates
 from schubert_hf.pruning.plan import PruningPlan
 from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import Shape

@@ -10,10 +10,11 @@ from oracles import CLASSES, batches, build, plan_without, ragged
 
 import schubert_hf
 from schubert_hf import SchuBertModel, SchuBertPreTrainedModel, anatomy, compact
-from schubert_hf.anatomy import Axis, Row, UnknownTensorError, check_tensors, place, place_of_tensor
+from schubert_hf.anatomy import Axis, Row, UnknownTensorError, place, place_of_tensor
 from schubert_hf.cost import ParameterCost
 from schubert_hf.pruning.curvature import curvature_importance
 from schubert_hf.pruning.restoration import restore
+from schubert_hf.pruning.surgery import check_tensors
 from schubert_hf.pruning.units import Group, check_dimensions, find_groups
 from schubert_hf.shape import Shape
 from schubert_hf.training.objective import Objective, inputs_of, real_tokens
@@ -138,7 +139,7 @@ class SpansObjective(Objective):
 @pytest.fixture
 def spans(monkeypatch):
     """A model with that head, which one row makes known."""
-    row = Row("head", r"spans", None, "hidden", columns_layer=-1, reads="stream")
+    row = Row("head", r"spans", None, "hidden", reads="stream")
     monkeypatch.setattr(anatomy, "TABLE", (*anatomy.TABLE, row))
     model = build(WithSpans, ragged(hidden_sizes=[36, 36, 36]))
     with torch.no_grad():  # a channel that the head alone reads

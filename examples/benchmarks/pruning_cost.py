@@ -41,8 +41,7 @@ from schubert_hf.latency.timing import lower_quartile
 from schubert_hf.pruning.checkpoint import OpenRound, Progress, save_progress
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance
-from schubert_hf.pruning.gates.alphas import Gates
-from schubert_hf.pruning.gates.objective import GatedObjective
+from schubert_hf.pruning.gates import GatedObjective, Gates
 from schubert_hf.pruning.phases import RECOVERY
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact

@@ -133,7 +133,7 @@ class _Observed:
         # The parameters are frozen, so the embeddings are where the graph begins.
         yield embeddings(self.model).module.register_forward_hook(lambda _m, _a, output: output.requires_grad_(True))
         for number, layer in enumerate(layers(self.model)):
-            attention, filters = layer.sublayers
+            attention, filters = layer.attention, layer.filters
             if attention.inputs:
                 yield attention.reader.register_forward_pre_hook(self._reads(Site("channels", f"attention {number}")))
                 yield attention.inputs["query"].register_forward_hook(self._gates(Site("queries", number)))

@@ -29,8 +29,7 @@ from .criteria import (
 )
 from .curvature import curvature_importance
 from .data import PruningData
-from .gates.alphas import Gates, fold_tensors
-from .gates.objective import GatedObjective
+from .gates import GatedObjective, Gates, fold_tensors
 from .moments import measure_heads
 from .phases import ALPHAS, Watch
 from .plan import PruningPlan

@@ -24,5 +24,10 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def summed(tensor: Tensor, reduce: Reduce | None) -> Tensor:
-    """The sum over all processes, as `exact` gives it; the tensor itself where there is one process."""
+    """The sum over all processes, as `exact` gives it.
+
+    Args:
+        tensor: this process's share.
+        reduce: sums it over the processes; None: there is one, and the tensor is the sum.
+    """
     return exact(tensor if reduce is None else reduce(tensor))

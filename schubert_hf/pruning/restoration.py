@@ -104,8 +104,8 @@ class _Restoration:
             block = next(cut_layers)
             ours = [block.resize(x) for x in ours]
             theirs = [layer.resize(x) for x in theirs]
-            for cut_half, dense_half in zip(block.sublayers, layer.sublayers, strict=True):
-                ours, theirs = self._restore_sublayer(cut_half, dense_half, ours, theirs)
+            ours, theirs = self._restore_sublayer(block.attention, layer.attention, ours, theirs)
+            ours, theirs = self._restore_sublayer(block.filters, layer.filters, ours, theirs)
         self._restore_heads(ours, theirs)
 
     def _embed(self) -> tuple[Stream, Stream]:

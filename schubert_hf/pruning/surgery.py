@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..anatomy import check_tensors, move_layer, place_of_tensor, rebuild
+from ..anatomy import UnknownTensorError, axis_width, move_layer, place_of_tensor, rebuild
 from .plan import PruningPlan
 from .precision import exact
 
@@ -53,6 +53,25 @@ def compact(
     smaller.load_state_dict({name: cut for name, cut in cuts.items() if cut.numel()}, strict=True, assign=True)
     smaller.tie_weights()
     return smaller.to(model.device).train(model.training)
+
+
+def check_tensors(model: PreTrainedModel) -> None:
+    """Checks that the table describes every tensor of a model, and that each is as wide as the config says.
+
+    Raises:
+        UnknownTensorError: a tensor is unknown or has another width.
+    """
+    depth = len(model.config.hidden_sizes)
+    for name, tensor in model.state_dict().items():
+        for dim, axis in enumerate(place_of_tensor(name).axes(tensor.ndim)):
+            if axis is None:
+                continue
+            width = axis_width(model.config, axis) if axis.layer < depth else 0
+            if tensor.shape[dim] != width:
+                raise UnknownTensorError(
+                    f"`{name}` has the shape {tuple(tensor.shape)}, but by the config its axis {dim} is {width} wide. "
+                    "Build the model from its config, then prune it."
+                )
 
 
 def rename_tensor(name: str, plan: PruningPlan) -> str | None:

@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..anatomy import check_tensors
 from ..auto import MODELS
 from ..conversion import ConversionError, convert_bert
+from .surgery import check_tensors
 
 
 def fingerprint(model: PreTrainedModel) -> int:

@@ -12,7 +12,7 @@ from schubert_hf.pruning.criteria import (
     random_importance,
     ranks_within_groups,
 )
-from schubert_hf.pruning.gates.alphas import Gates, fold_tensors
+from schubert_hf.pruning.gates import Gates, fold_tensors
 from schubert_hf.pruning.units import Group, find_groups
 
 

@@ -10,7 +10,7 @@ from oracles import CLASSES, build, build_gates, compute, difference, ragged
 from torch.func import functional_call
 
 from schubert_hf import SchuBertConfig, SchuBertForMaskedLM, SchuBertForPreTraining, SchuBertModel
-from schubert_hf.pruning.gates.alphas import FoldError, Gates, fold_tensors
+from schubert_hf.pruning.gates import FoldError, Gates, fold_tensors
 from schubert_hf.pruning.units import Group, find_groups
 
 CLOSE = 1e-12

@@ -28,7 +28,7 @@ from schubert_hf import (
     compact,
 )
 from schubert_hf.anatomy import UnknownTensorError
-from schubert_hf.pruning.gates.alphas import fold_tensors
+from schubert_hf.pruning.gates import fold_tensors
 from schubert_hf.pruning.plan import PlanError, PruningPlan
 from schubert_hf.pruning.units import Group
 from schubert_hf.shape import Shape

@@ -20,7 +20,9 @@ from transformers import PreTrainedModel
 
 from ...anatomy import Axis, layers, place, place_of_tensor
 from ...configuration_schubert import SchuBertConfig
+from ...data.stream import Batch
 from ...errors import SchuBertError
+from ...training.objective import Objective
 from ..precision import exact
 from ..units import Group, find_groups
 from .layers import gated
@@ -178,6 +180,24 @@ class Gates(nn.Module):
             return ((normalized * module.weight + module.bias) * live).to(output.dtype)
 
         return hook
+
+
+class GatedObjective(Objective):
+    """An objective whose model computes with gates; as one module, so that data-parallel training sees the alphas."""
+
+    def __init__(self, objective: Objective, gates: Gates) -> None:
+        super().__init__(objective.model)
+        self.terms = objective.terms
+        self.inner = objective
+        self.gates = gates
+
+    def count(self, batch: Batch) -> dict[str, int]:
+        return self.inner.count(batch)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        with self.gates.attached(self.model):
+            result: dict[str, Tensor] = self.inner(batch)
+            return result
 
 
 def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
