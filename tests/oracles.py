@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from schubert_hf import SchuBertConfig
+from schubert_hf import SchuBertConfig, anatomy
 from schubert_hf.anatomy import Axis
 from schubert_hf.auto import MODELS
 from schubert_hf.cost import ParameterCost
@@ -83,9 +83,54 @@ def parameter_cost(config: SchuBertConfig, kind: str, **options: Any) -> Paramet
         return ParameterCost(found(config, **options))
 
 
-def build_gates(config: SchuBertConfig, dimensions: str = "hfakv") -> Gates:
+class RemovingGates(Gates):
+    """Gates that can remove units: a gated model with removed units computes what the compacted one computes.
+
+    A removed channel also leaves the residual stream, and LayerNorms take their statistics over the others; a removed
+    layer is passed by.
+    """
+
+    removed: frozenset[Group] = frozenset()
+
+    def zero(self, removed: dict[Group, Tensor]) -> None:
+        with torch.no_grad():
+            for group, indices in removed.items():
+                self[group][indices] = 0.0
+        self.removed |= {group for group, indices in removed.items() if len(indices)}
+
+    @contextlib.contextmanager
+    def attached(self, model: PreTrainedModel) -> Iterator[None]:
+        with super().attached(model), contextlib.ExitStack() as stack:
+            for number, layer in enumerate(anatomy.layers(model)):
+                if Group("l", number) in self.removed:
+                    hook = layer.module.register_forward_hook(lambda _m, args, _o: args[0])
+                    stack.callback(hook.remove)
+            for name, module in model.named_modules() if Group("h", None) in self.removed else ():
+                if next(module.parameters(recurse=False), None) is not None:
+                    where = anatomy.place(name)
+                    if where.rows is not None and where.rows.kind == "hidden" and not where.row.gated:
+                        stack.callback(module.register_forward_hook(self._hook(where.rows)).remove)
+            yield
+
+    def _hook(self, axis: Axis) -> Any:
+        def hook(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            alpha = self.factor(axis)
+            assert alpha is not None
+            live = (alpha.detach() != 0).to(alpha.dtype)
+            if not isinstance(module, torch.nn.LayerNorm):
+                return output * live.to(output.dtype)
+            stream = args[0].to(torch.promote_types(args[0].dtype, torch.float32))
+            centred = (stream - (stream * live).sum(-1, keepdim=True) / live.sum()) * live
+            variance = centred.square().sum(-1, keepdim=True) / live.sum()
+            normalized = centred * torch.rsqrt(variance + module.eps)
+            return ((normalized * module.weight + module.bias) * live).to(output.dtype)
+
+        return hook
+
+
+def build_gates(config: SchuBertConfig, dimensions: str = "hfakv") -> RemovingGates:
     """Float64 alphas, none of them 0 or 1, some negative."""
-    gates = Gates(config, dimensions).double()
+    gates = RemovingGates(config, dimensions).double()
     torch.manual_seed(2)
     for alpha in gates.parameters():
         torch.nn.init.uniform_(alpha, 0.5, 1.5)
@@ -145,7 +190,7 @@ def plan_without(config: SchuBertConfig, removed: dict[Group, list[int]]) -> Pru
     return PruningPlan.from_kept(Shape.of(config), kept)
 
 
-def zeroed(gates: Gates, removed: dict[Group, list[int]]) -> Gates:
+def zeroed(gates: RemovingGates, removed: dict[Group, list[int]]) -> RemovingGates:
     gates.zero({group: torch.tensor(gone, dtype=torch.long) for group, gone in removed.items()})
     return gates
 

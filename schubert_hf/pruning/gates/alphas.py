@@ -1,24 +1,23 @@
 """Alphas: trainable scales on a model's units, attached to it, folded into the weights afterwards.
 
-Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer (see `gating`). No gradient of
-any weight is needed for theirs (see `gated_linear`).
+Khetan & Karnin 2020, section 3, multiply the alphas into the six matrices of each layer (see `layers`). No gradient of
+any weight is needed for theirs (see `linear`).
 
-Decisions that the paper leaves open: a bias is scaled with its row; removing a channel (`Gates.zero`) is more than
-zeroing its rows and columns: it also leaves the residual stream, and LayerNorm takes its statistics over the live
-channels; and a layer that is removed is passed by, its LayerNorms included. So a gated model with zeros is, to
-rounding, the compacted one.
+Decisions that the paper leaves open: a bias is scaled with its row. Removing a channel is more than an alpha of 0: the
+channel also leaves the residual stream and LayerNorm's statistics. A layer that is removed is passed by, its
+LayerNorms included. Both are `surgery`'s work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...anatomy import Axis, layers, place, place_of_tensor
+from ...anatomy import Axis, place_of_tensor
 from ...configuration_schubert import SchuBertConfig
 from ...data.stream import Batch
 from ...errors import SchuBertError
@@ -44,9 +43,6 @@ class Gates(nn.Module):
         super().__init__()
         self.groups = find_groups(config, dimensions)
         self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
-        self._some_are_zero = False  # flags, not looks at the alphas: those would make a GPU wait in every layer
-        self._channels_removed = False
-        self._layers_removed: set[int] = set()
         self._hidden_sizes = list(config.hidden_sizes)
         self._heads = list(config.head_counts)
         self._sizes = {"key_query": list(config.key_query_sizes), "value": list(config.value_sizes)}
@@ -74,20 +70,6 @@ class Gates(nn.Module):
             for letter in letters
         }
         return {"drift": max(distances.values()), **by_letter}
-
-    def zero(self, removed: Mapping[Group, Tensor]) -> None:
-        """Sets the alphas of some units to 0, which removes them.
-
-        Args:
-            removed: indices of the units by group.
-        """
-        with torch.no_grad():
-            for group, indices in removed.items():
-                self[group][indices] = 0.0
-                self._some_are_zero |= len(indices) > 0
-                self._channels_removed |= group.dimension == "h" and len(indices) > 0
-                if group.dimension == "l" and group.layer is not None and len(indices) > 0:
-                    self._layers_removed.add(group.layer)
 
     def penalty(self, weights: Mapping[Group, float]) -> Tensor:
         """sum over groups of beta |alpha|_1, by the sum of all beta: 1 when every alpha is 1, 0 when all are 0.
@@ -127,59 +109,12 @@ class Gates(nn.Module):
 
         Its weights count as frozen: they get no gradient.
         """
-        with ExitStack() as stack:
-            stack.enter_context(gated(model, self.factor, lambda: self._some_are_zero))
-            # Hooks cost a look at every module, each time: they are there when something has been removed.
-            for module, hook in self._removals(model) if self._some_are_zero else ():
-                stack.callback(module.register_forward_hook(hook).remove)
+        with gated(model, self.factor):
             yield
 
     def _find(self, dimension: str, layer: int | None) -> Tensor | None:
         group = Group(dimension, layer)
         return self[group] if group in self.groups else None
-
-    def _removals(self, model: PreTrainedModel) -> Iterator[tuple[nn.Module, Callable[..., Tensor | None]]]:
-        """The modules through which removed channels and layers leave the stream, with the hooks that do it."""
-        for number, layer in enumerate(layers(model)):
-            if Group("l", number) in self.groups:
-                yield layer.module, self._pass_by(number)
-        if Group("h", None) not in self.groups:
-            return
-        for name, module in model.named_modules():
-            if not any(True for _ in module.parameters(recurse=False)):
-                continue
-            where = place(name)
-            if where.rows is not None and where.rows.kind == "hidden" and not where.row.gated:
-                hook = self._normalize_live if isinstance(module, nn.LayerNorm) else self._mask_live
-                yield module, hook(where.rows)
-
-    def _live(self, axis: Axis) -> Tensor | None:
-        """1 for channels that are there, 0 for removed ones; None while all are there."""
-        alpha = self.factor(axis) if self._channels_removed else None
-        return None if alpha is None else (alpha.detach() != 0).to(alpha.dtype)
-
-    def _pass_by(self, layer: int) -> Callable[..., Tensor | None]:
-        return lambda module, args, output: args[0] if layer in self._layers_removed else None
-
-    def _mask_live(self, axis: Axis) -> Callable[..., Tensor | None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            live = self._live(axis)
-            return None if live is None else output * live.to(output.dtype)
-
-        return hook
-
-    def _normalize_live(self, axis: Axis) -> Callable[..., Tensor | None]:
-        def hook(module: nn.LayerNorm, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            live = self._live(axis)
-            if live is None:
-                return None
-            stream = args[0].to(torch.promote_types(args[0].dtype, torch.float32))  # as LayerNorm's own statistics
-            centred = (stream - (stream * live).sum(-1, keepdim=True) / live.sum()) * live
-            variance = centred.square().sum(-1, keepdim=True) / live.sum()
-            normalized = centred * torch.rsqrt(variance + module.eps)
-            return ((normalized * module.weight + module.bias) * live).to(output.dtype)
-
-        return hook
 
 
 class GatedObjective(Objective):

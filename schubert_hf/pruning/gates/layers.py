@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from ...anatomy import Axis, AxisKind, Layer, Sublayer, layers
@@ -26,17 +26,16 @@ Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are mult
 
 
 @contextmanager
-def gated(model: PreTrainedModel, factor: Factor, some_are_zero: Callable[[], bool]) -> Iterator[None]:
+def gated(model: PreTrainedModel, factor: Factor) -> Iterator[None]:
     """Within the block, the matrices of all layers of `model` compute with the scales; afterwards it is as it was.
 
     Args:
         model: a SchuBERT of any class.
         factor: see `Gates.factor`.
-        some_are_zero: whether a factor may be 0, where gradients cannot be had by division.
     """
     with ExitStack() as stack:
         for number, layer in enumerate(layers(model)):
-            for module, forward in _LayerGates(layer, number, factor, some_are_zero).forwards().items():
+            for module, forward in _LayerGates(layer, number, factor).forwards().items():
                 stack.enter_context(_replaced_forward(module, forward))
         yield
 
@@ -44,9 +43,9 @@ def gated(model: PreTrainedModel, factor: Factor, some_are_zero: Callable[[], bo
 class _LayerGates:
     """The scales of one layer, looked up anew in every forward pass."""
 
-    def __init__(self, layer: Layer, number: int, factor: Factor, some_are_zero: Callable[[], bool]) -> None:
+    def __init__(self, layer: Layer, number: int, factor: Factor) -> None:
         self.attention, self.filters, self.number = layer.attention, layer.filters, number
-        self.factor, self.some_are_zero = factor, some_are_zero
+        self.factor = factor
         self._made: list[Tensor] = []
 
     def forwards(self) -> dict[nn.Module, Callable[..., Tensor]]:
@@ -67,31 +66,11 @@ class _LayerGates:
         factor = self.factor(Axis(kind, self.number))
         return factor if factor is None or power == 1 else factor.square()
 
-    def _linear(
-        self,
-        x: Tensor,
-        module: nn.Linear,
-        rows: Tensor | None,
-        columns: Tensor | None,
-        activation: Callable[[Tensor], Tensor] | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        weight, bias = module.weight, module.bias
-        if not self.some_are_zero():
-            return gated_linear(x, weight, bias, rows=rows, columns=columns, activation=activation, residual=residual)
-        x = x if activation is None else activation(x)
-        y = _times(linear(_times(x, columns), weight, bias), rows)
-        return y if residual is None else y + residual
-
     def _query(self, x: Tensor) -> Tensor:
         """The queries; keys and values, which are asked for next, are made of the same input at the same time."""
         maps = tuple(self.attention.inputs.values())
         rows, columns = self._scale("key_query", 2), self._scale("hidden")
-        if self.some_are_zero():
-            made = [self._linear(x, one, None if n else rows, columns) for n, one in enumerate(maps)]
-        else:
-            made = list(gated_projections(x, maps, rows=rows, columns=columns))
-        query, *self._made = made
+        query, *self._made = gated_projections(x, maps, rows=rows, columns=columns)
         return query
 
     def _next(self, x: Tensor) -> Tensor:
@@ -100,9 +79,10 @@ class _LayerGates:
     def _filters_input(self, x: Tensor) -> Tensor:
         """Shape (..., f), before the activation, which goes with the next matrix."""
         filters = self._scale("filter")
-        if filters is not None and not self.some_are_zero():
+        if filters is not None:
             filters = filters.detach()  # the next matrix finds their whole gradient
-        return self._linear(x, self.filters.inputs["filter"], filters, self._scale("hidden"))
+        linear = self.filters.inputs["filter"]
+        return gated_linear(x, linear.weight, linear.bias, rows=filters, columns=self._scale("hidden"))
 
     def _attention_output(self, values: Tensor, stream: Tensor) -> Tensor:
         return self._ending(self.attention, values, stream, self._scale("value", 2))
@@ -117,11 +97,14 @@ class _LayerGates:
         output, activation = sublayer.output, sublayer.activation
         if not isinstance(output, nn.Linear):
             # All its heads or filters have gone: it adds its bias, which is scaled like any row.
-            y = sublayer.dropout(_times(output(x), rows)) + stream
-        elif sublayer.dropout.training and sublayer.dropout.p > 0:
-            y = sublayer.dropout(self._linear(x, output, rows, columns, activation)) + stream
+            bias = output(x) if rows is None else output(x) * rows.to(x.dtype)
+            y = sublayer.dropout(bias) + stream
         else:
-            y = self._linear(x, output, rows, columns, activation, residual=stream)
+            # Added at once where no dropout stands between, so that less is kept for the backward pass.
+            drops = sublayer.dropout.training and sublayer.dropout.p > 0
+            project = partial(gated_linear, x, output.weight, output.bias, rows=rows, columns=columns)
+            y = project(activation=activation, residual=None if drops else stream)
+            y = sublayer.dropout(y) + stream if drops else y
         normalized: Tensor = sublayer.norm(y)
         return normalized
 
@@ -133,8 +116,3 @@ def _replaced_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iter
         yield
     finally:
         del module.forward  # the class's own is seen again
-
-
-def _times(activations: Tensor, factor: Tensor | None) -> Tensor:
-    # The alphas stay in full precision; what they multiply keeps its dtype, or the next matrix would not take it.
-    return activations if factor is None else activations * factor.to(activations.dtype)
