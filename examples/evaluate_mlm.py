@@ -9,7 +9,6 @@ Without arguments: the small English BERT beside it, on a held-out novel. Of ano
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +17,13 @@ import torch
 from schubert_hf.cli import command_line, parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.errors import one_line_errors
-from schubert_hf.evaluation.language_model import TASK, evaluate_model
+from schubert_hf.evaluation.language_model import evaluate_model
 from schubert_hf.evaluation.loading import load_tokenizer
-from schubert_hf.evaluation.results import FILE, Results, TaskResult
+from schubert_hf.evaluation.results import FILE, Results, describe_run
 from schubert_hf.report import print_results
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.progress import show_on_main_process_only
-from schubert_hf.run.provenance import base_model, machine, source, versions
+from schubert_hf.run.provenance import base_model, source
 from schubert_hf.training.loop_config import option
 
 DEFAULT = Path(__file__).parent / "default"
@@ -55,6 +54,12 @@ def main() -> None:
         use_all_cores(accelerator, arguments.threads)
         show_on_main_process_only(accelerator)
         model = load_for_pretraining(arguments.model, dtype=torch.float32)
+        description = {**base_model(arguments.model, root=ROOT), "parameters": model.config.num_parameters()}
+        folder = Path(arguments.output_dir) if arguments.output_dir is not None else None
+        results = Results(description)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            results = Results.open(folder, description)
         found = evaluate_model(
             model,
             dataset=arguments.text,
@@ -66,35 +71,14 @@ def main() -> None:
             seed=arguments.seed,
             accelerator=accelerator,
         )
-    text = source(arguments.text, root=ROOT)
-    names = ("loss", "accuracy", "pseudo_perplexity", "next_sentence_loss", "next_sentence_accuracy")
-    measured = found.to_json()
-    result = TaskResult(
-        task=TASK,
-        dataset=text["name"],
-        config=None,
-        task_type="fill-mask",
-        split="held out",
-        metrics={name: [measured[name]] for name in names if name in measured},
-        seeds=[],
-        examples=found.masked_examples,
-        run={
-            "command": command_line("accelerate launch examples/evaluate_mlm.py", arguments),
-            "settings": {"max_length": arguments.max_length, **measured},
-            "data": text,
-            "versions": versions(),
-            "machine": machine(),
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        },
-        notes=f"pseudo-perplexity on {found.scored_examples} pairs" if found.scored_examples else None,
-    )
-    description = {**base_model(arguments.model, root=ROOT), "parameters": model.config.num_parameters()}
-    results = Results(description, (result,))
+        text = source(arguments.text, root=ROOT)
+        command = command_line("accelerate launch examples/evaluate_mlm.py", arguments)
+        settings = {"max_length": arguments.max_length, **found.to_json()}
+        run = describe_run(accelerator, command, settings, text)
+        results = results.updated([found.to_evaluation(text["name"], run)])
     if accelerator.is_main_process:
         print_results(results)
-        if arguments.output_dir is not None:
-            folder = Path(arguments.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
+        if folder is not None:
             results.write(folder / FILE)
     accelerator.end_training()
 

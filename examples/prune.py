@@ -46,6 +46,7 @@ from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.open_task import open_task
 from schubert_hf.hub import publish, write_page
 from schubert_hf.hub.publishing import check_ready
+from schubert_hf.hub.writing import write_missing_pages
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.pruning.result import PruningResult
 from schubert_hf.report import print_report
@@ -108,6 +109,9 @@ def main() -> None:
     use_all_cores(accelerator, arguments.threads)
     show_on_main_process_only(accelerator)
     with one_line_errors():
+        if arguments.resume and accelerator.is_main_process:
+            for folder in write_missing_pages(output):
+                print(f"Wrote the missing page of {folder}.")
         check_output_folder(output)
         if arguments.push_to_hub is not None:
             check_ready(arguments.push_to_hub)

@@ -30,7 +30,7 @@ from schubert_hf.cli import command_line, parse
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
-from schubert_hf.hub.facts import read_json
+from schubert_hf.hub.inspection import read_json
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.run.checkpoint import CheckpointError, write_json
 from schubert_hf.run.processes import make_accelerator, on_main_process, use_all_cores

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.tables import markdown
 
 from schubert_hf.cli import parse
 from schubert_hf.errors import one_line_errors
-from schubert_hf.evaluation.results import FILE, Results, TaskResult
+from schubert_hf.evaluation.results import FILE, Evaluation, Results
 from schubert_hf.evaluation.tasks import find_tasks
 from schubert_hf.run.provenance import describe_machine
 from schubert_hf.training.loop_config import option
@@ -56,7 +56,7 @@ def main() -> None:
         launch(
             "run_glue.py", output / "dense", output / "dense" / FILE, *tuning(arguments), "--epochs", arguments.epochs
         )
-        found: dict[str, dict[str, list[TaskResult]]] = {}
+        found: dict[str, dict[str, list[Evaluation]]] = {}
         for task in tasks:
             for seed in arguments.seeds.split(","):
                 found_now = one_seed(arguments, task, seed)
@@ -71,7 +71,7 @@ def main() -> None:
 HEADER = ("task", "metric", "trained on", "evaluated on", *COLUMNS.values())
 
 
-def one_seed(arguments: Arguments, task: str, seed: str) -> dict[str, TaskResult]:
+def one_seed(arguments: Arguments, task: str, seed: str) -> dict[str, Evaluation]:
     """Prunes one fine-tuned model, trains it on, and evaluates all three."""
     output = Path(arguments.output_dir)
     dense = output / "dense" / task / f"seed-{seed}"
@@ -101,7 +101,7 @@ def one_seed(arguments: Arguments, task: str, seed: str) -> dict[str, TaskResult
     place = before.seeds.index(int(seed))
     alone = {name: [values[place]] for name, values in before.metrics.items()}
     return {
-        "dense": TaskResult(**{**vars(before), "metrics": alone, "seeds": [int(seed)]}),
+        "dense": replace(before, metrics=alone, seeds=[int(seed)]),
         "longer": Results.read(longer).results[0],
         "pruned": Results.read(pruned / "evaluation").results[0],
     }
@@ -127,7 +127,7 @@ def launch(script: str, output: Path, done: Path, *options: object) -> None:
         raise SystemExit(f"{script} failed, see above. What was done is kept.")
 
 
-def rows(found: dict[str, dict[str, list[TaskResult]]]) -> list[list[str]]:
+def rows(found: dict[str, dict[str, list[Evaluation]]]) -> list[list[str]]:
     """A row for every metric of every task: the mean over the seeds, and half the distance between best and worst."""
     table = []
     for task, columns in found.items():

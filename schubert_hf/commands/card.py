@@ -29,8 +29,8 @@ class Card:
     overwrite_readme: bool = option(False, "Replace a model card that was written by hand.")
 
     def run(self) -> None:
-        from ..hub.results import add_results
-        from ..hub.staging import README, handwritten_page, write_page
+        from ..hub.evaluations import add_results
+        from ..hub.writing import README, handwritten_page, write_page
 
         folder = Path(self.folder)
         if not self.overwrite_readme and handwritten_page(folder) is not None:

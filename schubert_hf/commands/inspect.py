@@ -23,11 +23,11 @@ class Inspect:
     plot: str | None = option(None, "Plot the widths to this file: .png, .svg or .pdf.")
 
     def run(self) -> None:
-        from ..hub.looking import inspect
+        from ..hub.inspection import inspect
 
         inspection = inspect(self.model, base=self.base, revision=self.revision)
         if self.plot is not None:
-            from ..hub.plots import draw_widths
+            from ..hub.pictures import draw_widths
 
             try:
                 draw_widths(inspection.shape, Path(self.plot), inspection.base)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .glue import open_glue
     from .language_model import LanguageModelResult, evaluate_model
     from .metrics import load_metric
-    from .results import Results, ResultsError, TaskResult
+    from .results import Evaluation, Results, ResultsError
     from .squad import open_squad
 
 _MODULES = {
@@ -20,12 +20,13 @@ _MODULES = {
     "glue": ("open_glue",),
     "language_model": ("LanguageModelResult", "evaluate_model"),
     "metrics": ("load_metric",),
-    "results": ("Results", "ResultsError", "TaskResult"),
+    "results": ("Evaluation", "Results", "ResultsError"),
     "squad": ("open_squad",),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Evaluation",
     "EvaluationDataError",
     "Finetuning",
     "FinetuningConfig",
@@ -34,7 +35,6 @@ __all__ = [
     "MetricError",
     "Results",
     "ResultsError",
-    "TaskResult",
     "evaluate_model",
     "load_metric",
     "open_glue",

@@ -79,6 +79,7 @@ class Finetuning:
             the larger the better, of equal ones the earlier.
         output: folder for the best model; its `checkpoints` for the checkpoints.
         settings: everything that a continuation must have in common with the run that it continues; plain JSON.
+        base_model: what the model's page says of the checkpoint that was fine-tuned.
 
     Raises:
         LoopConfigError: the settings do not fit the number of processes.
@@ -97,6 +98,7 @@ class Finetuning:
         evaluate: Callable[[], Metrics],
         output: Path,
         settings: dict[str, Any],
+        base_model: dict[str, Any] | None = None,
     ) -> None:
         self.accelerator, self.model, self.tokenizer = accelerator, objective.model, tokenizer
         self.stream, self.collator = ExampleStream(train, seed=seed), collator
@@ -106,6 +108,7 @@ class Finetuning:
         )
         self.every = config.eval_steps or config.steps_per_epoch(len(train))
         self.settings = json.loads(json.dumps({**settings, "seed": seed, "examples": len(train)}))
+        self.base_model = base_model or {}
         self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0, "losses": []}
 
     def run(self, *, resume: bool = False) -> FinetuningResult:
@@ -236,7 +239,10 @@ class Finetuning:
         if self.accelerator.is_main_process:
             with result_files(self.output) as folder:
                 shutil.copytree(self._weights(best["step"]), folder, dirs_exist_ok=True)
-                write_json(folder / FINETUNING_RECORD, {"settings": self.settings, **asdict(result)})
+                write_json(
+                    folder / FINETUNING_RECORD,
+                    {"settings": self.settings, "base_model": self.base_model, **asdict(result)},
+                )
             for leftover in (BEST, CHECKPOINTS):  # the optimizer's state is twice the model, and no use any more
                 shutil.rmtree(self.output / leftover, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -268,6 +274,7 @@ def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:
     try:
         record = json.loads((output / FINETUNING_RECORD).read_text(encoding="utf-8"))
         before = record.pop("settings")
+        record.pop("base_model", None)  # for the page
         result = FinetuningResult(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(

@@ -26,6 +26,7 @@ from ..run.processes import make_accelerator
 from ..run.progress import seconds_between_updates
 from ..training.evaluate import evaluate
 from ..training.objective import PretrainingObjective
+from .results import Evaluation
 
 TASK = "mlm"
 
@@ -57,6 +58,26 @@ class LanguageModelResult:
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def to_evaluation(self, dataset: str, run: dict[str, Any]) -> Evaluation:
+        """The same in the form of all results.
+
+        Args:
+            dataset: the text's name.
+            run: what reproduces it, see `Evaluation`.
+        """
+        names = ("loss", "accuracy", "pseudo_perplexity", "next_sentence_loss", "next_sentence_accuracy")
+        measured = self.to_json()
+        return Evaluation(
+            task=TASK,
+            dataset=dataset,
+            task_type="fill-mask",
+            split="held out",
+            metrics={name: [measured[name]] for name in names if name in measured},
+            examples=self.masked_examples,
+            run=run,
+            notes=f"pseudo-perplexity on {self.scored_examples} pairs" if self.scored_examples else None,
+        )
 
 
 def evaluate_model(

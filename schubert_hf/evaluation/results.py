@@ -1,67 +1,152 @@
-"""Results on tasks, as the scripts leave them in `results.json`: every number with what is needed to repeat it."""
+"""Results on tasks: every number with what it takes to reproduce it. `results.json` and model pages hold the same."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from ..errors import SchuBertError
 from ..run.checkpoint import write_json
+from ..run.provenance import machine, versions
 
 FILE = "results.json"
 FORMAT = 1
+# Khetan & Karnin 2020, section 4: F1 of the SQuADs, MNLI on the matched split.
+PAPER = ("squad", "squad_v2", "mnli", "mrpc", "sst2", "rte")
+
+# Metrics that only explain others; they are not shown on a page.
+_EXPLAINING = ("total", "thresh", "best_", "HasAns", "NoAns")
 
 
 class ResultsError(SchuBertError):
-    """A file that holds no results."""
+    """A file that holds no results, or those of another model."""
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """What a model reached on one split of one task, by metric and seed.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The metrics of a model on one split of one task.
 
     Attributes:
-        task: our name of it, e.g. "sst2".
+        task: our name for it, e.g. "sst2".
         dataset: its name on the Hub, e.g. "nyu-mll/glue".
-        config: the configuration there, e.g. "sst2"; None where there is one only.
-        task_type: the Hub's name of the kind of task, e.g. "text-classification".
-        split: that was evaluated, e.g. "validation".
-        metrics: name -> value by seed; in per cent where the metric's definition has per cent (SQuAD), else as
-            fractions or correlations. The first is the one that models are chosen and averaged by.
-        seeds: of the fine-tuning runs, in the order of the values; none where a checkpoint was evaluated as it is.
-        examples, train_examples: how many were evaluated and trained on.
-        run: what repeats it, as JSON: command, settings, versions, machine, date.
-        notes: what must stand beside the number, e.g. that it is of a slice.
+        config: its configuration there, e.g. "sst2"; None if it has only one.
+        task_type: the Hub's name for the kind of task, e.g. "text-classification".
+        split: the evaluated split, e.g. "validation".
+        metrics: name -> one value per seed. SQuAD's F1 and exact match are out of 100, all others are fractions or
+            correlations. The first metric selects the best checkpoint and enters the average.
+        seeds: of the fine-tuning runs, in the order of the values; empty if a checkpoint was evaluated as it is.
+        examples, train_examples: how many examples the model was evaluated and trained on.
+        run: what reproduces it, as JSON: command, settings, data, versions, machine, date, the data set's revision.
+        notes: what a reader must know, e.g. that only part of a split was used.
+        base: metric -> mean over the seeds of the dense model, evaluated in the same way.
+        stds: metric -> standard deviation, where only the mean over the seeds is known.
+
+    Raises:
+        ResultsError: there are no metrics, or not one number per seed.
     """
 
     task: str
     dataset: str
-    config: str | None
+    config: str | None = None
     task_type: str
-    split: str
+    split: str | None = None
     metrics: dict[str, list[float]]
-    seeds: list[int]
-    examples: int
+    seeds: list[int] = field(default_factory=list)
+    examples: int | None = None
     train_examples: int | None = None
     run: dict[str, Any] = field(default_factory=dict)
     notes: str | None = None
+    base: dict[str, float] = field(default_factory=dict)
+    stds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise ResultsError(f"`{self.task}` has no metrics")
+        for name, values in self.metrics.items():
+            numbers = isinstance(values, list) and all(
+                isinstance(value, int | float) and not isinstance(value, bool) for value in values
+            )
+            if not numbers or len(values) != max(1, len(self.seeds)):
+                raise ResultsError(
+                    f"`{name}` of `{self.task}` is {values!r}; expected is one number for each of {self.seeds}"
+                )
 
     @property
     def main_metric(self) -> str:
         return next(iter(self.metrics))
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that belong on a page."""
+        return [name for name in self.metrics if not any(word in name for word in _EXPLAINING)]
+
+    @property
+    def hub(self) -> bool:
+        """Whether the data set is on the Hub, as the official ones are, wherever they were read from."""
+        data = self.run.get("data")
+        return not isinstance(data, dict) or bool(data.get("hub"))
+
+    @property
+    def remarks(self) -> str:
+        """What stands beside the mean on a page."""
+        seeds = f"mean of seeds {', '.join(map(str, self.seeds))}" if len(self.seeds) > 1 else None
+        return "; ".join(filter(None, [seeds, self.notes]))
 
     def mean(self, metric: str | None = None) -> float:
         """Over the seeds; of the main metric by default."""
         return statistics.fmean(self.metrics[metric or self.main_metric])
 
     def std(self, metric: str | None = None) -> float | None:
-        """The sample's standard deviation over the seeds; None of a single one."""
-        values = self.metrics[metric or self.main_metric]
-        return statistics.stdev(values) if len(values) > 1 else None
+        """The sample standard deviation over the seeds; None for a single value."""
+        name = metric or self.main_metric
+        values = self.metrics[name]
+        return statistics.stdev(values) if len(values) > 1 else self.stds.get(name)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value != {}}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Evaluation:
+        """The inverse of `to_json`. Also reads an item of version 0.1's `evaluation.json`, a single number."""
+        fields = dict(value)
+        if "metric" not in fields:
+            return cls(**fields)
+        metric = fields.pop("metric")
+        numbers = {name: fields.pop(name, None) for name in ("value", "base_value", "std")}
+        run: dict[str, Any] = {name: fields.pop(name) for name in ("date", "revision") if name in fields}
+        return cls(
+            **{name: part for name, part in fields.items() if name != "hub"},
+            metrics={metric: [numbers["value"]]},
+            base={} if numbers["base_value"] is None else {metric: numbers["base_value"]},
+            stds={} if numbers["std"] is None else {metric: numbers["std"]},
+            run=run if fields.get("hub", True) else {**run, "data": {"hub": False}},
+        )
+
+
+def describe_run(accelerator: Accelerator, command: str, settings: dict[str, Any], data: Any) -> dict[str, Any]:
+    """The `run` of an evaluation that was made here and now."""
+    return {
+        "command": command,
+        "settings": settings,
+        "data": data,
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "versions": versions(),
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def identity(model: dict[str, Any]) -> dict[str, Any]:
+    """What makes a model the same one: its name and weights. A licence may be known online only."""
+    return {name: model[name] for name in ("name", "sha256") if name in model}
 
 
 @dataclass(frozen=True)
@@ -69,26 +154,42 @@ class Results:
     """All results of one model.
 
     Attributes:
-        model: what `provenance.base_model` says of the checkpoint that was fine-tuned, and its `parameters`.
+        model: `provenance.base_model` of the checkpoint that was fine-tuned or evaluated, and its `parameters`.
         results: one per task and split.
     """
 
     model: dict[str, Any]
-    results: tuple[TaskResult, ...]
+    results: tuple[Evaluation, ...] = ()
+
+    @classmethod
+    def open(cls, folder: Path, model: dict[str, Any]) -> Results:
+        """The results of a model that a folder already holds; empty if it holds none.
+
+        Raises:
+            ResultsError: it holds those of another model, or its file cannot be read.
+        """
+        earlier = cls.read(folder) if (folder / FILE).exists() else cls(model)
+        if identity(earlier.model) != identity(model):
+            raise ResultsError(
+                f"`{folder / FILE}` holds results of {identity(earlier.model)}, these are of {identity(model)}. "
+                "Give another --output-dir."
+            )
+        return cls({**earlier.model, **model}, earlier.results)
+
+    def updated(self, results: Iterable[Evaluation]) -> Results:
+        """These results, those of the same task and split replaced."""
+        new = tuple(results)
+        replaced = {(result.task, result.split) for result in new}
+        kept = (result for result in self.results if (result.task, result.split) not in replaced)
+        return Results(self.model, (*kept, *new))
 
     @property
     def average(self) -> float | None:
-        """The paper's mean over its six tasks, in per cent; None where one of them is not there."""
+        """The paper's mean over its six tasks, in per cent; None if one of them is missing."""
         return paper_average(self.results)
 
-    def merged(self, earlier: Results) -> Results:
-        """These results, and those of tasks that only `earlier` has; of another model none."""
-        known = {(result.task, result.split) for result in self.results}
-        kept = tuple(r for r in earlier.results if (r.task, r.split) not in known)
-        return Results(self.model, (*kept, *self.results)) if earlier.model == self.model else self
-
     def to_json(self) -> dict[str, Any]:
-        results = [asdict(result) for result in self.results]
+        results = [result.to_json() for result in self.results]
         return {"format": FORMAT, "model": self.model, "results": results, "average": self.average}
 
     @classmethod
@@ -96,17 +197,12 @@ class Results:
         """The inverse of `to_json`.
 
         Raises:
-            ResultsError: it is no such thing, with the first thing that is wrong.
+            ResultsError: `value` holds no results; the message names the first mistake.
         """
         try:
-            fields = dict(value)
-            if fields.pop("format", None) != FORMAT:
-                raise ResultsError(f"its `format` is {value.get('format')!r}, known is {FORMAT}")
-            fields.pop("average", None)  # follows from the others
-            results = tuple(TaskResult(**item) for item in fields.pop("results"))
-            for result in results:
-                _check(result)
-            return cls(results=results, **fields)
+            if value.get("format") != FORMAT:
+                raise ResultsError(f"its `format` is {value.get('format')!r}; allowed is {FORMAT}")
+            return cls(value["model"], tuple(Evaluation.from_json(item) for item in value["results"]))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ResultsError(
                 f"These are no results: {error}. Write them with run_glue.py or run_squad.py."
@@ -120,7 +216,7 @@ class Results:
         """Reads a `results.json`, or the one in a folder.
 
         Raises:
-            ResultsError: there is none, or it holds something else.
+            ResultsError: the file cannot be read or holds no results.
         """
         path = path / FILE if path.is_dir() else path
         try:
@@ -130,28 +226,11 @@ class Results:
         return cls.from_json(value)
 
 
-# Khetan & Karnin 2020, section 4: F1 of the SQuADs, MNLI on the matched split.
-PAPER = ("squad", "squad_v2", "mnli", "mrpc", "sst2", "rte")
-
-
-def paper_average(results: Sequence[TaskResult]) -> float | None:
-    """The mean of the main metrics of the paper's six tasks, in per cent; None where one is missing."""
-    first: dict[str, TaskResult] = {}
+def paper_average(results: Sequence[Evaluation]) -> float | None:
+    """The mean of the main metrics of the paper's six tasks, in per cent; None if one is missing."""
+    first: dict[str, Evaluation] = {}
     for result in results:
         first.setdefault(result.task, result)  # of MNLI's two splits, matched is the first
     if not set(PAPER) <= first.keys():
         return None
     return statistics.fmean(first[task].mean() * (1 if task.startswith("squad") else 100) for task in PAPER)
-
-
-def _check(result: TaskResult) -> None:
-    if not result.metrics:
-        raise ResultsError(f"`{result.task}` has no metrics")
-    for name, values in result.metrics.items():
-        numbers = isinstance(values, list) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) for v in values
-        )
-        if not numbers or len(values) != max(1, len(result.seeds)):
-            raise ResultsError(
-                f"`{name}` of `{result.task}` is {values!r}, expected one number for each of {result.seeds}"
-            )

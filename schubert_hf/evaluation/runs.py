@@ -1,8 +1,7 @@
-"""What the scripts share: every task with every seed, or a checkpoint as it is, and the results of all in one file."""
+"""What the evaluation scripts share: every task with every seed, or a checkpoint as it is; all results in one file."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import EvaluationDataError
 from ..run.checkpoint import check_settings, list_checkpoints, load_state
 from ..run.output import OutputFolderError, check_output_folder
-from ..run.provenance import machine, versions
 from .finetuning import CHECKPOINTS, Finetuning, Metrics, finished
 from .finetuning_config import FinetuningConfig
 from .loading import load_for_task
-from .results import FILE, Results, TaskResult
+from .results import FILE, Evaluation, Results, describe_run, identity
 from .task_examples import TaskExamples
 
 
@@ -29,12 +27,12 @@ class Runs:
     Attributes:
         accelerator: as `accelerate launch` configured it; every process must call.
         model: a folder, or a name on the Hub.
-        description: of the model, as results have it.
+        description: what `provenance.base_model` says of the model.
         tokenizer: of the model.
         config: of the fine-tuning.
         seeds: one fine-tuning each.
-        output: folder; the models lie in `TASK/seed-N`.
-        command: that does all this again.
+        output: the output folder; models are saved in `TASK/seed-N`.
+        command: reproduces the runs.
     """
 
     accelerator: Accelerator
@@ -50,29 +48,32 @@ class Runs:
         """Fine-tunes and evaluates on every task, and writes `results.json` after each.
 
         Args:
-            tasks: to go through, in order.
+            tasks: in the order in which they are run.
             evaluate_only: evaluate the checkpoint as it is.
-            resume: go on with what lies in the output folder.
+            resume: continue from what the output folder holds.
 
         Raises:
-            ValueError: bad input; see `check`, which looks at everything before anything is trained.
-            Interrupted: by a signal; what was done is saved.
+            ValueError: bad input; `check` reports it before training starts.
+            Interrupted: by a signal; finished work is saved.
         """
-        model = self.check(tasks, evaluate_only=evaluate_only, resume=resume)
+        results = self.check(tasks, evaluate_only=evaluate_only, resume=resume)
         for task in tasks:
-            found = self.evaluate(task) if evaluate_only else self.finetune(task, resume=resume)
-            results = self._write(Results(model, tuple(found)))
+            results = results.updated(self.evaluate(task) if evaluate_only else self.finetune(task, resume=resume))
+            if self.accelerator.is_main_process:
+                results.write(self.output / FILE)
+            self.accelerator.wait_for_everyone()
         return results
 
-    def check(self, tasks: Sequence[TaskExamples], *, evaluate_only: bool, resume: bool) -> dict[str, Any]:
-        """Looks whether every task can be run, before the first one is.
+    def check(self, tasks: Sequence[TaskExamples], *, evaluate_only: bool, resume: bool) -> Results:
+        """Checks that every task can be run, before the first one is.
 
         Returns:
-            The description of the model, with its `parameters`, the task's head left out.
+            The results of this model that the output folder already holds.
 
         Raises:
-            ConversionError: the model cannot be opened, or lacks the head of a task that is only evaluated.
-            CheckpointError, OutputFolderError: there is something in the output folder that `resume` does not fit.
+            ConversionError: the model cannot be loaded, or lacks the head of a task that is only evaluated.
+            CheckpointError, OutputFolderError: the output folder holds something that `resume` does not fit.
+            ResultsError: the output folder holds results of another model.
             EvaluationDataError: there are no tasks, or examples are longer than the model can read.
         """
         if not tasks:
@@ -89,10 +90,10 @@ class Runs:
                 )
             for seed in self.seeds if not evaluate_only else ():
                 self._check_folder(task, seed, resume)
-        return {**self.description, "parameters": parameters}
+        return Results.open(self.output, {**self.description, "parameters": parameters})
 
     def _check_folder(self, task: TaskExamples, seed: int, resume: bool) -> None:
-        """What an earlier run has left must be of the same settings, and `resume` be on."""
+        """What an earlier run left must have the same settings, and `resume` be on."""
         folder, settings = self.folder(task, seed), self.settings(task, seed)
         begun = list_checkpoints(folder / CHECKPOINTS)
         for checkpoint in begun[-1:]:
@@ -100,18 +101,18 @@ class Runs:
         if (finished(folder, settings) is not None or begun) and not resume:
             what = "a model" if not begun else "checkpoints"
             raise OutputFolderError(
-                f"`{folder}` already holds {what}. Go on with --resume, or give another --output-dir."
+                f"`{folder}` already holds {what}. Continue with --resume, or give another --output-dir."
             )
 
     def folder(self, task: TaskExamples, seed: int) -> Path:
         return self.output / task.name / f"seed-{seed}"
 
     def settings(self, task: TaskExamples, seed: int) -> dict[str, Any]:
-        """What a fine-tuning depends on: a continuation must have the same."""
+        """What a fine-tuning depends on: a resumed run must have the same."""
         free = {"save_steps", "keep_checkpoints", "eval_batch_size", "workers", "micro_batch_size"}
         trained = {name: value for name, value in asdict(self.config).items() if name not in free}
         return {
-            "model": self.description,
+            "model": identity(self.description),
             "task": task.name,
             "max_length": task.max_length,
             "data": task.digest,
@@ -119,31 +120,21 @@ class Runs:
             **trained,
         }
 
-    def finetune(self, task: TaskExamples, *, resume: bool) -> list[TaskResult]:
-        """Every seed of a task; what is finished already is read."""
+    def finetune(self, task: TaskExamples, *, resume: bool) -> list[Evaluation]:
+        """Every seed of a task; what is already finished is read."""
         if task.train is None:
             raise EvaluationDataError(f"`{task.name}` has no training examples. Give some, or evaluate only.")
-        found: list[Metrics] = []
+        metrics: list[Metrics] = []
         for seed in self.seeds:
             done = finished(self.folder(task, seed), self.settings(task, seed)) if resume else None
-            found.append(done.metrics if done is not None else self._finetune_once(task, seed, resume))
-        return self._results(task, found, list(self.seeds), task.train_examples)
+            metrics.append(done.metrics if done is not None else self._finetune_once(task, seed, resume))
+        return self._evaluations(task, metrics, list(self.seeds), task.train_examples)
 
-    def evaluate(self, task: TaskExamples) -> list[TaskResult]:
+    def evaluate(self, task: TaskExamples) -> list[Evaluation]:
         """The checkpoint as it is."""
         objective = task.objective(load_for_task(self.model, task.head, task.labels, trained=True))
-        return self._results(task, [task.evaluate(self.accelerator, objective, self.config.eval_batch_size)], [], None)
-
-    def _write(self, results: Results) -> Results:
-        """Writes results beside those that lie in the output folder of the same model; gives all of them."""
-        path = self.output / FILE
-        if path.exists():
-            results = results.merged(Results.read(path))
-        if self.accelerator.is_main_process:
-            self.output.mkdir(parents=True, exist_ok=True)
-            results.write(path)
-        self.accelerator.wait_for_everyone()
-        return results
+        metrics = task.evaluate(self.accelerator, objective, self.config.eval_batch_size)
+        return self._evaluations(task, [metrics], [], None)
 
     def _finetune_once(self, task: TaskExamples, seed: int, resume: bool) -> Metrics:
         accelerator = self.accelerator
@@ -159,53 +150,45 @@ class Runs:
             evaluate=lambda: task.evaluate(accelerator, objective, self.config.eval_batch_size),
             output=self.folder(task, seed),
             settings=self.settings(task, seed),
+            base_model=self.description,
         )
         metrics = run.run(resume=resume).metrics
         accelerator.free_memory()
         return metrics
 
-    def _results(
-        self, task: TaskExamples, found: list[Metrics], seeds: list[int], trained: int | None
-    ) -> list[TaskResult]:
-        run = {
-            "command": self.command,
-            "settings": {**asdict(self.config), "max_length": task.max_length, **task.details},
-            "data": task.origin.data or "the Hub",
-            "processes": self.accelerator.num_processes,
-            "precision": self.accelerator.mixed_precision,
-            "versions": versions(),
-            "machine": machine(),
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        }
-        results = []
+    def _evaluations(
+        self, task: TaskExamples, metrics: list[Metrics], seeds: list[int], trained: int | None
+    ) -> list[Evaluation]:
+        settings = {**asdict(self.config), "max_length": task.max_length, **task.details}
+        run = describe_run(self.accelerator, self.command, settings, task.origin.data or "the Hub")
+        evaluations = []
         for split in task.splits:
             sliced = [note for note in (task.train_notes if trained else None, split.notes) if note]
-            notes = f"{'; '.join(sliced)}: not comparable with published results" if sliced else None
-            results.append(
-                TaskResult(
+            evaluations.append(
+                Evaluation(
                     task=task.name,
                     dataset=task.origin.dataset,
                     config=task.origin.config,
                     task_type=task.task_type,
                     split=split.name,
-                    metrics={name: [each[split.name][name] for each in found] for name in found[0][split.name]},
+                    metrics={name: [each[split.name][name] for each in metrics] for name in metrics[0][split.name]},
                     seeds=seeds,
                     examples=split.examples,
                     train_examples=trained,
                     run=run,
-                    notes=notes,
+                    notes=f"{'; '.join(sliced)}: not comparable with published results" if sliced else None,
                 )
             )
-        return results
+        return evaluations
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds from a list like "0,1,2".
 
     Raises:
-        EvaluationDataError: it is no such list.
+        EvaluationDataError: it is not such a list.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
-        raise EvaluationDataError(f"`seeds` is {text!r}; allowed are different whole numbers with commas between.")
+        raise EvaluationDataError(f"`seeds` is {text!r}; allowed are distinct whole numbers, separated by commas.")
     return tuple(int(part) for part in parts)

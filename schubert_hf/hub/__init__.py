@@ -4,24 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .card import render_card
+    from ..evaluation.results import Evaluation
     from .errors import InspectError, PublishError, RecordError
-    from .evaluations import Evaluation, write_evaluations
-    from .facts import Facts
-    from .inspection import Inspection
-    from .looking import inspect
+    from .evaluations import write_evaluations
+    from .inspection import Inspection, inspect
+    from .page import render_card
     from .publishing import Published, publish
-    from .staging import write_page
+    from .record import Facts, Record
+    from .writing import write_page
 
 _MODULES = {
-    "card": ("render_card",),
     "errors": ("InspectError", "PublishError", "RecordError"),
     "evaluations": ("Evaluation", "write_evaluations"),
-    "facts": ("Facts",),
-    "inspection": ("Inspection",),
-    "looking": ("inspect",),
+    "inspection": ("Inspection", "inspect"),
+    "page": ("render_card",),
     "publishing": ("Published", "publish"),
-    "staging": ("write_page",),
+    "record": ("Facts", "Record"),
+    "writing": ("write_page",),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -32,6 +31,7 @@ __all__ = [
     "Inspection",
     "PublishError",
     "Published",
+    "Record",
     "RecordError",
     "inspect",
     "publish",

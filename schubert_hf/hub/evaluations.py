@@ -1,114 +1,148 @@
-"""Results on tasks, as a folder keeps them (`evaluation.json`) and in the two forms that the Hub reads.
+"""Results in a model's folder (`evaluation.json`), and in the two forms that the Hub reads.
 
-`.eval_results/*.yaml` is the Hub's present form, `model-index` in the card's metadata its old one; both are written.
+The Hub's current form is `.eval_results/*.yaml`, its older one `model-index` in the page's metadata; both are written.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult
 
+from ..evaluation.results import Evaluation, Results
 from ..run.checkpoint import write_json
+from ..run.output import FINETUNING_RECORD
+from ..run.provenance import sha256
 from .errors import RecordError
+from .inspection import read_json
 
 FILE = "evaluation.json"
 FOLDER = ".eval_results"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One number on one data set.
-
-    Attributes:
-        dataset: its name on the Hub, e.g. "nyu-mll/glue".
-        task: the task within it, e.g. "sst2"; the Hub calls it configuration or task id.
-        task_type: the Hub's name for the kind of task, e.g. "text-classification".
-        metric: the metric's name on the Hub, e.g. "accuracy".
-        value: as measured; a fraction or in per cent, as the metric has it. Of several seeds the mean.
-        base_value: the same for the dense model, if it was measured in the same way.
-        split: e.g. "validation".
-        revision: the data set's commit.
-        date: when it was measured, ISO 8601.
-        notes: what a reader needs to repeat it, e.g. seeds and epochs.
-        std: the standard deviation over the seeds.
-        hub: whether the data set is one on the Hub; others are named on the page alone.
-    """
-
-    dataset: str
-    task: str
-    task_type: str
-    metric: str
-    value: float
-    base_value: float | None = None
-    split: str | None = None
-    revision: str | None = None
-    date: str | None = None
-    notes: str | None = None
-    std: float | None = None
-    hub: bool = True
-
-    def to_model_index(self) -> EvalResult:
-        return EvalResult(
-            task_type=self.task_type,
-            dataset_type=self.dataset,
-            dataset_name=f"{self.dataset} ({self.task})",
-            dataset_config=self.task,
-            dataset_split=self.split,
-            dataset_revision=self.revision,
-            metric_type=self.metric,
-            metric_value=self.value,
-        )
-
-    def to_entry(self) -> dict[str, Any]:
-        """An item of `.eval_results/*.yaml`, as `huggingface_hub.EvalResultEntry` has it; older clients lack that."""
-        dataset = {"id": self.dataset, "task_id": self.task}
-        if self.revision is not None:
-            dataset["revision"] = self.revision
-        entry: dict[str, Any] = {"dataset": dataset, "value": self.value}
-        if self.date is not None:
-            entry["date"] = self.date
-        spread = None if self.std is None else f"standard deviation {self.std:.4g}"
-        return {**entry, "notes": ", ".join(filter(None, [self.metric, self.split, spread, self.notes]))}
-
-    def to_json(self) -> dict[str, Any]:
-        found = {name: value for name, value in asdict(self).items() if value is not None}
-        return found if not self.hub else {name: value for name, value in found.items() if name != "hub"}
-
-
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
-    """The results in a folder's `evaluation.json`; none where there is no such file.
+    """The results in a folder's `evaluation.json`; empty if there is no such file.
 
     Raises:
-        RecordError: the file is there and is not a list of results.
+        RecordError: the file holds no list of results.
     """
     path = folder / FILE
-    if not path.exists():
-        return ()
     try:
-        return parse_evaluations(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise RecordError(f"`{FILE}` holds no list of results: {error}. Write it anew, or remove it.") from error
+        return parse_evaluations(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecordError(f"`{FILE}` holds no list of results: {error}. Remove it, or write it again.") from error
 
 
 def parse_evaluations(value: Any) -> tuple[Evaluation, ...]:
-    return tuple(Evaluation(**item) for item in value)
+    return tuple(Evaluation.from_json(item) for item in value)
 
 
-def write_evaluations(folder: Path, evaluations: tuple[Evaluation, ...]) -> None:
-    """Keeps results in a folder, for its card."""
+def write_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Keeps results in a folder, for its page."""
     write_json(folder / FILE, [evaluation.to_json() for evaluation in evaluations])
 
 
-def eval_result_files(evaluations: tuple[Evaluation, ...]) -> dict[str, str]:
-    """Path in the repository -> YAML, a file per data set."""
+def add_results(folder: Path, results: Sequence[Path], base_results: Sequence[Path] = ()) -> tuple[Evaluation, ...]:
+    """Adds results to a folder's `evaluation.json`; those of the same data set, split and metric are replaced.
+
+    Args:
+        folder: of the model that was evaluated, or fine-tuned for the evaluation.
+        results: `results.json` files, or folders that hold one.
+        base_results: the same for the dense model.
+
+    Returns:
+        All results that the folder holds now.
+
+    Raises:
+        ResultsError: a file holds no results.
+        RecordError: the results are another model's, or the base was evaluated on other examples. Nothing is changed.
+    """
+    own, dense = ([Results.read(path) for path in paths] for paths in (results, base_results))
+    for read in own:
+        _check_model(folder, read)
+    base = {(result.task, result.split): result for read in dense for result in read.results}
+    added = [_beside(result, base.get((result.task, result.split))) for read in own for result in read.results]
+    new = {(_place(result), metric) for result in added for metric in result.metrics}
+    kept = []
+    for result in read_evaluations(folder):
+        metrics = {name: values for name, values in result.metrics.items() if (_place(result), name) not in new}
+        kept += [replace(result, metrics=metrics)] if metrics else []
+    write_evaluations(folder, (*kept, *added))
+    return (*kept, *added)
+
+
+def model_index(evaluations: Sequence[Evaluation]) -> list[EvalResult]:
+    """The numbers on the Hub's data sets, for the page's metadata."""
+    return [
+        EvalResult(
+            task_type=result.task_type,
+            dataset_type=result.dataset,
+            dataset_name=f"{result.dataset} ({result.config or result.task})",
+            dataset_config=result.config or result.task,
+            dataset_split=result.split,
+            dataset_revision=result.run.get("revision"),
+            metric_type=metric,
+            metric_value=result.mean(metric),
+        )
+        for result in evaluations
+        if result.hub
+        for metric in result.shown
+    ]
+
+
+def eval_result_files(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """Path in the repository -> YAML, one file per data set of the Hub."""
     files: dict[str, list[dict[str, Any]]] = {}
-    for evaluation in (evaluation for evaluation in evaluations if evaluation.hub):
-        name = re.sub(r"[^A-Za-z0-9]+", "-", evaluation.dataset).strip("-").lower()
-        files.setdefault(f"{FOLDER}/{name}.yaml", []).append(evaluation.to_entry())
+    for result in (result for result in evaluations if result.hub):
+        name = re.sub(r"[^A-Za-z0-9]+", "-", result.dataset).strip("-").lower()
+        files.setdefault(f"{FOLDER}/{name}.yaml", []).extend(_entries(result))
     return {path: yaml.safe_dump(entries, sort_keys=False, allow_unicode=True) for path, entries in files.items()}
+
+
+def _entries(result: Evaluation) -> list[dict[str, Any]]:
+    """Items of `.eval_results/*.yaml`, as `huggingface_hub.EvalResultEntry` has them; older clients lack that."""
+    dataset = {"id": result.dataset, "task_id": result.config or result.task}
+    if "revision" in result.run:
+        dataset["revision"] = result.run["revision"]
+    date = {"date": result.run["date"]} if "date" in result.run else {}
+    entries = []
+    for metric in result.shown:
+        std = result.std(metric)
+        spread = None if std is None else f"standard deviation {std:.4g}"
+        notes = ", ".join(filter(None, [metric, result.split, spread, result.remarks]))
+        entries.append({"dataset": dict(dataset), "value": result.mean(metric), **date, "notes": notes})
+    return entries
+
+
+def _beside(result: Evaluation, dense: Evaluation | None) -> Evaluation:
+    if dense is None:
+        return result
+    if dense.examples != result.examples:
+        raise RecordError(
+            f"`{result.task}` was evaluated on {result.examples:,} examples, with the base on {dense.examples:,}. "
+            "Evaluate both on the same examples."
+        )
+    return replace(result, base={metric: dense.mean(metric) for metric in dense.metrics})
+
+
+def _place(result: Evaluation) -> tuple[str, str, str | None]:
+    return result.dataset, result.config or result.task, result.split
+
+
+def _check_model(folder: Path, results: Results) -> None:
+    """Results must be of the model in the folder, or of what it was fine-tuned from. Hub names cannot be compared."""
+    weights, wanted = folder / "model.safetensors", results.model.get("sha256")
+    if wanted is None or not weights.exists() or sha256(weights) == wanted:
+        return
+    settings = (read_json(folder / FINETUNING_RECORD) or {}).get("settings", {})
+    if settings.get("model", {}).get("sha256") != wanted:
+        raise RecordError(
+            f"The results are those of `{results.model.get('name')}`, whose weights are not the ones in "
+            f"`{folder.name}`. Give the results of this model."
+        )

@@ -1,15 +1,91 @@
-"""What a shape costs, part by part, and what it lacks against its base: for terminals, programs, pages, pictures."""
+"""The widths and costs of a model, part by part, next to its base's. Only JSON is read, no weights."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..configuration_schubert import ARCHITECTURES, SchuBertConfig
-from ..shape import DIMENSIONS, Shape
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
+from ..configuration_schubert import ARCHITECTURES, PRESETS, SchuBertConfig
+from ..run.output import PRUNING_RECORD
+from ..shape import DIMENSIONS, Shape
+from .errors import InspectError, RecordError, TransportError, explain
+
+BERT_BASE = "bert-base"
+CONFIG = "config.json"
+_UNUSED = ("auto_map", "transformers_version", "_name_or_path")
 SEQUENCE = 128  # tokens of the one sequence that FLOPs are counted for
+
+
+def inspect(name: str | Path, *, base: str | None = None, revision: str | None = None) -> Inspection:
+    """A model's widths and costs, next to its base's.
+
+    Args:
+        name: a folder, a model on the Hub, or a preset such as "schubert-66m".
+        base: what to compare with, given in the same way; by default what the model was pruned from, and BERT-base
+            for a preset.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        InspectError: there is no such model.
+        SchuBertConfigError: the model is neither a SchuBERT nor a BERT.
+        RecordError: its files cannot be read.
+    """
+    model = _open(str(name), revision)
+    if base is None:
+        return model
+    return Inspection(model.name, model.config, Shape.of(_open(base, None).config), base)
+
+
+def inspect_preset(preset: str) -> Inspection:
+    """One of the paper's shapes, next to BERT-base."""
+    config = SchuBertConfig.from_preset(preset)
+    if preset == BERT_BASE:
+        return Inspection(preset, config)
+    return Inspection(preset, config, Shape.of(SchuBertConfig.from_preset(BERT_BASE)), BERT_BASE)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file.
+
+    Raises:
+        RecordError: the file holds no JSON object.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"`{path.name}` is not JSON: {error}. Write the folder again.") from error
+    if not isinstance(value, dict):
+        raise RecordError(
+            f"`{path.name}` holds a {type(value).__name__}; expected is an object. Write the folder again."
+        )
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a folder, without what a page has no use for or what differs between machines.
+
+    Raises:
+        RecordError: there is none, or it cannot be read.
+    """
+    config = read_json(folder / CONFIG)
+    if config is None:
+        raise RecordError(f"`{folder.name}` holds no config.json. Give the folder of a saved model.")
+    return {name: value for name, value in config.items() if name not in _UNUSED}
+
+
+def shape_of(lists: dict[str, list[int]]) -> Shape:
+    """A shape from its JSON."""
+    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
 
 
 @dataclass(frozen=True)
@@ -47,7 +123,7 @@ def parameter_parts(config: SchuBertConfig, architecture: str) -> Parts:
 
 
 def flop_parts(config: SchuBertConfig, seq_len: int = SEQUENCE) -> Parts:
-    """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups; the task's head is not counted."""
+    """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups; heads are not counted."""
     layers = config.num_hidden_layers
     total = config.flops(seq_len)
     without_heads = _with(config, head_counts=[0] * layers).flops(seq_len)
@@ -64,19 +140,26 @@ def architecture_of(config: SchuBertConfig) -> str:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model's widths and costs, beside its base's where that is known.
+    """A model's widths and costs, next to its base's where that is known.
 
     Attributes:
         name: as the user gave it.
         config: of the model.
-        base: the shape it was cut from, or that it is compared with; None if unknown.
-        base_name: what the base is called.
+        base: the shape that it was pruned from or is compared with; None if unknown.
+        base_name: the name of the base.
     """
 
     name: str
     config: SchuBertConfig
     base: Shape | None = None
     base_name: str | None = None
+
+    @classmethod
+    def of_json(cls, name: str, config: dict[str, Any], run: dict[str, Any] | None) -> Inspection:
+        """Of the contents of `config.json` and `pruning.json`."""
+        base = None if run is None else shape_of(run["source"])
+        base_name = (run or {}).get("provenance", {}).get("base_model", {}).get("name")
+        return cls(name, SchuBertConfig.from_dict(dict(config)), base, base_name)
 
     @property
     def architecture(self) -> str:
@@ -108,9 +191,9 @@ class Inspection:
 
     @property
     def pruned_dimensions(self) -> list[str]:
-        """The letters of h, f, a, k, v in which some layer is narrower than the base's; l, where layers are missing.
+        """The letters of h, f, a, k, v in which layers are narrower than the base's, and l if layers are missing.
 
-        Which layers are missing is not known here: then a layer counts as narrower than all of the base.
+        Which layers are missing is unknown: a dimension then counts if its narrowest layer is below the base's.
         """
         if self.base is None:
             return []
@@ -148,8 +231,40 @@ def _fraction(now: int, before: int) -> float:
 
 
 def _with(config: SchuBertConfig, **lists: list[int]) -> SchuBertConfig:
-    """A copy with other lists, scalars derived anew."""
+    """A copy with other widths; the scalars follow from them."""
     changed = copy.deepcopy(config)
     for name, widths in lists.items():
         setattr(changed, name, widths)
     return changed
+
+
+def _open(name: str, revision: str | None) -> Inspection:
+    folder = Path(name)
+    if not folder.is_dir():
+        if name in PRESETS:
+            return inspect_preset(name)
+        folder = _download(name, revision)
+    return Inspection.of_json(name, read_config(folder), read_json(folder / PRUNING_RECORD))
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """A folder with the model's config and, if there is one, the record of its pruning."""
+    try:
+        validate_repo_id(name)
+        folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
+        with contextlib.suppress(EntryNotFoundError):
+            hf_hub_download(name, PRUNING_RECORD, revision=revision)
+    except HFValidationError:
+        raise InspectError(
+            f"`{name}` is neither a folder, nor a preset ({', '.join(PRESETS)}), and no legal name on the Hub."
+        ) from None
+    except (LocalEntryNotFoundError, ConnectionError):
+        raise InspectError(
+            f"`{name}` is neither a folder nor a preset, and the Hub cannot be reached. Check the spelling, the "
+            "network and HF_ENDPOINT."
+        ) from None
+    except EntryNotFoundError:
+        raise InspectError(f"`{name}` has no config.json. Give a model of transformers.") from None
+    except (HfHubHTTPError, TransportError) as error:
+        raise InspectError(explain(error, name)) from None
+    return folder

@@ -19,7 +19,8 @@ from ..pruning.result import PruningResult
 from ..run.checkpoint import write_json
 from ..run.output import PRUNING_RECORD
 from .errors import PublishError, TransportError, explain, is_transient
-from .staging import README, check_staged, handwritten_page, save_model, stage, staged_files
+from .staging import check_staged, save_model, stage, staged_files
+from .writing import README, handwritten_page
 
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds

@@ -1,26 +1,22 @@
-"""The tables of a model's page, as lists of rows of text: the template draws them, it computes nothing."""
+"""The tables of a model's page and of the terminal: rows of text, with `**bold**` as in Markdown. Others draw them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from ..cost import format_size
+from ..evaluation.results import Evaluation
 from ..shape import Shape
-from .evaluations import Evaluation
 from .inspection import Inspection, Parts
-from .plots import TITLES
 
-Row = list[str]
-
-# In this order; a part that costs nothing on both sides is left out.
-_PARTS = {
-    "embeddings": "embeddings",
-    "encoder": "encoder",
-    "attention": "&emsp;attention",
-    "filters": "&emsp;filters",
-    "pooler": "pooler",
-    "head": "head",
-    "total": "**total**",
+TITLES = {
+    "hidden_sizes": "hidden h",
+    "filter_sizes": "filters f",
+    "head_counts": "heads a",
+    "key_query_sizes": "key/query k",
+    "value_sizes": "value v",
 }
 TERMS = {
     "mlm": "masked words",
@@ -37,26 +33,45 @@ RIGHT = {
     "start": "starts right",
     "end": "ends right",
 }
+# In this order; a part that costs nothing on both sides is left out.
+_PARTS = {
+    "embeddings": "embeddings",
+    "encoder": "encoder",
+    "attention": "&emsp;attention",
+    "filters": "&emsp;filters",
+    "pooler": "pooler",
+    "head": "head",
+    "total": "**total**",
+}
 
 
-def size_table(inspection: Inspection, now: str = "this model") -> tuple[Row, list[Row]]:
-    """Header and rows: parameters and FLOPs by part; base (where it is known), this model, what is kept."""
+class Table(NamedTuple):
+    """A header and rows of as many cells."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+def loss_unit(terms: Iterable[str]) -> str:
+    """The unit of losses with these terms."""
+    return "squared points" if "regression" in terms else "nats"
+
+
+def size_table(inspection: Inspection, now: str = "this model") -> Table:
+    """Parameters and FLOPs by part: of the base (where it is known), of this model, and the share that is kept."""
     header = ["part", "parameters", "FLOPs"]
     if inspection.base is not None:
         header = ["part", "parameters: base", now, "kept", "FLOPs: base", now, "kept"]
-    costs = (
-        (inspection.parameters, inspection.base_parameters),
-        (inspection.flops, inspection.base_flops),
-    )
+    costs = ((inspection.parameters, inspection.base_parameters), (inspection.flops, inspection.base_flops))
     rows = []
     for part, label in _PARTS.items():
         cells = [cell for mine, base in costs for cell in _size_cells(part, mine, base)]
         if any(cells):
             rows.append([label, *(f"**{cell}**" if part == "total" else cell for cell in cells)])
-    return header, rows
+    return Table(header, rows)
 
 
-def _size_cells(part: str, now: Parts, before: Parts | None) -> Row:
+def _size_cells(part: str, now: Parts, before: Parts | None) -> list[str]:
     value = getattr(now, part)
     if before is None:
         return [format_size(value) if value else ""]
@@ -64,41 +79,54 @@ def _size_cells(part: str, now: Parts, before: Parts | None) -> Row:
     return [format_size(base), format_size(value), f"{value / base:.1%}"] if base else [""] * 3
 
 
-def width_rows(shape: Shape, base: Shape | None) -> list[Row]:
-    """The widths, layer by layer, bold where they are not the base's; where the base is ragged both are told."""
-    first = [] if base is None or _ragged(base) else [["base", *(str(getattr(base, name)[0]) for name in TITLES)]]
+def width_table(shape: Shape, base: Shape | None, kept: Sequence[int] | None = None) -> Table:
+    """The widths of every layer, in bold where they differ from the base's; if the base is ragged, next to its width.
+
+    Args:
+        kept: the layer of the base that each layer was; None if the layers are as many, or unknown.
+    """
     rows = []
-    for layer in range(len(shape.hidden_sizes)):
-        cells = []
+    ragged = base is not None and any(len(set(getattr(base, name))) > 1 for name in TITLES)
+    if base is not None and not ragged:
+        rows.append(["base", *(str(getattr(base, name)[0]) for name in TITLES)])
+    depth = len(shape.hidden_sizes)
+    if kept is None and base is not None and len(base.hidden_sizes) == depth:
+        kept = range(depth)
+    for layer in range(depth):
+        source = None if kept is None else kept[layer]
+        cells = [str(layer) if source in (layer, None) else f"{source} → **{layer}**"]
         for name in TITLES:
             now = getattr(shape, name)[layer]
-            was = now if base is None or _other_depth(base, shape) else getattr(base, name)[layer]
-            both = f"{was} → **{now}**" if base is not None and _ragged(base) else f"**{now}**"
-            cells.append(str(now) if now == was else both)
-        rows.append([str(layer), *cells])
-    return first + rows
+            was = now if base is None or source is None else getattr(base, name)[source]
+            cells.append(str(now) if now == was else f"{was} → **{now}**" if ragged else f"**{now}**")
+        rows.append(cells)
+    return Table(["layer", *TITLES.values()], rows)
 
 
-def round_rows(run: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and rows: sizes, and each term of the held-out loss before, after the cut, after recovery."""
-    terms = [term for term in run["rounds"][0]["before"] if not term.endswith("_accuracy") and term != "loss"]
-    right = [term for term in RIGHT if f"{term}_accuracy" in run["rounds"][0]["before"]]
-    header = ["round", run["unit"], *(f"{TERMS.get(term, term)} loss" for term in terms)]
-    header += [RIGHT[term] for term in right]
+def round_table(run: dict[str, Any]) -> Table:
+    """Sizes, and every term of the held-out loss: before, and in each round after the cut and after recovery.
+
+    Args:
+        run: the content of `pruning.json`.
+    """
     first = run["rounds"][0]
-    rows = [["before", format_size(first["size_before"]), *(f"{first['before'][term]:.3f}" for term in terms)]]
-    rows[0] += [f"{first['before'][f'{term}_accuracy']:.1%}" for term in right]
+    known = first["before"]
+    terms = [term for term in known if not term.endswith("_accuracy") and term != "loss"]
+    right = [term for term in RIGHT if f"{term}_accuracy" in known]
+    columns = dict.fromkeys(terms, ".3f") | {f"{term}_accuracy": ".1%" for term in right}
+    header = ["round", run["unit"], "kept", *(f"{TERMS.get(term, term)} loss" for term in terms)]
+    whole = first["size_before"]
+    rows = [["before", format_size(whole), "100.0%", *(format(known[name], form) for name, form in columns.items())]]
     for record in run["rounds"]:
         cut, after = record["after_cut"], record["after_recovery"]
-        row = [str(record["number"]), format_size(record["size"])]
-        row += [f"{cut[term]:.3f} → **{after[term]:.3f}**" for term in terms]
-        row += [f"{cut[f'{term}_accuracy']:.1%} → **{after[f'{term}_accuracy']:.1%}**" for term in right]
-        rows.append(row)
-    return header, rows
+        sizes = [format_size(record["size"]), f"{record['size'] / whole:.1%}"]
+        losses = (f"{cut[name]:{form}} → **{after[name]:{form}}**" for name, form in columns.items())
+        rows.append([str(record["number"]), *sizes, *losses])
+    return Table(header + [RIGHT[term] for term in right], rows)
 
 
-def latency_rows(latency: dict[str, Any]) -> list[Row]:
-    """Median and middle half of the times by model, and how many times faster than the base."""
+def latency_table(latency: dict[str, Any]) -> Table:
+    """Median and interquartile range of the times, and the speed-up over the base."""
     names = {"base": "base", "model": "this model"}
     milliseconds = latency["milliseconds"]
     rows = []
@@ -107,44 +135,54 @@ def latency_rows(latency: dict[str, Any]) -> list[Row]:
         if "base" in milliseconds:
             row.append("1" if name == "base" else f"**{milliseconds['base'][1] / median:.2f}**")
         rows.append(row)
-    return rows
+    return Table(["", "median", "interquartile range"] + (["speed-up"] if "base" in milliseconds else []), rows)
 
 
-def evaluation_rows(evaluations: tuple[Evaluation, ...]) -> list[Row]:
+def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
+    """A row per metric: the dense model's value and this one's, means over the seeds."""
     rows = []
     for result in evaluations:
-        base = "" if result.base_value is None else f"{result.base_value:.4g}"
-        name = (
-            f"[{result.dataset}](https://huggingface.co/datasets/{result.dataset})" if result.hub else result.dataset
-        )
-        spread = "" if result.std is None else f" ± {result.std:.2g}"
-        value = f"**{result.value:.4g}**{spread}"
-        rows.append([f"{name} {result.task}", result.split or "", result.metric, base, value, result.notes or ""])
-    return rows
+        name = link(result.dataset, "datasets/") if result.hub else result.dataset
+        for metric in result.shown:
+            base = f"{result.base[metric]:.4g}" if metric in result.base else ""
+            std = result.std(metric)
+            value = f"**{result.mean(metric):.4g}**" + ("" if std is None else f" ± {std:.2g}")
+            task = f"{name} {result.config or result.task}"
+            rows.append([task, result.split or "", metric, base, value, result.remarks])
+    return Table(["data set", "split", "metric", "base", "this model", "notes"], rows)
 
 
-def setting_rows(config: dict[str, Any]) -> list[Row]:
+def setting_table(config: dict[str, Any]) -> Table:
     """Every setting of a run, in the order of `PruningConfig`."""
-    return [[f"`{name}`", _setting(value)] for name, value in config.items()]
+    return Table(["setting", "value"], [[f"`{name}`", _setting(value)] for name, value in config.items()])
+
+
+def data_table(provenance: dict[str, Any]) -> Table:
+    """The texts of a run; without rows where nothing is recorded."""
+    rows = []
+    for key, title in (("train_data", "training"), ("eval_data", "held out")):
+        if data := provenance.get(key):
+            name = link(data["name"], "datasets/") if data.get("hub") else data["name"]
+            name += f" ({data['config']})" if data.get("config") else ""
+            digest = f"`{data['sha256'][:16]}…`" if "sha256" in data else ""
+            rows.append([title, name, f"{data['examples']:,}" if "examples" in data else "", digest])
+    return Table(["", "text", "examples", "SHA-256"], rows)
 
 
 def seconds_by_phase(run: dict[str, Any]) -> dict[str, float]:
-    phases: dict[str, float] = {}
+    """The time of all rounds."""
+    phases: Counter[str] = Counter()
     for record in run["rounds"]:
-        for phase, seconds in record["seconds"].items():
-            phases[phase] = phases.get(phase, 0.0) + seconds
-    return phases
+        phases.update(record["seconds"])
+    return dict(phases)
+
+
+def link(name: str, kind: str = "") -> str:
+    """A name on the Hub, as a link."""
+    return f"[{name}](https://huggingface.co/{kind}{name})"
 
 
 def _setting(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={part}" for name, part in value.items())
     return "none" if value is None else str(value)
-
-
-def _ragged(shape: Shape) -> bool:
-    return any(len(set(getattr(shape, name))) > 1 for name in TITLES)
-
-
-def _other_depth(base: Shape, shape: Shape) -> bool:
-    return len(base.hidden_sizes) != len(shape.hidden_sizes)

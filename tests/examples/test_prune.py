@@ -69,7 +69,9 @@ def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, t
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-6)
     torch.testing.assert_close(logits[0], own, rtol=0, atol=1e-6)
 
-    again = prune(*sources, "--output-dir", output, *QUICK)
+    (output / "README.md").unlink()  # as if it had been killed while it wrote the page
+    again = prune(*sources, "--output-dir", output, "--resume", *QUICK)
+    assert "parameters**, pruned from" in (output / "README.md").read_text()
     assert again.returncode != 0
     assert "already holds a model" in again.stderr
     assert "Traceback" not in again.stderr

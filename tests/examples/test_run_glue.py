@@ -194,7 +194,7 @@ def test_a_tuned_model_is_pruned_on_its_task_and_evaluated(tuned, glue, tmp_path
     assert result["seeds"] == []
     page = (tmp_path / "pruned" / "README.md").read_text()
     assert "AutoModelForSequenceClassification" in page
-    assert "pieces are hidden" not in page
+    assert "are masked" not in page
 
 
 @pytest.mark.parametrize("task", ["squad", "squad_v2"])

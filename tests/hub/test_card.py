@@ -1,6 +1,8 @@
+import contextlib
 import copy
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -9,20 +11,21 @@ import yaml
 from huggingface_hub import ModelCard
 
 from schubert_hf.hub import Evaluation, Facts, RecordError, render_card, write_page
-from schubert_hf.hub.card import check_card, has_text, is_generated
 from schubert_hf.hub.evaluations import eval_result_files, read_evaluations, write_evaluations
 from schubert_hf.hub.inspection import flop_parts, parameter_parts
-from schubert_hf.hub.plots import draw_widths
+from schubert_hf.hub.page import check_card, has_text, is_generated
+from schubert_hf.hub.pictures import draw_widths
+from schubert_hf.hub.writing import handwritten_page, write_missing_pages
 from schubert_hf.shape import Shape
 
 SST2 = Evaluation(
-    "nyu-mll/glue",
-    "sst2",
-    "text-classification",
-    "accuracy",
-    0.91,
-    base_value=0.92,
+    task="sst2",
+    dataset="nyu-mll/glue",
+    config="sst2",
+    task_type="text-classification",
     split="validation",
+    metrics={"accuracy": [0.91]},
+    base={"accuracy": 0.92},
     notes="3 seeds",
 )
 
@@ -42,11 +45,11 @@ def test_the_page_tells_all_that_is_known(facts):
     assert is_generated(page)
     assert is_generated(render_card(Facts.from_json(json.loads(json.dumps(facts.to_json()))), "org/small"))
     for text in (
-        "**3.14M parameters**, pruned from `base` with 5.24M, of which 60.0% are left",
+        "**3.14M parameters**, pruned from `base` with 5.24M: 60.0% remain",
         "| **total** | **5.24M** | **3.14M** | **60.0%** | **1.01B** | **588.74M** | **58.5%** |",
         "| base | 192 | 768 | 6 | 32 | 32 |",
         "| 0 | **128** | **736** | 6 | **29** | **31** |",
-        "| 2 | 3.14M | 6.194 → **6.226** |",
+        "| 2 | 3.14M | 60.0% | 6.194 → **6.226** |",
         "| `seed` | 0 |",
         "| `multiple_of` | h=8, f=8 |",
         'pipeline("fill-mask", model="org/small", trust_remote_code=True)',
@@ -85,7 +88,7 @@ def test_metadata_of_a_base_model_on_the_hub(facts):
     assert (data.base_model, data.base_model_relation) == ("google-bert/bert-base-uncased", "finetune")
     assert (data.license, data.language, data.datasets) == ("apache-2.0", "en", ["wikimedia/wikipedia"])
     assert (data.library_name, data.pipeline_tag) == ("transformers", "fill-mask")
-    assert "apache-2.0, as the base model" in page
+    assert "apache-2.0, like the base model" in page
     assert "(https://huggingface.co/datasets/wikimedia/wikipedia) (20231101.en) | 12,345 |" in page
     assert "accelerate launch examples/prune.py --target 66M" in page
 
@@ -129,6 +132,40 @@ def test_write_page_into_a_folder(folder):
     (folder / "pruning.json").write_text("[1]")
     with pytest.raises(RecordError, match=r"pruning\.json"):
         write_page(folder, "org/small")
+
+
+@pytest.mark.parametrize("killed_at", range(7))
+def test_a_kill_while_the_page_is_written_loses_nothing(folder, monkeypatch, killed_at):
+    """Whatever write or rename is the last one, the folder has no page or a whole one, and a resumed run makes it."""
+    write_evaluations(folder, (SST2,))
+    writes = iter(range(99))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(original, half):
+        def write(path, *arguments, **kwargs):
+            if next(writes) == killed_at:
+                half(path)
+                raise Killed
+            return original(path, *arguments, **kwargs)
+
+        return write
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(Path, "write_text", kill(Path.write_text, lambda path: path.write_bytes(b"# ha")))
+        patch.setattr(Path, "replace", kill(Path.replace, lambda path: None))
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process tidies nothing up
+        write_page(folder, "small")
+    page = folder / "README.md"
+    assert not page.exists() or is_generated(page.read_text())
+    assert handwritten_page(folder) is None
+    missing = not page.exists()
+    assert write_missing_pages(folder.parent) == ([folder] if missing else [])
+    assert is_generated(page.read_text())
+    write_page(folder, "small")
+    assert {path.name for path in folder.iterdir()} >= {"README.md", "pictures", ".eval_results"}
+    assert not [path for path in folder.iterdir() if "page" in path.name]
 
 
 def test_nothing_tells_whose_machine_it_was(folder):

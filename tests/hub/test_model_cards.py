@@ -13,11 +13,10 @@ from schubert_hf import PruningConfig, SchuBertConfig
 from schubert_hf.cli import parse
 from schubert_hf.cost import parse_target
 from schubert_hf.hub import Facts, render_card
-from schubert_hf.hub.card import check_card
-from schubert_hf.hub.cards import PAGE_DATA, inspect_preset, read_record, render_preset, write_record
-from schubert_hf.hub.paper import RESULTS
-from schubert_hf.hub.preset import command
-from schubert_hf.presets import preset_names
+from schubert_hf.hub.inspection import inspect_preset
+from schubert_hf.hub.page import check_card
+from schubert_hf.hub.presets import RESULTS, command, preset_names, render_preset
+from schubert_hf.hub.writing import PAGE_DATA, read_record, write_record
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import find_groups
 from schubert_hf.shape import Shape

@@ -15,7 +15,7 @@ from conftest import HERE, TOKEN, clean_environment
 
 import schubert_hf
 from schubert_hf.auto import auto_map
-from schubert_hf.hub.card import OLDEST_TRANSFORMERS
+from schubert_hf.hub.page import OLDEST_TRANSFORMERS
 
 PYTHONS = {
     "this": sys.executable,

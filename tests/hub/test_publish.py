@@ -5,7 +5,7 @@ import pytest
 from standin import Fault
 
 from schubert_hf.auto import auto_map
-from schubert_hf.hub.card import is_generated
+from schubert_hf.hub.page import is_generated
 
 SHIPPED = {"configuration_schubert.py", "modeling_schubert.py"}
 HANDWRITTEN = b"---\nlicense: mit\n---\n# By hand\n"

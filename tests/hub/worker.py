@@ -19,7 +19,7 @@ time.sleep = lambda seconds: (slept.append(seconds), real_sleep(min(seconds, 0.0
 from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
 from schubert_hf import commands, hub  # noqa: E402
-from schubert_hf.hub.facts import shape_of  # noqa: E402
+from schubert_hf.hub.inspection import shape_of  # noqa: E402
 from schubert_hf.pruning.result import PruningResult, RoundRecord  # noqa: E402
 
 

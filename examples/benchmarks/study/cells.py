@@ -19,7 +19,7 @@ from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.data.stream import MaskingCollator, for_stream
 from schubert_hf.hub.errors import RecordError
-from schubert_hf.hub.facts import read_json, shape_of
+from schubert_hf.hub.inspection import read_json, shape_of
 from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.pruning.selection import smallest_shape
 from schubert_hf.pruning.units import find_groups

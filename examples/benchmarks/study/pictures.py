@@ -10,7 +10,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from schubert_hf.hub.plots import TEXT, TITLES, plain, save
+from schubert_hf.hub.pictures import TEXT, plain, save
+from schubert_hf.hub.tables import TITLES
 
 from .rows import ROWS
 

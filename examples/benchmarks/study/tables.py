@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from schubert_hf.hub.plots import TITLES
+from schubert_hf.hub.tables import TITLES
 
 from .rows import ROWS
 

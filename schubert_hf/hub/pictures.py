@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..shape import Shape
+from .tables import TITLES, loss_unit
 
 WIDTHS = "pictures/widths.png"
 ROUNDS = "pictures/rounds.png"
 
-# Each has a contrast of about 4 to white and to the near-black of dark pages.
+# Each has a contrast of about 4 against white and against the near-black of dark pages.
 TEXT = "#737b86"
 FULL = "#3f83d6"
 CUT = "#d9653b"
 BASE = (0.5, 0.53, 0.57, 0.4)
 
-TITLES = {
-    "hidden_sizes": "hidden h",
-    "filter_sizes": "filters f",
-    "head_counts": "heads a",
-    "key_query_sizes": "key/query k",
-    "value_sizes": "value v",
-}
-
 
 def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
-    """The network's silhouette, a panel per dimension: a centred bar per layer, the last on top; the base behind it.
-
-    "Slanted" and "tall and narrow" shapes (Khetan & Karnin 2020) look like what they are called.
+    """The silhouette of a network: one panel per dimension, one centred bar per layer from bottom to top; the base
+    behind it. Shapes that Khetan & Karnin (2020) call "slanted" or "tall and narrow" look it.
     """
     layers = max(len(shape.hidden_sizes), len(base.hidden_sizes) if base else 0)
     figure = Figure(figsize=(10, 1.35 + 0.27 * layers), dpi=150, layout="constrained")
@@ -43,16 +34,9 @@ def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
     panels[0].set_ylabel("layer", color=TEXT, fontsize=11)
     panels[0].set_yticks(range(layers))
     if base:
-        handles = [figure.axes[0].patches[0], figure.axes[0].patches[-1]]
-        figure.legend(
-            handles,
-            ["base", "this model"],
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-            labelcolor=TEXT,
-            fontsize=11,
-        )
+        handles = [panels[0].patches[0], panels[0].patches[-1]]
+        style = {"ncols": 2, "frameon": False, "labelcolor": TEXT, "fontsize": 11}
+        figure.legend(handles, ["base", "this model"], loc="outside lower center", **style)
     save(figure, path)
 
 
@@ -81,11 +65,6 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def loss_unit(terms: Iterable[str]) -> str:
-    """What losses of these terms are counted in."""
-    return "squared points" if "regression" in terms else "nats"
-
-
 def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> None:
     for values, color in ((base, BASE), (widths, FULL)):
         if values:
@@ -108,5 +87,5 @@ def plain(axes: Axes, spines: tuple[str, ...]) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the version of matplotlib, which else stands in the file.
+    # Leave out matplotlib's version, so that the same picture is the same file.
     figure.savefig(path, transparent=True, metadata={"Software": None} if path.suffix == ".png" else None)

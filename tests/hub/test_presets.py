@@ -1,7 +1,7 @@
 import pytest
 
 from schubert_hf import SchuBertConfig, SchuBertConfigError
-from schubert_hf.presets import DESCRIPTIONS, describe, preset_names
+from schubert_hf.hub.presets import DESCRIPTIONS, describe, preset_names
 
 # PAPER.md, section 6: millions of parameters with and without the pooler.
 COUNTS = {

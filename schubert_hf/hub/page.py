@@ -1,0 +1,218 @@
+"""A model's page: a record in, Markdown with metadata out. Sections without data are left out.
+
+The text is in `templates/modelcard.md.jinja`, its tables are made in `tables`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..auto import MODELS
+from ..cost import format_size
+from ..run.provenance import describe_machine
+from . import tables
+from .errors import RecordError
+from .evaluations import model_index
+from .inspection import SEQUENCE, Inspection
+from .methods import describe_method
+from .record import Record
+
+WIDTHS, ROUNDS = "pictures/widths.png", "pictures/rounds.png"
+OLDEST_TRANSFORMERS = "5.4"  # the first whose configurations are dataclasses, as ours is
+TAGS = ["schubert", "bert", "pruning", "structured-pruning", "pruned", "arxiv:2005.06628"]
+PIPELINES = {
+    "SchuBertModel": "feature-extraction",
+    "SchuBertForPreTraining": "fill-mask",
+    "SchuBertForMaskedLM": "fill-mask",
+    "SchuBertForSequenceClassification": "text-classification",
+    "SchuBertForTokenClassification": "token-classification",
+    "SchuBertForQuestionAnswering": "question-answering",
+    "SchuBertForMultipleChoice": "multiple-choice",
+}
+_MARK = re.compile(r"\n<!-- schubert_hf made this page from data \(([0-9a-f]{16})\).* -->\n\Z")
+
+
+def render_card(record: Record, name: str) -> str:
+    """The README.md of a model.
+
+    Args:
+        record: all that is known of it.
+        name: what `from_pretrained` takes: its name on the Hub, or its folder.
+    """
+    inspection = record.inspect(name)
+    by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
+    architecture = inspection.architecture
+    return fill_template(
+        inspection,
+        card_metadata(record, name),
+        name=name,
+        auto_class=by_class["SchuBertForMaskedLM" if architecture == "SchuBertForPreTraining" else architecture],
+        pipeline_tag=PIPELINES.get(architecture),
+        oldest_transformers=OLDEST_TRANSFORMERS,
+        provenance=record.provenance,
+        summary=_summary(record, inspection),
+        limits=_limits(record, inspection),
+        license=record.license,
+        base_license=record.license is not None and record.license == record.base_model.get("license"),
+        latency=record.latency,
+        latency_table=record.latency and tables.latency_table(record.latency),
+        evaluation_table=record.evaluations and tables.evaluation_table(record.evaluations),
+        **({} if record.run is None else _pruning(record, record.run)),
+    )
+
+
+def card_metadata(record: Record, name: str) -> ModelCardData:
+    """What the Hub reads: base model and relation, licence, tags, data sets, results."""
+    base, text = record.base_model, record.provenance.get("train_data", {})
+    has_base = bool(base.get("hub"))
+    published = model_index(record.evaluations)
+    return ModelCardData(
+        model_name=name.rpartition("/")[2] if published else None,
+        library_name="transformers",
+        pipeline_tag=PIPELINES.get(record.inspect(name).architecture),
+        license=record.license,
+        language=base.get("language"),
+        base_model=base["name"] if has_base else None,
+        base_model_relation="finetune" if has_base else None,  # the Hub knows no relation "pruned"
+        datasets=[text["name"]] if text.get("hub") else None,
+        tags=TAGS,
+        eval_results=published or None,
+    )
+
+
+def fill_template(inspection: Inspection, metadata: ModelCardData, *, now: str = "this model", **data: Any) -> str:
+    """A page with a checksum at its end, by which a page that was edited by hand is recognised.
+
+    Args:
+        now: what the size table calls the model.
+        data: whatever else the template names; what is absent counts as false there.
+    """
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=_Absent, autoescape=False)
+    environment.globals["machine"] = describe_machine
+    template = files("schubert_hf.hub").joinpath("templates/modelcard.md.jinja").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(
+        card_data=metadata.to_yaml(),
+        title=inspection.name.rpartition("/")[2],
+        inspection=inspection,
+        sequence=SEQUENCE,
+        widths_picture=WIDTHS,
+        size_table=tables.size_table(inspection, now),
+        width_table=tables.width_table(inspection.shape, inspection.base),
+        **data,
+    )
+    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return (
+        f"{text}\n<!-- schubert_hf made this page from data ({_checksum(text)}). Edit it as you like: an edited "
+        "page is kept when you publish again. -->\n"
+    )
+
+
+class _Absent(jinja2.ChainableUndefined):
+    """An absent value is false in conditions; printing it is an error."""
+
+    def __str__(self) -> str:
+        raise jinja2.UndefinedError(f"`{self._undefined_name}` is not known.")
+
+
+def is_generated(text: str) -> bool:
+    """Whether `render_card` wrote this page and nobody has edited it since."""
+    mark = _MARK.search(text)
+    return mark is not None and mark[1] == _checksum(text[: mark.start()])
+
+
+def has_text(text: str) -> bool:
+    """Whether a page has any text besides its metadata."""
+    return bool(re.sub(r"\A\s*---\n.*?\n---", "", text, flags=re.DOTALL).strip())
+
+
+def check_card(text: str) -> None:
+    """Raises `RecordError` for a page whose metadata the Hub would refuse."""
+    try:
+        data = ModelCard(text).data.to_dict()
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecordError(
+            f"README.md has metadata that cannot be read: {error}. Correct it, or render it again."
+        ) from error
+    if len(str(data.get("base_model", "x")).split("/")) > 2:
+        raise RecordError(f"README.md has the `base_model` {data['base_model']!r}; allowed is a name on the Hub.")
+
+
+def wrap_command(command: str) -> str:
+    """A long command, its options spread over lines of at most 100 characters."""
+    first, *options = command.split(" --")
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + len(option) > 90:
+            lines.append("   ")
+        lines[-1] += f" --{option}"
+    return " \\\n".join(lines)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _pruning(record: Record, run: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of the run."""
+    return {
+        "run": run,
+        "method": describe_method(run["config"]),
+        "command": wrap_command(record.provenance.get("command", "")),
+        "rounds_picture": ROUNDS,
+        "loss_unit": tables.loss_unit(run["rounds"][0]["before"]),
+        "round_table": tables.round_table(run),
+        "setting_table": tables.setting_table(run["config"]),
+        "run_summary": _run_summary(record.provenance, run),
+        "data_table": tables.data_table(record.provenance),
+    }
+
+
+def _summary(record: Record, inspection: Inspection) -> str:
+    size, before = format_size(inspection.parameters.total), inspection.base_parameters
+    base = record.base_model
+    name = (tables.link(base["name"]) if base.get("hub") else f"`{base['name']}`") if "name" in base else "a BERT"
+    if before is not None:
+        return (
+            f"**{size} parameters**, pruned from {name} with {format_size(before.total)}: "
+            f"{inspection.parameters.total / before.total:.1%} remain. It is a dense BERT in which every layer has "
+            "its own widths, so it needs no masks and no special kernels. Made with schubert_hf."
+        )
+    if record.tuned is not None and "name" in base:
+        task = record.tuned["settings"].get("task", "a task")
+        return f"{name}, fine-tuned on {task}: {size} parameters, dense, no special kernels needed."
+    return f"A BERT in which every layer has its own widths: {size} parameters, dense, no special kernels needed."
+
+
+def _run_summary(provenance: dict[str, Any], run: dict[str, Any]) -> str:
+    phases = tables.seconds_by_phase(run)
+    parts = [f"{sum(phases.values()):.0f} seconds ({', '.join(f'{name} {s:.0f}' for name, s in phases.items())})"]
+    if "machine" in provenance:
+        parts.append(f"on {describe_machine(provenance['machine'])}")
+    if "processes" in provenance:
+        number = provenance["processes"]
+        precision = {"no": "float32"}.get(provenance["precision"], provenance["precision"])
+        parts.append(f"in {number} process{'' if number == 1 else 'es'}, {precision}")
+    used = ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
+    return f"The run took {', '.join(parts)}." + (f" Versions: {used}." if used else "")
+
+
+def _limits(record: Record, inspection: Inspection) -> list[str]:
+    limits = [f"Inputs are limited to {inspection.config.max_position_embeddings} word pieces."]
+    if not record.evaluations:
+        known = "the losses above are the only measure of its quality" if record.run else "its quality is unknown"
+        limits.append(f"It has not been evaluated on any task: {known}.")
+    if PIPELINES.get(inspection.architecture) == "fill-mask":
+        limits.append("It is meant to be fine-tuned. The words it predicts are likely ones, not facts.")
+    limits.append(
+        "It likely keeps the biases of its base model, and pruning may hurt rare words and small groups more than "
+        "averages show."
+    )
+    return limits

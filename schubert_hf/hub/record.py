@@ -1,0 +1,100 @@
+"""Everything that a model's page is made from, read from the model's folder; with a JSON form, without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.results import Evaluation
+from ..latency.measure import measure
+from ..run.checkpoint import write_json
+from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
+from .evaluations import parse_evaluations, read_evaluations
+from .inspection import Inspection, read_config, read_json
+
+LATENCY = "latency.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a model and its making.
+
+    Attributes:
+        config: the content of its `config.json`.
+        run: the content of `pruning.json`: settings, rounds, provenance; None for a model that was not pruned.
+        latency: the result of `latency.measure`; None if it was not measured.
+        evaluations: results on tasks.
+        license: the Hub's name for it, e.g. "apache-2.0"; None if unknown.
+        tuned: the content of `finetuning.json`; None for a model that was not fine-tuned by our scripts.
+    """
+
+    config: dict[str, Any]
+    run: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    license: str | None = None
+    tuned: dict[str, Any] | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path, *, license: str | None = None) -> Record:
+        """Reads `config.json` and the records next to it.
+
+        Args:
+            license: by default the base model's, if the run recorded it.
+
+        Raises:
+            RecordError: one of the files cannot be read.
+        """
+        record = cls(
+            config=read_config(folder),
+            run=read_json(folder / PRUNING_RECORD),
+            latency=read_json(folder / LATENCY),
+            evaluations=read_evaluations(folder),
+            tuned=read_json(folder / FINETUNING_RECORD),
+        )
+        return replace(record, license=license or record.base_model.get("license"))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of the pruning run; for a model that was only fine-tuned, the checkpoint it was fine-tuned from."""
+        if self.run is None and self.tuned is not None:
+            # Version 0.1 kept it among the settings.
+            return {"base_model": self.tuned.get("base_model") or self.tuned.get("settings", {}).get("model", {})}
+        provenance: dict[str, Any] = (self.run or {}).get("provenance", {})
+        return provenance
+
+    @property
+    def base_model(self) -> dict[str, Any]:
+        """What `provenance.base_model` recorded; empty if nothing is known."""
+        base: dict[str, Any] = self.provenance.get("base_model", {})
+        return base
+
+    def inspect(self, name: str) -> Inspection:
+        """Its shape next to that of the model it was pruned from."""
+        return Inspection.of_json(name, self.config, self.run)
+
+    def measured(self, folder: Path | None = None) -> Record:
+        """The same with its latency, measured now unless it is known.
+
+        Args:
+            folder: where `latency.json` is written; None writes nothing.
+        """
+        if self.latency is not None:
+            return self
+        inspection = self.inspect("model")
+        latency = measure(inspection.config, inspection.base_config)
+        if folder is not None:
+            write_json(folder / LATENCY, latency)
+        return replace(self, latency=latency)
+
+    def to_json(self) -> dict[str, Any]:
+        evaluations = [evaluation.to_json() for evaluation in self.evaluations]
+        return {**vars(self), "evaluations": evaluations}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        return cls(**{**value, "evaluations": parse_evaluations(value["evaluations"])})
+
+
+Facts = Record  # its public name in version 0.1

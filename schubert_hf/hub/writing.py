@@ -1,0 +1,91 @@
+"""Pages on disk. A page is written as a whole: README.md comes last, so that a folder that has one has all of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from ..run.checkpoint import atomic_folder
+from ..run.output import MARKER, PRUNING_RECORD
+from .evaluations import eval_result_files
+from .inspection import inspect_preset
+from .page import ROUNDS, WIDTHS, has_text, is_generated, render_card
+from .pictures import draw_rounds, draw_widths
+from .presets import render_preset
+from .record import Record
+
+README = "README.md"
+PAGE_DATA = "record.json"
+
+
+def write_page(folder: Path, name: str, *, license: str | None = None, latency: bool = False) -> None:
+    """Writes README.md, its pictures and `.eval_results/` into a model's folder, from the data in it.
+
+    Args:
+        name: what the page calls the model.
+        license: see `Record.of_folder`.
+        latency: measure it first, unless the folder holds a `latency.json`.
+    """
+    record = Record.of_folder(folder, license=license)
+    _write(record.measured(folder) if latency else record, name, folder)
+
+
+def write_missing_pages(output: Path) -> list[Path]:
+    """Writes the pages that a killed run did not write for results that it had finished.
+
+    Args:
+        output: of the run; its results are in it, or in folders in it.
+
+    Returns:
+        The folders whose pages were missing.
+    """
+    folders = [output, *sorted(output.iterdir())] if output.is_dir() else []
+    whole = [folder for folder in folders if all((folder / name).exists() for name in (MARKER, PRUNING_RECORD))]
+    missing = [folder for folder in whole if not (folder / README).exists()]
+    for folder in missing:
+        write_page(folder, folder.name)
+    return missing
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Writes the page, pictures and data of a model whose weights are elsewhere."""
+    data = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
+    _write(record, folder.name, folder, {PAGE_DATA: data})
+
+
+def read_record(folder: Path) -> Record:
+    """What `write_record` wrote."""
+    return Record.from_json(json.loads((folder / PAGE_DATA).read_text(encoding="utf-8")))
+
+
+def write_preset(preset: str, folder: Path) -> None:
+    """Writes the page and picture of one of the paper's shapes."""
+    inspection = inspect_preset(preset)
+    draw_widths(inspection.shape, folder / WIDTHS, inspection.base)
+    (folder / README).write_text(render_preset(preset), encoding="utf-8")
+
+
+def handwritten_page(folder: Path) -> str | None:
+    """The README.md of a folder, if somebody wrote or edited it."""
+    path = folder / README
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text if has_text(text) and not is_generated(text) else None
+
+
+def _write(record: Record, name: str, folder: Path, data: dict[str, str] | None = None) -> None:
+    inspection = record.inspect(name)
+    texts = {**(data or {}), **eval_result_files(record.evaluations), README: render_card(record, name)}
+    finished = folder / ".page"
+    with atomic_folder(finished) as beside:
+        draw_widths(inspection.shape, beside / WIDTHS, inspection.base)
+        if record.run is not None:
+            draw_rounds(record.run, beside / ROUNDS)
+        for path, text in texts.items():
+            (beside / path).parent.mkdir(exist_ok=True)
+            (beside / path).write_text(text, encoding="utf-8")
+    for path in (WIDTHS, ROUNDS, *texts):
+        if (finished / path).exists():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (finished / path).replace(folder / path)
+    shutil.rmtree(finished)
