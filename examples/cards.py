@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schubert_hf.cli import parse
+from schubert_hf.configuration_schubert import PRESETS
 from schubert_hf.errors import one_line_errors
-from schubert_hf.hub.presets import preset_names
 from schubert_hf.hub.record import Record
 from schubert_hf.hub.writing import PAGE_DATA, read_record, write_preset, write_record
 
@@ -36,7 +36,7 @@ def main() -> None:
     (arguments,) = parse("Renders the pages in model_cards/.", Arguments)
     output = Path(arguments.output)
     with one_line_errors():
-        for preset in preset_names():
+        for preset in PRESETS:
             if preset.startswith("schubert-"):
                 write_preset(preset, output / preset)
         if arguments.result is not None:

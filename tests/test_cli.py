@@ -77,7 +77,7 @@ def test_inspect_a_preset(capsys, tmp_path):
     ("arguments", "message"),
     [
         (["inspect", "a/b/c"], "no legal name"),
-        (["inspect", "org/nothing"], "cannot be reached"),
+        (["inspect", "org/nothing"], "no connection to the Hub"),
         (["inspect", "schubert-66m", "--plot", "x.nothing"], "cannot be drawn"),
         (["publish", "nowhere", "org/x", "--no-latency"], r"is no folder|no token"),
         (["card", "nowhere"], "no config.json"),

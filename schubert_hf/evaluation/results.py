@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,13 @@ class Results:
 
     @property
     def average(self) -> float | None:
-        """The paper's mean over its six tasks, in per cent; None if one of them is missing."""
-        return paper_average(self.results)
+        """The mean of the main metrics of the paper's six tasks, in per cent; None if one of them is missing."""
+        first: dict[str, Evaluation] = {}
+        for result in self.results:
+            first.setdefault(result.task, result)  # of MNLI's two splits, matched is the first
+        if not set(PAPER) <= first.keys():
+            return None
+        return statistics.fmean(first[task].mean() * (1 if task.startswith("squad") else 100) for task in PAPER)
 
     def to_json(self) -> dict[str, Any]:
         results = [result.to_json() for result in self.results]
@@ -224,13 +229,3 @@ class Results:
         except (OSError, ValueError) as error:
             raise ResultsError(f"`{path}` cannot be read: {error}. Give the {FILE} of a run.") from error
         return cls.from_json(value)
-
-
-def paper_average(results: Sequence[Evaluation]) -> float | None:
-    """The mean of the main metrics of the paper's six tasks, in per cent; None if one is missing."""
-    first: dict[str, Evaluation] = {}
-    for result in results:
-        first.setdefault(result.task, result)  # of MNLI's two splits, matched is the first
-    if not set(PAPER) <= first.keys():
-        return None
-    return statistics.fmean(first[task].mean() * (1 if task.startswith("squad") else 100) for task in PAPER)

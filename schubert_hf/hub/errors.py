@@ -1,4 +1,4 @@
-"""What can go wrong on the way to the Hub, each as one sentence with the way out."""
+"""Errors on the way to the Hub, each as one sentence with the way out."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from ..errors import SchuBertError
 
-# The client's transport errors (no route, cut connections, time-outs) have this base, whatever HTTP library it uses.
+# The base of the client's transport errors (no route, cut connections, time-outs), whatever HTTP library it uses.
 TransportError = HfHubHTTPError.__mro__[1]
 
-# Worth another attempt: time-outs, conflicts with another commit, too many requests, and all that ails the server.
+# Worth another attempt: time-outs, conflicts with another commit, too many requests, server errors.
 TRANSIENT = {408, 409, 412, 425, 429, 500, 502, 503, 504}
 
 
 class RecordError(SchuBertError):
-    """What a folder says about itself cannot be read."""
+    """A file in a model's folder that cannot be read or contradicts another."""
 
 
 class PublishError(SchuBertError):
-    """A result that was not published; the local one is as it was."""
+    """A result that was not published; the local one is unchanged."""
 
 
 class InspectError(SchuBertError):
-    """There is no such model, or it is none of ours."""
+    """A model that does not exist or is neither a SchuBERT nor a BERT."""
 
 
 def status_of(error: Exception) -> int | None:
-    """The HTTP status behind an error of the client; None if no answer came."""
+    """The HTTP status behind an error of the client; None without an answer."""
     response = getattr(error, "response", None)
     return getattr(response, "status_code", None)
 
 
 def is_transient(error: Exception) -> bool:
-    """May the same request succeed later?"""
+    """Whether the same request may succeed later."""
     if isinstance(error, OfflineModeIsEnabled):
         return False
     status = status_of(error)
@@ -40,31 +40,31 @@ def is_transient(error: Exception) -> bool:
 
 
 def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:
-    """What happened and what to do, without the client's text (which may repeat what was sent, a token included)."""
+    """What happened and what to do, without the client's text, which may repeat what was sent, even a token."""
     if isinstance(error, HFValidationError):
         return (
             f"`{repo_id}` is no legal name. Give \"name\" or \"organisation/name\": letters, digits, '-', '_' and "
             "'.', at most 96 characters, no '--' or '..', and neither '-' nor '.' at the ends."
         )
     if isinstance(error, OfflineModeIsEnabled):
-        return f"`{repo_id}`: the Hub client is offline (HF_HUB_OFFLINE is set). Unset it, then publish again."
+        return f"`{repo_id}`: the Hub client is offline (HF_HUB_OFFLINE is set). Unset it, then try again."
     status = status_of(error)
     if status is None:
         return (
             f"`{repo_id}`: no connection to the Hub after {_times(attempts)} ({type(error).__name__}). Check the "
-            "network and HF_ENDPOINT, then publish again: what was uploaded is not sent twice."
+            "network and HF_ENDPOINT, then try again: what was uploaded is not sent twice."
         )
     reasons = {
         400: "the Hub does not accept the files or the card's metadata. Render the card again with `schubert card`",
         401: "the Hub does not accept the token. Make a new one with write access, then run `hf auth login`",
-        403: "this token may not write there. Take one that may write for that user or organisation, or another name",
-        404: "there is no such repository, or this token may not see it. Check the name and the token's rights",
+        403: "this token may not write there. Use one with write access to that user or organisation, or another name",
+        404: "there is no such repository, or this token has no access. Check the name and the token's rights",
         409: "the Hub is busy with another change of this repository. Publish again later",
-        412: "somebody else keeps changing this repository. Look at its history, then publish again",
+        412: "somebody else keeps changing this repository. Check its history, then publish again",
         413: "the files are too large for the Hub. Save the model in half precision",
         429: "the Hub asks for fewer requests. Publish again later",
     }
-    default = "the Hub has trouble. Publish again later: what was uploaded is not sent twice"
+    default = "the Hub failed. Publish again later: what was uploaded is not sent twice"
     tried = f" after {_times(attempts)}" if attempts > 1 else ""
     return f"`{repo_id}`: {reasons.get(status, default)} (HTTP {status}{tried})."
 

@@ -7,13 +7,13 @@ import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..configuration_schubert import ARCHITECTURES, PRESETS, SchuBertConfig
+from ..configuration_schubert import ARCHITECTURES, LAYER_LISTS, PRESETS, SchuBertConfig
 from ..run.output import PRUNING_RECORD
 from ..shape import DIMENSIONS, Shape
 from .errors import InspectError, RecordError, TransportError, explain
@@ -88,54 +88,39 @@ def shape_of(lists: dict[str, list[int]]) -> Shape:
     return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A cost by part. `encoder` is `attention` plus `filters`."""
+class Parts(NamedTuple):
+    """A cost by part, with `encoder` = `attention` + `filters`."""
 
     embeddings: int
+    encoder: int
     attention: int
     filters: int
     pooler: int
     head: int
+    total: int
 
-    @property
-    def encoder(self) -> int:
-        return self.attention + self.filters
 
-    @property
-    def total(self) -> int:
-        return self.embeddings + self.encoder + self.pooler + self.head
-
-    def to_json(self) -> dict[str, int]:
-        names = ("embeddings", "encoder", "attention", "filters", "pooler", "head", "total")
-        return {name: getattr(self, name) for name in names}
+def _parts(embeddings: int, attention: int, filters: int, pooler: int, head: int) -> Parts:
+    encoder = attention + filters
+    return Parts(embeddings, encoder, attention, filters, pooler, head, embeddings + encoder + pooler + head)
 
 
 def parameter_parts(config: SchuBertConfig, architecture: str) -> Parts:
     """Parameters, tied ones once."""
-    breakdown = config.parameter_breakdown(architecture)
-    layers = {
-        kind: sum(n for name, n in breakdown.items() if name.endswith(f".{kind}")) for kind in ("attention", "filters")
-    }
-    return Parts(
-        breakdown["embeddings"], layers["attention"], layers["filters"], breakdown["pooler"], breakdown["head"]
+    known = config.parameter_breakdown(architecture)
+    attention, filters = (
+        sum(count for name, count in known.items() if name.endswith(kind)) for kind in (".attention", ".filters")
     )
+    return _parts(known["embeddings"], attention, filters, known["pooler"], known["head"])
 
 
 def flop_parts(config: SchuBertConfig, seq_len: int = SEQUENCE) -> Parts:
     """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups; heads are not counted."""
-    layers = config.num_hidden_layers
-    total = config.flops(seq_len)
-    without_heads = _with(config, head_counts=[0] * layers).flops(seq_len)
-    without_filters = _with(config, filter_sizes=[0] * layers).flops(seq_len)
-    attention, filters = total - without_heads, total - without_filters
-    return Parts(0, attention, filters, total - attention - filters, 0)
-
-
-def architecture_of(config: SchuBertConfig) -> str:
-    """The SchuBERT class that a config names, or the base model."""
-    names = [name for name in config.architectures or [] if name in ARCHITECTURES]
-    return names[0] if names else "SchuBertModel"
+    none, total = [0] * config.num_hidden_layers, config.flops(seq_len)
+    attention, filters = (
+        total - _with(config, **{name: none}).flops(seq_len) for name in ("head_counts", "filter_sizes")
+    )
+    return _parts(0, attention, filters, total - attention - filters, 0)
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,8 @@ class Inspection:
 
     @property
     def architecture(self) -> str:
-        return architecture_of(self.config)
+        """The SchuBERT class that the config names, or the base model."""
+        return next((name for name in self.config.architectures or [] if name in ARCHITECTURES), "SchuBertModel")
 
     @property
     def shape(self) -> Shape:
@@ -207,13 +193,11 @@ class Inspection:
         value |= _side(self.shape, self.parameters, self.flops)
         if self.base is not None and self.base_parameters is not None and self.base_flops is not None:
             value["base"] = {"name": self.base_name, **_side(self.base, self.base_parameters, self.base_flops)}
+            sizes = {name: (sum(getattr(self.shape, name)), sum(getattr(self.base, name))) for name in LAYER_LISTS}
+            sizes["parameters"] = (self.parameters.total, self.base_parameters.total)
+            sizes["flops"] = (self.flops.total, self.base_flops.total)
             value["removed"] = {
-                "parameters": _fraction(self.parameters.total, self.base_parameters.total),
-                "flops": _fraction(self.flops.total, self.base_flops.total),
-                **{
-                    name: _fraction(sum(getattr(self.shape, name)), sum(getattr(self.base, name)))
-                    for name in DIMENSIONS.values()
-                },
+                name: round(1 - now / before, 4) if before else 0.0 for name, (now, before) in sizes.items()
             }
         return value
 
@@ -221,13 +205,9 @@ class Inspection:
 def _side(shape: Shape, parameters: Parts, flops: Parts) -> dict[str, Any]:
     return {
         "shape": shape.lists(),
-        "parameters": parameters.to_json(),
-        "flops": {"sequence_length": SEQUENCE, **{name: n for name, n in flops.to_json().items() if n}},
+        "parameters": parameters._asdict(),
+        "flops": {"sequence_length": SEQUENCE, **{name: count for name, count in flops._asdict().items() if count}},
     }
-
-
-def _fraction(now: int, before: int) -> float:
-    return round(1 - now / before, 4) if before else 0.0
 
 
 def _with(config: SchuBertConfig, **lists: list[int]) -> SchuBertConfig:
@@ -254,17 +234,8 @@ def _download(name: str, revision: str | None) -> Path:
         folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
         with contextlib.suppress(EntryNotFoundError):
             hf_hub_download(name, PRUNING_RECORD, revision=revision)
-    except HFValidationError:
+    except (HFValidationError, EntryNotFoundError, HfHubHTTPError, TransportError, ConnectionError) as error:
         raise InspectError(
-            f"`{name}` is neither a folder, nor a preset ({', '.join(PRESETS)}), and no legal name on the Hub."
+            f"`{name}` is neither a folder nor a preset ({', '.join(PRESETS)}). On the Hub: {explain(error, name)}"
         ) from None
-    except (LocalEntryNotFoundError, ConnectionError):
-        raise InspectError(
-            f"`{name}` is neither a folder nor a preset, and the Hub cannot be reached. Check the spelling, the "
-            "network and HF_ENDPOINT."
-        ) from None
-    except EntryNotFoundError:
-        raise InspectError(f"`{name}` has no config.json. Give a model of transformers.") from None
-    except (HfHubHTTPError, TransportError) as error:
-        raise InspectError(explain(error, name)) from None
     return folder

@@ -57,10 +57,9 @@ def render_card(record: Record, name: str) -> str:
         pipeline_tag=PIPELINES.get(architecture),
         oldest_transformers=OLDEST_TRANSFORMERS,
         provenance=record.provenance,
-        summary=_summary(record, inspection),
-        limits=_limits(record, inspection),
+        base_model=record.base_model,
         license=record.license,
-        base_license=record.license is not None and record.license == record.base_model.get("license"),
+        tuned=record.tuned,
         latency=record.latency,
         latency_table=record.latency and tables.latency_table(record.latency),
         evaluation_table=record.evaluations and tables.evaluation_table(record.evaluations),
@@ -95,7 +94,8 @@ def fill_template(inspection: Inspection, metadata: ModelCardData, *, now: str =
         data: whatever else the template names; what is absent counts as false there.
     """
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=_Absent, autoescape=False)
-    environment.globals["machine"] = describe_machine
+    environment.globals |= {"machine": describe_machine, "size": format_size, "link": tables.link}
+    environment.globals["percent"] = "{:.1%}".format
     template = files("schubert_hf.hub").joinpath("templates/modelcard.md.jinja").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         card_data=metadata.to_yaml(),
@@ -170,49 +170,6 @@ def _pruning(record: Record, run: dict[str, Any]) -> dict[str, Any]:
         "loss_unit": tables.loss_unit(run["rounds"][0]["before"]),
         "round_table": tables.round_table(run),
         "setting_table": tables.setting_table(run["config"]),
-        "run_summary": _run_summary(record.provenance, run),
+        "seconds": tables.seconds_by_phase(run),
         "data_table": tables.data_table(record.provenance),
     }
-
-
-def _summary(record: Record, inspection: Inspection) -> str:
-    size, before = format_size(inspection.parameters.total), inspection.base_parameters
-    base = record.base_model
-    name = (tables.link(base["name"]) if base.get("hub") else f"`{base['name']}`") if "name" in base else "a BERT"
-    if before is not None:
-        return (
-            f"**{size} parameters**, pruned from {name} with {format_size(before.total)}: "
-            f"{inspection.parameters.total / before.total:.1%} remain. It is a dense BERT in which every layer has "
-            "its own widths, so it needs no masks and no special kernels. Made with schubert_hf."
-        )
-    if record.tuned is not None and "name" in base:
-        task = record.tuned["settings"].get("task", "a task")
-        return f"{name}, fine-tuned on {task}: {size} parameters, dense, no special kernels needed."
-    return f"A BERT in which every layer has its own widths: {size} parameters, dense, no special kernels needed."
-
-
-def _run_summary(provenance: dict[str, Any], run: dict[str, Any]) -> str:
-    phases = tables.seconds_by_phase(run)
-    parts = [f"{sum(phases.values()):.0f} seconds ({', '.join(f'{name} {s:.0f}' for name, s in phases.items())})"]
-    if "machine" in provenance:
-        parts.append(f"on {describe_machine(provenance['machine'])}")
-    if "processes" in provenance:
-        number = provenance["processes"]
-        precision = {"no": "float32"}.get(provenance["precision"], provenance["precision"])
-        parts.append(f"in {number} process{'' if number == 1 else 'es'}, {precision}")
-    used = ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
-    return f"The run took {', '.join(parts)}." + (f" Versions: {used}." if used else "")
-
-
-def _limits(record: Record, inspection: Inspection) -> list[str]:
-    limits = [f"Inputs are limited to {inspection.config.max_position_embeddings} word pieces."]
-    if not record.evaluations:
-        known = "the losses above are the only measure of its quality" if record.run else "its quality is unknown"
-        limits.append(f"It has not been evaluated on any task: {known}.")
-    if PIPELINES.get(inspection.architecture) == "fill-mask":
-        limits.append("It is meant to be fine-tuned. The words it predicts are likely ones, not facts.")
-    limits.append(
-        "It likely keeps the biases of its base model, and pruning may hurt rare words and small groups more than "
-        "averages show."
-    )
-    return limits

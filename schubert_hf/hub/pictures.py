@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from ..shape import Shape
 from .tables import TITLES, loss_unit
 
-WIDTHS = "pictures/widths.png"
-ROUNDS = "pictures/rounds.png"
+if TYPE_CHECKING:  # tables and pages need no matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Each has a contrast of about 4 against white and against the near-black of dark pages.
 TEXT = "#737b86"
@@ -26,7 +24,7 @@ def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
     behind it. Shapes that Khetan & Karnin (2020) call "slanted" or "tall and narrow" look it.
     """
     layers = max(len(shape.hidden_sizes), len(base.hidden_sizes) if base else 0)
-    figure = Figure(figsize=(10, 1.35 + 0.27 * layers), dpi=150, layout="constrained")
+    figure = _figure(1.35 + 0.27 * layers)
     panels = figure.subplots(1, len(TITLES), sharey=True)
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         _silhouette(axes, getattr(shape, name), getattr(base, name) if base else ())
@@ -49,7 +47,7 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
         losses += [record["after_cut"]["loss"], record["after_recovery"]["loss"]]
     scale, unit = (1e6, f"million {run['unit']}") if sizes[0] >= 1e6 else (1.0, run["unit"])
     x = [size / scale for size in sizes]
-    figure = Figure(figsize=(10, 3.6), dpi=150, layout="constrained")
+    figure = _figure(3.6)
     axes = figure.subplots()
     axes.plot(x, losses, color=TEXT, linewidth=1.2, zorder=1)
     axes.scatter(x[:1], losses[:1], color=TEXT, marker="s", s=50, zorder=2, label="before")
@@ -63,6 +61,12 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
     axes.legend(frameon=False, labelcolor=TEXT, fontsize=11)
     plain(axes, spines=("left", "bottom"))
     save(figure, path)
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(10, height), dpi=150, layout="constrained")
 
 
 def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from huggingface_hub import ModelCardData
 
-from ..configuration_schubert import PRESETS, SchuBertConfig
-from ..cost import format_size
 from .inspection import BERT_BASE, Inspection, inspect_preset, parameter_parts
 from .page import TAGS, fill_template, wrap_command
 from .tables import Table
@@ -47,30 +45,14 @@ ROUNDS = 5
 ALPHA_STEPS, RECOVERY_STEPS, BATCH = 1_000_000 // 1000 // ROUNDS, 1_000_000 // 20 // ROUNDS, 256
 
 
-def preset_names() -> list[str]:
-    """The names that `SchuBertConfig.from_preset` takes, the largest model first."""
-    return list(PRESETS)
-
-
-def describe(name: str) -> str:
-    """One line on a preset, with its parameters (pooler included).
-
-    Raises:
-        SchuBertConfigError: for an unknown name.
-    """
-    millions = SchuBertConfig.from_preset(name).num_parameters() / 1e6
-    return f"{name} ({millions:.2f}M): {DESCRIPTIONS[name]}"
-
-
 def variant(preset: str) -> str:
     """schuBERT-all prunes h, f, a, k and v together, schuBERT-h the hidden size alone."""
-    return "schuBERT-all" if preset in ("schubert-99m", "schubert-88m") else "schuBERT-h"
+    return DESCRIPTIONS[preset].partition(":")[0]
 
 
 def render_preset(preset: str) -> str:
     """The page of one of the paper's shapes, of which nobody has trained a model here: nothing is measured."""
     inspection = inspect_preset(preset)
-    parameters, before = inspection.parameters.total, (inspection.base_parameters or inspection.parameters).total
     paper = None
     if preset in RESULTS:
         names = {BERT_BASE: BERT_BASE, preset: f"{variant(preset)} ({preset})"}
@@ -85,12 +67,8 @@ def render_preset(preset: str) -> str:
         preset=preset,
         config=inspection.config,
         command=command(inspection),
-        command_notes=_notes(inspection),
-        summary=(
-            f"The shape of {variant(preset)} at **{format_size(parameters)} parameters**, "
-            f"{parameters / before:.1%} of BERT-base: one of the architectures that Khetan & Karnin (2020) print."
-        ),
-        limits=["A shape is not a model: its quality is what the paper reports, until somebody prunes to it."],
+        description=DESCRIPTIONS[preset],
+        rounds=ROUNDS,
         variant=variant(preset),
         paper_table=paper,
     )
@@ -107,14 +85,3 @@ def command(inspection: Inspection) -> str:
         f"--alpha-steps {ALPHA_STEPS} --recovery-steps {RECOVERY_STEPS} --batch-size {BATCH} "
         f"--output-dir {inspection.name}"
     )
-
-
-def _notes(inspection: Inspection) -> str:
-    notes = (
-        "The target is the number of parameters of this shape with both pretraining heads. The steps are the paper's, "
-        f"shared among {ROUNDS} rounds. The paper gives neither the number of rounds nor the learning rates nor the "
-        "strength of the penalty; these are ours. "
-    )
-    if variant(inspection.name) == "schuBERT-h":
-        return notes + "As only the hidden size is pruned, the result has exactly this shape."
-    return notes + "The search chooses the widths, so they come close to those above but need not equal them."

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..pruning.result import PruningResult
 from ..run.checkpoint import write_json
 from ..run.output import PRUNING_RECORD
-from .errors import PublishError, TransportError, explain, is_transient
-from .staging import check_staged, save_model, stage, staged_files
+from .errors import PublishError, RecordError, TransportError, explain, is_transient
+from .staging import save_model, stage
 from .writing import README, handwritten_page
 
 ATTEMPTS = 5
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Published:
-    """What stands on the Hub now.
+    """A published model.
 
     Attributes:
         repo_id: with the organisation.
         url: of the model's page.
-        commit: its hash; `from_pretrained(repo_id, revision=commit)` opens this state for good.
-        files: what it holds of ours.
-        kept_readme: the repository had a page written by hand, which stays.
+        commit: its hash; `from_pretrained(repo_id, revision=commit)` always loads this state.
+        files: that were published.
+        kept_readme: whether the repository had a page written by hand, which is kept.
     """
 
     repo_id: str
@@ -61,37 +61,38 @@ def publish(
     commit_message: str = "Publish with schubert_hf",
     token: str | None = None,
 ) -> Published:
-    """Puts a model on the Hub, with its page and with the two Python files that open it anywhere.
+    """Publishes a model on the Hub, with its page and the two Python files that load it anywhere.
 
-    The files are checked before anything is sent. A broken connection is tried again; so may the whole call be, since
-    what was uploaded is not sent twice. The source is only read.
+    The files are checked before anything is sent. Failed requests are repeated, and the whole call may be: what was
+    uploaded is not sent twice. The source is only read.
 
     Args:
-        source: a folder, a model, or what `SchuBertPruner.prune` gave.
-        repo_id: "organisation/name", or "name" for one of your own.
+        source: a folder, a model, or a result of `SchuBertPruner.prune`.
+        repo_id: "organisation/name", or "name" in your own namespace.
         tokenizer: saved with a model in memory.
-        private: for a repository that is new; True also makes sure that an existing one is not public.
-        overwrite_readme: replace a page that was written by hand, in the repository or the folder; else it stays.
-        license: the Hub's name for it; by default the base model's, where it is known.
+        private: whether a new repository is private; with True, an existing public one is refused.
+        overwrite_readme: replace a page that was written by hand, in the repository or the folder.
+        license: the Hub's name for it; by default the base model's, if known.
         latency: measure it for the page, which takes seconds.
-        token: by default that of `hf auth login` or HF_TOKEN.
+        token: by default the one of `hf auth login` or HF_TOKEN.
 
     Raises:
         PublishError: nothing was published; the message says why and what to do.
-        RecordError: what the folder says about itself cannot be read.
     """
     token = check_ready(repo_id, token=token)
     with tempfile.TemporaryDirectory(prefix="schubert_hf-") as scratch:
         folder = _as_folder(source, tokenizer, Path(scratch) / "saved")
         staged = Path(scratch) / "staged"
         staged.mkdir()
-        stage(folder, staged, repo_id, license=license, latency=latency, keep_readme=not overwrite_readme)
-        check_staged(staged)
+        try:
+            stage(folder, staged, repo_id, license=license, latency=latency, keep_readme=not overwrite_readme)
+        except RecordError as error:
+            raise PublishError(str(error)) from error
         return _upload(HfApi(token=token), staged, repo_id, private, overwrite_readme, commit_message)
 
 
 def check_ready(repo_id: str, *, token: str | None = None) -> str:
-    """The token that publishing would use; worth asking before hours of work. Nothing is sent.
+    """The token that `publish` would use; worth checking before hours of work. Nothing is sent.
 
     Raises:
         PublishError: the name is not legal, or there is no token.
@@ -107,17 +108,15 @@ def check_ready(repo_id: str, *, token: str | None = None) -> str:
 
 
 def _as_folder(source: Any, tokenizer: PreTrainedTokenizerBase | None, saved: Path) -> Path:
-    """The folder where a source lies; what is only in memory is saved to `saved`."""
+    """The folder of a source; a model in memory is saved to `saved`."""
+    if isinstance(source, PruningResult) and source.output_dir is not None:
+        return source.output_dir
+    if not isinstance(source, PruningResult | PreTrainedModel):
+        return Path(source)
+    save_model(source.model if isinstance(source, PruningResult) else source, tokenizer, saved)
     if isinstance(source, PruningResult):
-        if source.output_dir is not None:
-            return source.output_dir
-        save_model(source.model, tokenizer, saved)
         write_json(saved / PRUNING_RECORD, source.to_json())
-        return saved
-    if isinstance(source, PreTrainedModel):
-        save_model(source, tokenizer, saved)
-        return saved
-    return Path(source)
+    return saved
 
 
 def _upload(
@@ -131,14 +130,15 @@ def _upload(
             raise PublishError(
                 f"`{repo_id}` exists and is public. Make it private in its settings on the Hub, or take another name."
             )
-        files = staged_files(staged)
+        paths = (path for path in sorted(staged.rglob("*")) if path.is_file())
+        files = {path.relative_to(staged).as_posix(): path for path in paths}
         has_page = any(file.rfilename == README for file in head.siblings or ())
         keep = has_page and not overwrite_readme and _is_handwritten(api, repo_id, head.sha)
         if keep:
             files.pop(README)
         operations = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-        # On top of what was just read: a commit that came between, be it our own whose answer was lost, is a 412. Then
-        # the next attempt looks again, and files that are there already are no change.
+        # On top of the state just read. A commit in between, perhaps our own whose answer was lost, gives a 412; the
+        # next attempt reads again, and files that are already there are no change.
         info = _create_commit(api, repo_id, operations, message, head.sha)
         return Published(repo_id, f"{api.endpoint}/{repo_id}", info.oid, tuple(files), keep)
 
@@ -148,7 +148,7 @@ def _upload(
 def _is_handwritten(api: HfApi, repo_id: str, revision: str | None) -> bool:
     try:
         path = hf_hub_download(repo_id, README, revision=revision, token=api.token, endpoint=api.endpoint)
-    except LocalEntryNotFoundError as error:  # it is there, and did not come: the client says no more
+    except LocalEntryNotFoundError as error:  # the file exists but could not be fetched; the client says no more
         raise ConnectionError(str(error)) from None
     return handwritten_page(Path(path).parent) is not None
 
@@ -160,13 +160,13 @@ def _create_commit(
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
     except HfHubHTTPError:
         raise
-    except ValueError as error:  # the Hub has looked at the page's metadata first
+    except ValueError as error:  # the Hub checks the page's metadata first
         text = str(error).replace(str(api.token), "***")
         raise PublishError(f"`{repo_id}`: the Hub does not accept README.md: {text}") from None
 
 
 def _retry(action: Callable[[], T], repo_id: str) -> T:
-    """Runs an action until it succeeds; with growing pauses, and only after failures that may pass."""
+    """Runs an action until it succeeds, with growing pauses; only failures that may pass are repeated."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
@@ -174,11 +174,11 @@ def _retry(action: Callable[[], T], repo_id: str) -> T:
             if attempt == ATTEMPTS or not is_transient(error):
                 # Not chained: the client's text may repeat what was sent.
                 raise PublishError(
-                    f"{explain(error, repo_id, attempts=attempt)} Your local result is as it was."
+                    f"{explain(error, repo_id, attempts=attempt)} Your local result is unchanged."
                 ) from None
             wait = min(2.0 ** (attempt - 1), LONGEST_WAIT)
             _log.info(
-                "Attempt %d of %d failed (%s); the next in %.0f s.", attempt, ATTEMPTS, type(error).__name__, wait
+                "Attempt %d of %d failed (%s); next attempt in %.0f s.", attempt, ATTEMPTS, type(error).__name__, wait
             )
             time.sleep(wait)
     raise AssertionError("unreachable")

@@ -19,12 +19,11 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..auto import auto_map
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
-from ..errors import USER_ERRORS
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
 from ..run.provenance import sha256
-from .errors import PublishError, RecordError
+from .errors import PublishError
 from .evaluations import FILE as EVALUATIONS
-from .inspection import CONFIG
+from .inspection import CONFIG, read_config
 from .page import check_card
 from .record import LATENCY
 from .writing import README, handwritten_page, write_page
@@ -79,6 +78,7 @@ def stage(
     Raises:
         PublishError: `source` holds no model, one that does not load or has NaN or infinite weights, a tokenizer that
             does not fit, or Python files that are not the package's.
+        RecordError: its records or the metadata of its page cannot be read.
     """
     _check_source(source)
     for pattern in _TAKEN:
@@ -95,40 +95,13 @@ def stage(
     write_page(target, name, license=license, latency=latency)
     if keep_readme and (text := handwritten_page(source)) is not None:
         (target / README).write_text(text, encoding="utf-8")
-
-
-def check_staged(folder: Path) -> None:
-    """Checks everything that is about to be sent.
-
-    Raises:
-        PublishError: one of the two files is not the package's, `auto_map` is incomplete, or the page's metadata
-            cannot be read.
-    """
-    for shipped in SHIPPED:
-        if sha256(folder / shipped) != sha256(_own(shipped)):
-            raise PublishError(f"`{shipped}` is not the file of this package. Reinstall schubert_hf.")
-    if json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("auto_map") != auto_map():
-        raise PublishError("`auto_map` in config.json is incomplete.")
-    try:
-        check_card((folder / README).read_text(encoding="utf-8"))
-    except RecordError as error:
-        raise PublishError(str(error)) from error
-
-
-def staged_files(folder: Path) -> dict[str, Path]:
-    """Path in the repository -> file."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    check_card((target / README).read_text(encoding="utf-8"))
 
 
 def _check_source(source: Path) -> None:
     if not source.is_dir():
-        raise PublishError(f"`{source}` is not a folder. Give the folder of a saved model.")
-    if not (source / CONFIG).exists():
-        raise PublishError(f"`{source}` holds no config.json. Give the folder of a saved model.")
-    try:
-        model_type = json.loads((source / CONFIG).read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise PublishError(f"`{source / CONFIG}` is not a JSON object: {error}. Save the model again.") from error
+        raise PublishError(f"`{source}` is no folder. Give the folder of a saved model.")
+    model_type = read_config(source).get("model_type")
     if model_type != SchuBertConfig.model_type:
         raise PublishError(
             f"`{source}` holds a {model_type!r} model; allowed is 'schubert'. Prune it, or convert it first."
@@ -145,7 +118,7 @@ def _load(folder: Path) -> PreTrainedModel:
     """Loads a folder as a reader would."""
     try:
         model = load(folder)
-    except (*USER_ERRORS, SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise PublishError(f"The model does not load: {error}".replace(str(folder), "the folder")) from error
     broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
     if broken:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..run.checkpoint import atomic_folder
 from ..run.output import MARKER, PRUNING_RECORD
 from .evaluations import eval_result_files
-from .inspection import inspect_preset
+from .inspection import Inspection, inspect_preset
 from .page import ROUNDS, WIDTHS, has_text, is_generated, render_card
 from .pictures import draw_rounds, draw_widths
 from .presets import render_preset
@@ -28,7 +29,10 @@ def write_page(folder: Path, name: str, *, license: str | None = None, latency: 
         latency: measure it first, unless the folder holds a `latency.json`.
     """
     record = Record.of_folder(folder, license=license)
-    _write(record.measured(folder) if latency else record, name, folder)
+    if latency:
+        record = record.measured(folder)
+    texts = {**eval_result_files(record.evaluations), README: render_card(record, name)}
+    _write(folder, record.inspect(name), texts, record.run)
 
 
 def write_missing_pages(output: Path) -> list[Path]:
@@ -50,8 +54,9 @@ def write_missing_pages(output: Path) -> list[Path]:
 
 def write_record(record: Record, folder: Path) -> None:
     """Writes the page, pictures and data of a model whose weights are elsewhere."""
-    data = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
-    _write(record, folder.name, folder, {PAGE_DATA: data})
+    texts = {PAGE_DATA: json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"}
+    texts[README] = render_card(record, folder.name)
+    _write(folder, record.inspect(folder.name), texts, record.run)
 
 
 def read_record(folder: Path) -> Record:
@@ -61,9 +66,7 @@ def read_record(folder: Path) -> Record:
 
 def write_preset(preset: str, folder: Path) -> None:
     """Writes the page and picture of one of the paper's shapes."""
-    inspection = inspect_preset(preset)
-    draw_widths(inspection.shape, folder / WIDTHS, inspection.base)
-    (folder / README).write_text(render_preset(preset), encoding="utf-8")
+    _write(folder, inspect_preset(preset), {README: render_preset(preset)})
 
 
 def handwritten_page(folder: Path) -> str | None:
@@ -73,14 +76,13 @@ def handwritten_page(folder: Path) -> str | None:
     return text if has_text(text) and not is_generated(text) else None
 
 
-def _write(record: Record, name: str, folder: Path, data: dict[str, str] | None = None) -> None:
-    inspection = record.inspect(name)
-    texts = {**(data or {}), **eval_result_files(record.evaluations), README: render_card(record, name)}
+def _write(folder: Path, inspection: Inspection, texts: dict[str, str], run: dict[str, Any] | None = None) -> None:
+    """Writes the files of a page beside their places, then renames them, the last text last."""
     finished = folder / ".page"
     with atomic_folder(finished) as beside:
         draw_widths(inspection.shape, beside / WIDTHS, inspection.base)
-        if record.run is not None:
-            draw_rounds(record.run, beside / ROUNDS)
+        if run is not None:
+            draw_rounds(run, beside / ROUNDS)
         for path, text in texts.items():
             (beside / path).parent.mkdir(exist_ok=True)
             (beside / path).write_text(text, encoding="utf-8")

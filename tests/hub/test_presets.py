@@ -1,7 +1,8 @@
 import pytest
 
 from schubert_hf import SchuBertConfig, SchuBertConfigError
-from schubert_hf.hub.presets import DESCRIPTIONS, describe, preset_names
+from schubert_hf.configuration_schubert import PRESETS
+from schubert_hf.hub.presets import DESCRIPTIONS, render_preset
 
 # PAPER.md, section 6: millions of parameters with and without the pooler.
 COUNTS = {
@@ -31,8 +32,8 @@ def test_fewer_layers(layers, millions):
 
 
 def test_every_preset_is_described_with_its_parameters():
-    assert preset_names() == list(COUNTS) == list(DESCRIPTIONS)
-    assert describe("schubert-55m").startswith("schubert-55m (55.48M): schuBERT-h: h 390")
+    assert list(PRESETS) == list(COUNTS) == list(DESCRIPTIONS)
+    assert "**55.48M parameters**, 50.7% of BERT-base. schuBERT-h: h 390" in render_preset("schubert-55m")
 
 
 def test_attention_stays_expansive():

@@ -167,7 +167,7 @@ def test_uploads_are_not_sent_twice(worker, hub, folder):
     hub.faults.append(Fault("POST", "/commit/", 500, times=9))
     message = fails(worker, folder, "org/small")
     assert "HTTP 500 after 5 attempts" in message
-    assert "Your local result is as it was" in message
+    assert "Your local result is unchanged" in message
     sent = hub.count("PUT", "/lfs/")
     assert sent >= 1
     hub.faults.clear()

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from schubert_hf.commands import main
-from schubert_hf.evaluation.results import Evaluation, Results, ResultsError, paper_average
+from schubert_hf.evaluation.results import Evaluation, Results, ResultsError
 from schubert_hf.hub import Facts, Record, RecordError, render_card
 from schubert_hf.hub.evaluations import add_results, eval_result_files, read_evaluations
 from schubert_hf.run.provenance import sha256
@@ -119,8 +119,9 @@ def test_the_papers_average():
     six = [result("squad", 90.2), result("squad_v2", 80.4), result("mrpc", 0.878), result("sst2", 0.921)]
     six += [result("rte", 0.714), result("mnli", 0.841, "validation_matched")]
     # Its own row for BERT-base.
-    assert paper_average([*six, result("mnli", 0.0, "validation_mismatched")]) == pytest.approx(84.3, abs=0.05)
-    assert paper_average(six[:5]) is None
+    both = Results({}, (*six, result("mnli", 0.0, "validation_mismatched")))
+    assert both.average == pytest.approx(84.3, abs=0.05)
+    assert Results({}, tuple(six[:5])).average is None
 
 
 def test_page_metadata_and_yaml(folder, results, record):
