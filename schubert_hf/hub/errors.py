@@ -48,10 +48,10 @@ def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:
         )
     if isinstance(error, OfflineModeIsEnabled):
         return f"`{repo_id}`: the Hub client is offline (HF_HUB_OFFLINE is set). Unset it, then try again."
-    status = status_of(error)
+    status, times = status_of(error), f"{attempts} attempt{'s' if attempts > 1 else ''}"
     if status is None:
         return (
-            f"`{repo_id}`: no connection to the Hub after {_times(attempts)} ({type(error).__name__}). Check the "
+            f"`{repo_id}`: no connection to the Hub after {times} ({type(error).__name__}). Check the "
             "network and HF_ENDPOINT, then try again: what was uploaded is not sent twice."
         )
     reasons = {
@@ -65,9 +65,5 @@ def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:
         429: "the Hub asks for fewer requests. Publish again later",
     }
     default = "the Hub failed. Publish again later: what was uploaded is not sent twice"
-    tried = f" after {_times(attempts)}" if attempts > 1 else ""
+    tried = f" after {times}" if attempts > 1 else ""
     return f"`{repo_id}`: {reasons.get(status, default)} (HTTP {status}{tried})."
-
-
-def _times(attempts: int) -> str:
-    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

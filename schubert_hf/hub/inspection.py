@@ -46,10 +46,9 @@ def inspect(name: str | Path, *, base: str | None = None, revision: str | None =
 
 def inspect_preset(preset: str) -> Inspection:
     """One of the paper's shapes, next to BERT-base."""
-    config = SchuBertConfig.from_preset(preset)
-    if preset == BERT_BASE:
-        return Inspection(preset, config)
-    return Inspection(preset, config, Shape.of(SchuBertConfig.from_preset(BERT_BASE)), BERT_BASE)
+    base = None if preset == BERT_BASE else BERT_BASE
+    shape = None if base is None else Shape.of(SchuBertConfig.from_preset(base))
+    return Inspection(preset, SchuBertConfig.from_preset(preset), shape, base)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -154,7 +154,12 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
 
 def setting_table(config: dict[str, Any]) -> Table:
     """Every setting of a run, in the order of `PruningConfig`."""
-    return Table(["setting", "value"], [[f"`{name}`", _setting(value)] for name, value in config.items()])
+    rows = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}={part}" for key, part in value.items())
+        rows.append([f"`{name}`", "none" if value is None else str(value)])
+    return Table(["setting", "value"], rows)
 
 
 def data_table(provenance: dict[str, Any]) -> Table:
@@ -180,9 +185,3 @@ def seconds_by_phase(run: dict[str, Any]) -> dict[str, float]:
 def link(name: str, kind: str = "") -> str:
     """A name on the Hub, as a link."""
     return f"[{name}](https://huggingface.co/{kind}{name})"
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={part}" for name, part in value.items())
-    return "none" if value is None else str(value)
