@@ -38,8 +38,8 @@ from schubert_hf.commands import print_published
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.stream import Collator
-from schubert_hf.data.streaming import StreamedPairs, not_held_out
-from schubert_hf.data.streaming_sources import held_out_documents, stream_documents
+from schubert_hf.data.streaming import StreamedPairs
+from schubert_hf.data.streaming_sources import held_out_documents, not_held_out, stream_documents
 from schubert_hf.data.text import load_documents, split_documents
 from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.loading import load_tokenizer
@@ -265,7 +265,6 @@ def stream_pairs(
     train = StreamedPairs(
         documents,
         tokenizer,
-        lanes=config.batch_size,
         wanted=None if eval_source is not None else not_held_out,
         **form,
     )

@@ -102,9 +102,7 @@ def write_corpus(folder: Path, text: str, megabytes: int) -> None:
 
 def open_pairs(arguments: Arguments, corpus: Path) -> tuple[StreamedPairs, MaskingCollator]:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    pairs = StreamedPairs(
-        stream_documents(corpus), tokenizer, lanes=arguments.batch_size, max_length=arguments.max_length
-    )
+    pairs = StreamedPairs(stream_documents(corpus), tokenizer, max_length=arguments.max_length)
     return pairs, MaskingCollator(tokenizer)
 
 
@@ -114,7 +112,7 @@ def read_once(arguments: Arguments) -> dict[str, Any]:
     pairs, collator = open_pairs(arguments, Path(str(arguments.read)))
     tokens = examples = warm = number = 0
     began = time.perf_counter()
-    while number <= WARM or any(group["epoch"] == 0 for group in pairs.state()["groups"].values()):
+    while number <= WARM or pairs.state()["epoch"] == 0:
         for _ in range(LOOK):
             start = number * arguments.batch_size
             batch = collator([pairs[position] for position in range(start, start + arguments.batch_size)])
@@ -128,23 +126,25 @@ def read_once(arguments: Arguments) -> dict[str, Any]:
 
 
 def resume_seconds(arguments: Arguments, corpus: Path) -> str:
-    """How long it takes to the next example of every lane, resumed and read from the beginning."""
+    """How long it takes to the next batch, resumed and read from the beginning."""
     pairs, _ = open_pairs(arguments, corpus)
     size = sum(path.stat().st_size for path in corpus.iterdir())
-    batch, tokens, position = arguments.batch_size, 0, 0
+    read = tokens = 0
     while 5 * tokens < min(size / 2, 20 * MB):  # some 20 MB into a large corpus
-        tokens += sum(len(pairs[position + lane]["input_ids"]) for lane in range(batch))
-        position += batch
-    state, times = pairs.state(), []
-    expected = [pairs[position + lane]["input_ids"] for lane in range(batch)]
-    for known in (state, None):
+        tokens += len(pairs[read]["input_ids"])
+        read += 1
+    state, times = json.loads(json.dumps(pairs.state())), []
+    expected = [pairs[read + number]["input_ids"] for number in range(arguments.batch_size)]
+    for begin in (read, 0):
         again, _ = open_pairs(arguments, corpus)
-        if known is not None:
-            again.load_state(json.loads(json.dumps(known)))
+        if begin:
+            again.load_state([state])
         began = time.perf_counter()
-        assert [again[position + lane]["input_ids"] for lane in range(batch)] == expected
+        for position in range(begin, read):
+            again[position]
+        assert [again[read + number]["input_ids"] for number in range(arguments.batch_size)] == expected
         times.append(time.perf_counter() - began)
-    return f"{times[0]:.2f} s resumed, {times[1]:.2f} s from the beginning (after {position:,} examples)"
+    return f"{times[0]:.2f} s resumed, {times[1]:.2f} s from the beginning (after {read:,} examples)"
 
 
 def training_speed(arguments: Arguments, corpus: Path) -> float:

@@ -32,7 +32,8 @@ COMPRESSED = {".gz", ".xz", ".bz2", ".zst"}
 # Datasets that need a configuration, and the one that people mean when they name none.
 DEFAULT_CONFIGS = {"wikitext": "wikitext-103-raw-v1", "Salesforce/wikitext": "wikitext-103-raw-v1"}
 
-EMPTY = "is empty. Give a file with sentences in it, documents apart by blank lines."
+WITH_SENTENCES = "Give text with sentences in it, documents separated by blank lines."
+EMPTY = f"is empty. {WITH_SENTENCES}"
 # What `datasets` leaves in a document of a plain text file: a blank line with white space in it, a byte-order mark.
 UNTIDY = re.compile(r"\0|\ufeff|\n[^\S\n]+\n")
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
@@ -52,10 +53,19 @@ class TextSourceError(SchuBertError):
     """The text to train on cannot be found, cannot be read, or holds no documents."""
 
 
-def looks_local(source: str | Path) -> bool:
-    """Whether a name that does not exist was meant as a path rather than as a dataset's name."""
-    suffixes = {*READERS, *COMPRESSED}
-    return isinstance(source, Path) or source.startswith((".", "/", "~")) or Path(source).suffix.lower() in suffixes
+def local_path(source: str | Path) -> Path | None:
+    """The path of a local file or folder; None for the name of a dataset on the Hub.
+
+    Raises:
+        TextSourceError: it was meant as a path, and nothing is there.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    local = isinstance(source, Path) or source.startswith((".", "/", "~"))
+    if local or path.suffix.lower() in {*READERS, *COMPRESSED}:
+        raise TextSourceError(f"`{source}` does not exist. Give an existing text file or folder, or a dataset's name.")
+    return None
 
 
 def read_files(path: Path, *, cache: bool) -> Dataset:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from .sources import TextSourceError, looks_local, read_files, read_hub
+from .sources import WITH_SENTENCES, TextSourceError, local_path, read_files, read_hub
 
 __all__ = ["TextSourceError", "load_documents", "split_documents"]
 
@@ -39,19 +39,12 @@ def load_documents(
     Raises:
         TextSourceError: nothing is there, it is not text, or it is empty.
     """
-    path = Path(source).expanduser()
-    if path.exists():
-        documents = read_files(path, cache=cache)
-    elif looks_local(source):
-        raise TextSourceError(f"`{source}` does not exist. Give an existing text file or folder, or a dataset's name.")
-    else:
-        documents = read_hub(str(source), config, split)
+    path = local_path(source)
+    documents = read_files(path, cache=cache) if path is not None else read_hub(str(source), config, split)
     if "wikitext" in str(source):
         documents = _join_wikitext(documents)
     if not any(text and not text.isspace() for text in _texts(documents)):
-        raise TextSourceError(
-            f"`{source}` holds no text. Give one with sentences in it, documents apart by blank lines."
-        )
+        raise TextSourceError(f"`{source}` holds no text. {WITH_SENTENCES}")
     return documents
 
 

@@ -69,7 +69,7 @@ class Progress:
         plans: one per round that has been cut.
         open: the round under way; None between two rounds.
         halved: phases that go on at half the learning rate, since they met a loss that is not finite.
-        data_state: from where a stream that is read in order goes on; None for one that is addressed by number.
+        data_state: the place of every process in a stream that is read in order; None for one addressed by number.
     """
 
     position: int = 0
@@ -78,7 +78,7 @@ class Progress:
     plans: list[PruningPlan] = field(default_factory=list)
     open: OpenRound | None = None
     halved: list[str] = field(default_factory=list)
-    data_state: dict[str, Any] | None = None
+    data_state: list[dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:

@@ -41,21 +41,18 @@ class PruningData:
     eval_collator: Collator
     length: int
 
-    def go_on(self, state: dict[str, Any] | None) -> None:
-        """Lets a stream that is read in order go on from `state`; one that is addressed by number needs none."""
-        if state is not None:
-            self.stream.load_state(state)
+    def go_on(self, states: list[dict[str, Any]] | None) -> None:
+        """Moves a stream that is read in order to `states`; one that is addressed by number has none."""
+        if states is not None:
+            self.stream.load_state(states)
 
     def state(self) -> dict[str, Any] | None:
-        """From where a stream that is read in order goes on; None for one that is addressed by number."""
+        """Where this process is in a stream that is read in order; None for one that is addressed by number."""
         return None if isinstance(self.stream, ExampleStream) else self.stream.state()
 
-    def state_everywhere(self, accelerator: Accelerator, state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The states of all processes as one; None where the stream is addressed by number."""
-        if state is None or accelerator.num_processes == 1:
-            return state
-        merged: dict[str, Any] = self.stream.merge(gather_object([state]))
-        return merged
+    def state_everywhere(self, state: dict[str, Any] | None) -> list[dict[str, Any]] | None:
+        """The states of all processes, by rank; None where the stream is addressed by number."""
+        return None if state is None else gather_object([state])
 
 
 def open_data(
@@ -66,18 +63,18 @@ def open_data(
     tokenizer: PreTrainedTokenizerBase | None,
     objective: Objective,
     seed: int,
-    batch_size: int | None = None,
+    accelerator: Accelerator | None = None,
 ) -> PruningData:
     """Streams of the two sets, after a look at their first examples.
 
     Args:
-        train_dataset: examples by number, or a stream of as many lanes as a batch has examples.
+        train_dataset: examples by number, or a stream, of which every process reads its share.
         eval_dataset: held-out examples by number.
         collator: makes batches; None: dynamic masking with `tokenizer`.
         tokenizer: needed without a collator; the model must have embeddings for its vocabulary, and the collator's.
         objective: with the model, decides what a batch must hold.
         seed: decides order and masks.
-        batch_size: examples per step, over all processes; a stream must have as many lanes.
+        accelerator: of a run on several processes, each of which reads its share of a stream.
 
     Raises:
         PruningDataError: the data does not fit the model.
@@ -94,16 +91,12 @@ def open_data(
         eval_collator = copy.copy(collator)
         eval_collator.seed = collator.seed + 1
     stream = _open_stream("train_dataset", train_dataset, seed=seed)
-    begin = None if isinstance(stream, ExampleStream) else stream.state()
-    if begin is not None and batch_size not in (None, stream.lanes):
-        raise PruningDataError(
-            f"`train_dataset` is a stream of {stream.lanes} lanes, `batch_size` is {batch_size}. Give as many lanes."
-        )
     eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
     batch = _check_examples("train_dataset", stream, collator, objective)
     _check_examples("eval_dataset", eval_stream, eval_collator, objective)
-    if begin is not None:  # what was looked at belongs to all processes, what is trained on to one each
-        stream.load_state(begin)
+    if isinstance(stream, StreamedPairs):  # every process has checked the same examples, and trains on its own
+        rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+        stream = stream.for_process(rank, processes)
     length = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
     return PruningData(stream, collator, eval_stream, eval_collator, length)
 
@@ -127,7 +120,7 @@ def _open_stream(name: str, dataset: Any, **options: Any) -> Any:
     except TypeError as error:
         raise PruningDataError(
             f"`{name}` is a {type(dataset).__name__}: {error}. Give a list or a `datasets.Dataset`, whose examples "
-            "have numbers, or `training.streaming.StreamedPairs`."
+            "have numbers, or `data.streaming.StreamedPairs`."
         ) from error
 
 

@@ -87,7 +87,7 @@ class PhaseRunner:
                 self._go_back(name, loop, f"{description}: {error}")
         self.progress.position += loop.config.steps * loop.config.batch_size
         self.progress.steps += loop.config.steps
-        self.progress.data_state = self.data.state_everywhere(self.accelerator, loop.data_state)
+        self.progress.data_state = self.data.state_everywhere(loop.data_state)
 
     @property
     def _open(self) -> OpenRound:
@@ -122,7 +122,7 @@ class PhaseRunner:
 
     def _save(self, loop: TrainingLoop) -> None:
         if loop.data_state is not None:
-            self.progress.data_state = self.data.state_everywhere(self.accelerator, loop.data_state)
+            self.progress.data_state = self.data.state_everywhere(loop.data_state)
         # Alphas are in no model; weights are in the checkpoint's own.
         self.save(loop.state_tensors(parameters=self._open.phase == ALPHAS))
 

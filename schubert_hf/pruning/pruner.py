@@ -52,7 +52,7 @@ class SchuBertPruner:
             is trained, and given back, in float32.
         config: see `PruningConfig`.
         train_dataset: examples with `input_ids`, `token_type_ids` and, for models with a NSP head,
-            `next_sentence_label`; see `training.pairs.make_pairs`. Or a `training.streaming.StreamedPairs`.
+            `next_sentence_label`; see `data.pairs.make_pairs`. Or a `data.streaming.StreamedPairs`.
         eval_dataset: held-out examples of the same kind.
         data_collator: from examples to a masked batch; by default dynamic masking with `tokenizer`.
         tokenizer: saved with the result.
@@ -114,7 +114,7 @@ class SchuBertPruner:
             tokenizer=tokenizer,
             objective=self.objective,
             seed=self.config.seed,
-            batch_size=self.config.batch_size,
+            accelerator=self.accelerator,
         )
         masked = 0.15 if isinstance(self.objective, PretrainingObjective) else 0.0
         check_memory(self.accelerator, self.model, self.config, self.data.length, masked=masked)
@@ -202,7 +202,7 @@ class SchuBertPruner:
         decision = METHODS[self.config.method](this)
         self.progress.position += decision.examples
         if decision.examples:
-            self.progress.data_state = self.data.state_everywhere(self.accelerator, self.data.state())
+            self.progress.data_state = self.data.state_everywhere(self.data.state())
         clock.lap("selection")
         self.progress.plans.append(decision.plan)
         smaller = compact(self.model, decision.plan, tensors=decision.tensors)

@@ -56,8 +56,8 @@ class TrainingLoop:
     Attributes:
         step: the number of steps taken.
         learning_rate_scale: that the learning rate of every step is multiplied by.
-        data_state: from where a stream that is read in order goes on after the last step; None for one that is
-            addressed by number.
+        data_state: this process's place, after the last step, in a stream that is read in order; None for a stream
+            that is addressed by number.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from test_text import BAD, GOOD, TEXT, WANTED
 from transformers import PreTrainedTokenizerBase
 
-from schubert_hf.data import sources
+from schubert_hf.data import sources, streaming
 from schubert_hf.data.streaming import StreamedPairs
 from schubert_hf.data.streaming_sources import FIRST, stream_documents
 from schubert_hf.data.text import TextSourceError, load_documents
@@ -116,15 +116,14 @@ def test_an_error_further_on_comes_when_it_is_reached(tmp_path: Path, tokenizer:
     (tmp_path / "a.txt").write_text(TEXT * (FIRST + 1))
     (tmp_path / "b.txt").write_bytes(b"Some text.\0\0\0 More of it.\n")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9. Bon.\n")
-    stream = StreamedPairs(stream_documents(tmp_path), tokenizer, lanes=3)
-    assert stream[0]
-    with pytest.raises(TextSourceError, match="not text: it holds null bytes"):
-        stream[1]
-    with pytest.raises(TextSourceError, match="cannot be read on"):
-        stream[2]
+    documents = stream_documents(tmp_path)
+    for rank, message in ((1, "not text: it holds null bytes"), (2, "cannot be read to its end")):
+        with pytest.raises(TextSourceError, match=message):
+            StreamedPairs(documents, tokenizer).for_process(rank, 3)[0]
+    assert StreamedPairs(documents, tokenizer).for_process(0, 3)[0]
 
 
-def test_only_the_first_documents_are_looked_at(tmp_path: Path) -> None:
+def test_only_the_first_documents_are_checked(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) for text in [""] * FIRST + WANTED]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     with pytest.raises(TextSourceError, match=f"no text in its first {FIRST} documents"):
@@ -179,7 +178,12 @@ def _open_files() -> Iterator[None]:
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "jsonl.xz", "parquet", "csv"])
 @pytest.mark.parametrize("files", [1, 4])
 def test_resuming_in_files(
-    tmp_path: Path, corpus: list[str], tokenizer: PreTrainedTokenizerBase, suffix: str, files: int
+    tmp_path: Path,
+    corpus: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    files: int,
 ) -> None:
     """`datasets` has a way of its own to keep its place for each kind of file."""
     for number in range(files):
@@ -194,13 +198,13 @@ def test_resuming_in_files(
             part.to_json(path, compression="xz" if path.suffix == ".xz" else None)
 
     def new() -> StreamedPairs:
-        return StreamedPairs(stream_documents(tmp_path), tokenizer, lanes=2, max_length=32)
+        return StreamedPairs(stream_documents(tmp_path), tokenizer, max_length=32).for_process(1, 2)
 
+    monkeypatch.setattr(streaming, "CHUNK_DOCUMENTS", 7)
     whole = new()
-    assert whole.groups == min(2, files)
     expected = [whole[position] for position in range(400)]
     for stop in (100, 331):
         stream, resumed = new(), new()
         assert [stream[position] for position in range(stop)] == expected[:stop]
-        resumed.load_state(json.loads(json.dumps(stream.state())))
+        resumed.load_state([{}, json.loads(json.dumps(stream.state()))])
         assert [resumed[position] for position in range(stop, 400)] == expected[stop:]

@@ -1,4 +1,4 @@
-"""Two processes prune as one does, and notice when they have drifted apart. Real processes, over gloo."""
+"""Two processes prune as one does, resume, and notice when they have drifted apart. Real processes, over gloo."""
 
 import json
 import subprocess
@@ -21,7 +21,9 @@ from datasets import IterableDataset
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
 from schubert_hf.latency.cost import LatencyCost
 from schubert_hf.pruning import budget
-from schubert_hf.data.streaming import StreamedPairs
+from schubert_hf.data import streaming
+from schubert_hf.pruning.weights import fingerprint
+from schubert_hf.training.loop import TrainingLoop
 
 accelerator = Accelerator(cpu=True)
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{{n}}" for n in range(94))]
@@ -33,7 +35,8 @@ def examples():
     if sys.argv[2] != "streaming":
         return make_examples(100)
     corpus = IterableDataset.from_generator(documents, gen_kwargs={{"files": [0, 1, 2, 3]}})
-    return StreamedPairs(corpus, tokenizer, lanes=8, max_length=20)
+    streaming.CHUNK_DOCUMENTS = 5
+    return streaming.StreamedPairs(corpus, tokenizer, max_length=20)
 
 def pruner(seed, output_dir=None, **options):
     torch.manual_seed(seed)
@@ -51,7 +54,24 @@ result = pruner(0, sys.argv[1] + "/result").prune()
 report = {{"processes": accelerator.num_processes, "plans": [plan.to_json() for plan in result.plans],
           "rounds": [record.to_json() for record in result.rounds]}}
 
-if accelerator.num_processes > 1:
+if sys.argv[2] == "streaming":  # stopped in every phase, by all processes at once
+    step, taken = TrainingLoop._train_step, []
+
+    def die(loop, batches):
+        taken.append(loop.step)
+        if len(taken) in (2, 5, 9):
+            raise KeyboardInterrupt
+        return step(loop, batches)
+
+    TrainingLoop._train_step, lives, resumed = die, 0, None
+    while resumed is None:
+        lives += 1
+        try:
+            resumed = pruner(0, sys.argv[1] + "/resumed", save_steps=1).prune(resume=True)
+        except KeyboardInterrupt:
+            accelerator.wait_for_everyone()
+    report |= {{"lives": lives, "weights": [fingerprint(result.model), fingerprint(resumed.model)]}}
+elif accelerator.num_processes > 1:
     try:  # every process with weights of its own
         pruner(accelerator.process_index).prune()
     except RuntimeError as error:
@@ -91,7 +111,7 @@ def prune(folder, processes, method):
     return reports, run.stderr
 
 
-@pytest.mark.parametrize("method", ["auto", "schubert", "streaming"])
+@pytest.mark.parametrize("method", ["auto", "schubert"])
 def test_two_processes_are_one(tmp_path, method):
     (one,), _ = prune(tmp_path / "one", 1, method)
     (main, other), bars = prune(tmp_path / "two", 2, method)
@@ -115,3 +135,15 @@ def test_two_processes_are_one(tmp_path, method):
     # What the main process timed holds for both.
     assert main["timed"] == other["timed"]
     assert 0.7 < main["timed"][0] < 0.84
+
+
+def test_two_processes_resume_a_stream(tmp_path):
+    """Each has its own place in it; stopped three times, the run ends with the weights of one that was not."""
+    reports, _ = prune(tmp_path / "two", 2, "streaming")
+    whole, resumed = reports[0]["weights"]
+    assert resumed == whole
+    assert reports[1]["weights"] == reports[0]["weights"]
+    assert reports[0]["processes"] == 2
+    assert reports[0]["lives"] == 4
+    state = json.loads(next((tmp_path / "two" / "resumed" / "checkpoints").glob("*/state.json")).read_text())
+    assert len(state["data_state"]) == 2

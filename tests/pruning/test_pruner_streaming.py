@@ -1,23 +1,25 @@
 """Pruning on a corpus that is read on the fly: resumed is uninterrupted, and nothing is asked of all of it."""
 
+import json
+
 import pytest
 import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
 from oracles import documents, make_examples
 
-from schubert_hf.data.streaming import StreamedPairs, not_held_out
-from schubert_hf.pruning.data import PruningDataError
+from schubert_hf.data.stream import StreamError
+from schubert_hf.data.streaming import StreamedPairs
+from schubert_hf.data.streaming_sources import not_held_out
+from schubert_hf.run.checkpoint import newest_checkpoint
 from schubert_hf.training.loop import TrainingLoop
-
-LANES = 8
 
 
 @pytest.fixture
 def streamed(tokenizer):
-    def build(files=4, lanes=LANES):
+    def build(files=4):
         corpus = IterableDataset.from_generator(documents, gen_kwargs={"files": list(range(files))})
-        return StreamedPairs(corpus, tokenizer, lanes=lanes, max_length=20, wanted=not_held_out)
+        return StreamedPairs(corpus, tokenizer, max_length=20, wanted=not_held_out)
 
     return build
 
@@ -62,9 +64,25 @@ def test_no_count_is_claimed(make_pruner, streamed, tmp_path):
     assert (tmp_path / "config.json").exists()
 
 
-def test_a_stream_of_other_lanes_is_refused(make_pruner, streamed):
-    with pytest.raises(PruningDataError, match="is a stream of 4 lanes, `batch_size` is 8"):
-        make_pruner(train_dataset=streamed(lanes=4))
+def test_another_number_of_processes_is_refused(make_pruner, streamed, tmp_path, monkeypatch):
+    step = TrainingLoop._train_step
+
+    def die(loop, batches):
+        if loop.step == 2:
+            raise KeyboardInterrupt
+        return step(loop, batches)
+
+    options = {"recovery_steps": 5, "save_steps": 1, "output_dir": tmp_path}
+    monkeypatch.setattr(TrainingLoop, "_train_step", die)
+    pruner = make_pruner(train_dataset=streamed(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        pruner.prune()
+    path = newest_checkpoint(tmp_path / "checkpoints") / "state.json"
+    state = json.loads(path.read_text())
+    state["data_state"] *= 2
+    path.write_text(json.dumps(state))
+    with pytest.raises(StreamError, match="`processes` 2, this one has 1"):
+        make_pruner(train_dataset=streamed(), **options).prune(resume=True)
 
 
 def test_accumulation_reads_the_same(make_pruner, streamed):
