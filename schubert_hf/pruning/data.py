@@ -32,14 +32,14 @@ class PruningData:
         stream: of training examples; addressed by number, or read in order.
         collator: makes batches of them.
         eval_stream, eval_collator: the same for held-out ones.
-        length: word pieces of the longest of the first training examples.
+        sample: the first training examples, as one batch.
     """
 
     stream: Any
     collator: Collator
     eval_stream: ExampleStream
     eval_collator: Collator
-    length: int
+    sample: Batch
 
     def go_on(self, states: list[dict[str, Any]] | None) -> None:
         """Moves a stream that is read in order to `states`; one that is addressed by number has none."""
@@ -92,13 +92,12 @@ def open_data(
         eval_collator.seed = collator.seed + 1
     stream = _open_stream("train_dataset", train_dataset, seed=seed)
     eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
-    batch = _check_examples("train_dataset", stream, collator, objective)
+    sample = _check_examples("train_dataset", stream, collator, objective)
     _check_examples("eval_dataset", eval_stream, eval_collator, objective)
     if isinstance(stream, StreamedPairs):  # every process has checked the same examples, and trains on its own
         rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         stream = stream.for_process(rank, processes)
-    length = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
-    return PruningData(stream, collator, eval_stream, eval_collator, length)
+    return PruningData(stream, collator, eval_stream, eval_collator, sample)
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.stream import Collator
 from ..run.interrupt import InterruptGuard
+from ..run.memory import check_memory
 from ..run.processes import check_supported, make_accelerator
 from ..run.progress import Clock
 from ..shape import Shape
@@ -32,7 +33,6 @@ from .budget import Budget
 from .checkpoint import OpenRound, Progress
 from .config import PruningConfig, PruningConfigError
 from .data import open_data
-from .memory import check_memory
 from .methods import METHODS, Round
 from .phases import RECOVERY, PhaseRunner
 from .result import PruningResult, RoundRecord, describe
@@ -116,8 +116,15 @@ class SchuBertPruner:
             seed=self.config.seed,
             accelerator=self.accelerator,
         )
-        masked = 0.15 if isinstance(self.objective, PretrainingObjective) else 0.0
-        check_memory(self.accelerator, self.model, self.config, self.data.length, masked=masked)
+        check_memory(  # of the first recovery: no phase needs more
+            self.accelerator,
+            with_teacher(self.objective, self.dense, (), self.config),
+            self.data.sample,
+            batch_size=self.config.batch_size,
+            micro_batch_size=self.config.micro_batch_size,
+            teacher=self.dense,
+            trains=self.config.recovery_steps > 0,
+        )
         self.output_dir = Path(output_dir) if output_dir is not None else None
         if self.output_dir is None and len(self.budget.targets) > 1:
             raise PruningConfigError(

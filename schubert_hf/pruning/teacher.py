@@ -32,7 +32,7 @@ def with_teacher(
         temperature=config.teacher_temperature,
         hidden_weight=config.teacher_hidden_weight,
     )
-    if teacher.hidden_weight:
+    if teacher.hidden_weight and plans:
         layers = (0, *(layer + 1 for layer in kept_layers(plans)))  # the embeddings come first
         teacher = replace(teacher, channels=kept_channels(plans), layers=layers)
     return DistillationObjective(objective, teacher)

@@ -1,34 +1,31 @@
-"""What training needs of memory, from shapes: a run that its device cannot hold says so before it starts.
+"""How much memory training needs, measured on a real example: a run that its device cannot hold ends before it starts.
 
-An estimate is meant to be a little too low, never too high, since a run that fits must not be refused. So it counts
-what surely stands in memory at one time: weights, gradients, AdamW's moments, and what autograd saves for the
-backward pass. Left out are what kernels need for a moment, attention masks (a batch without padding has none), the
-fragments between tensors, what alphas save, and what data-parallel training adds.
-
-Per-layer widths are written in the paper's letters: h hidden, f filters, a heads, k key and query, v value; V is the
-vocabulary. Sizes are bytes unless named otherwise.
+An estimate counts what certainly stands in memory at one time: weights, gradients, AdamW's moments, and what autograd
+saves for the backward pass. It leaves out what kernels need for a moment, fragmentation, what alphas save, and what
+data-parallel training adds, so it is somewhat too low, never too high: a run that fits must not be refused.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
 
-from ..configuration_schubert import LAYER_LISTS, SchuBertConfig
 from ..errors import SchuBertError
 
-FLOAT = 4  # bytes of a float32
+logger = logging.getLogger(__name__)
 GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")
-# Tensors that an activation function and the layer behind it save: most its input and its output, some the output
-# alone, and those written out in Python every step between.
-ACTIVATION_TENSORS = {"relu": 1, "sigmoid": 1, "tanh": 1, "gelu_new": 5}
 
 
 class MemoryLimitError(SchuBertError):
@@ -40,189 +37,182 @@ class MemoryEstimate:
     """Bytes that training needs, part by part.
 
     Attributes:
-        weights: of the trained model, in float32.
-        gradients: of the parameters that are trained.
+        weights: of the trained model.
+        gradients: of its parameters that are trained.
         optimizer: AdamW's two moments of each of them.
-        activations: saved for the backward pass of one micro-batch.
-        teacher: weights of a teacher, and what its predictions add to the backward pass; 0 without one.
-        accumulates: whether a step has several micro-batches: only then are there gradients while activations are
-            at their fullest, otherwise the ones grow as the others are freed.
+        teacher: weights of a teacher; 0 without one.
+        fixed: saved for the backward pass, whatever the number of examples.
+        per_example: saved for the backward pass by each example of a micro-batch.
     """
 
     weights: int
     gradients: int
     optimizer: int
-    activations: int
-    teacher: int
-    accumulates: bool = False
+    teacher: int = 0
+    fixed: int = 0
+    per_example: int = 0
 
-    @property
-    def total(self) -> int:
-        """The most that surely stands in memory at one time."""
-        together = sum if self.accumulates else max
-        return self.weights + self.optimizer + self.teacher + together((self.gradients, self.activations))
+    def total(self, examples: int, *, accumulates: bool) -> int:
+        """The most that certainly stands in memory at one time.
 
-    def __str__(self) -> str:
-        parts = ("weights", "gradients", "optimizer", "activations", "teacher")
-        return ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in parts if getattr(self, name)) + " GiB"
+        Args:
+            examples: of a micro-batch.
+            accumulates: whether a step has several micro-batches. Only then do gradients exist while activations are
+                at their peak; otherwise the ones grow as the others are freed.
+        """
+        together = sum if accumulates else max
+        activations = self.fixed + examples * self.per_example
+        return self.weights + self.optimizer + self.teacher + together((self.gradients, activations))
+
+    def largest(self, limit: int) -> int:
+        """The largest micro-batch of several that fits into `limit` bytes; 0 if none does."""
+        left = limit - self.total(0, accumulates=True)
+        return max(0, left // max(1, self.per_example))
+
+    def describe(self, examples: int) -> str:
+        """The parts with their sizes, for a micro-batch of so many examples."""
+        parts = {name: getattr(self, name) for name in ("weights", "gradients", "optimizer", "teacher")}
+        parts["activations"] = self.fixed + examples * self.per_example
+        return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size) + " GiB"
+
+
+def check_memory(
+    accelerator: Accelerator,
+    objective: nn.Module,
+    batch: dict[str, Tensor],
+    *,
+    batch_size: int,
+    micro_batch_size: int | None = None,
+    teacher: nn.Module | None = None,
+    trains: bool = True,
+) -> None:
+    """Warns if training needs more memory than is free on the device.
+
+    Only more than the device has at all is an error: what is in use now may be free when it is needed.
+
+    Args:
+        accelerator: knows device, processes and precision.
+        objective: what will be trained, with its `count` of a batch; see `training.objective.Objective`.
+        batch: examples of the run, padded to its length.
+        batch_size: examples per step, over all processes.
+        micro_batch_size: examples of one forward pass; by default all of a process's, as `accelerator` divides them.
+        teacher: a model that `objective` uses and that is not among its submodules.
+        trains: whether weights are trained at all.
+
+    Raises:
+        MemoryLimitError: training needs more than the device has; with the largest micro-batch that fits.
+    """
+    device = accelerator.device
+    share = batch_size // accelerator.num_processes
+    examples = min(micro_batch_size or -(-share // accelerator.gradient_accumulation_steps), share)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    free, total = device_memory(device, processes)
+    estimate = estimate_training(accelerator, objective, batch, free=free, teacher=teacher, trains=trains)
+    needed = estimate.total(examples, accumulates=examples < share)
+    share_of = f" for each of {processes} processes" if processes > 1 and device.type == "cpu" else ""
+    words = f"micro-batches of {examples} examples need about {needed / GIB:.2f} GiB to train"
+    if needed > total:
+        fitting = min(examples - 1, estimate.largest(total))
+        way_out = (
+            f"Give `--micro-batch-size` {fitting} or less: the step stays the same."
+            if fitting
+            else "Not even `--micro-batch-size` 1 fits: the model is too large for this device. Train a smaller one, "
+            "or use a larger device."
+        )
+        raise MemoryLimitError(
+            f"The run does not fit: {words} ({estimate.describe(examples)}), but `{device}` has {total / GIB:.2f} GiB"
+            f"{share_of}. {way_out}"
+        )
+    if needed > free and accelerator.is_main_process:
+        logger.warning(
+            "The run may run out of memory: %s, and `%s` has %.2f of %.2f GiB free now%s.",
+            *(words, device, free / GIB, total / GIB, share_of),
+        )
 
 
 def estimate_training(
-    config: SchuBertConfig,
-    parameters: int,
+    accelerator: Accelerator,
+    objective: Any,
+    batch: dict[str, Tensor],
     *,
-    examples: int,
-    seq_len: int,
-    masked: float = 0.15,
-    teacher: bool = False,
-    mixed: bool = False,
-    trained: int | None = None,
-    accumulates: bool = False,
-    device: str = "cpu",
+    free: int,
+    teacher: nn.Module | None = None,
+    trains: bool = True,
 ) -> MemoryEstimate:
-    """The memory of training with masked-language-model and next-sentence losses, see `PretrainingObjective`.
+    """Measures one and two examples of a batch on the device; see `check_memory`.
 
-    Gradient checkpointing is not accounted for: a model that uses it needs less.
-
-    Args:
-        config: of the trained model; with the attention implementation that was set, otherwise taken for sdpa.
-        parameters: how many the model has.
-        examples: of one micro-batch.
-        seq_len: tokens per example, padding included.
-        masked: share of the tokens that are predicted.
-        teacher: whether there is one, of the same shape, whose predictions are followed.
-        mixed: whether the forward pass runs under autocast, in half precision.
-        trained: how many parameters have gradients and moments; default: all.
-        accumulates: see `MemoryEstimate`.
-        device: its type, which decides what dropout and attention save: on the CPU, dropout masks are floats, and
-            sdpa keeps the probabilities where these have dropout; elsewhere masks are bytes and sdpa is fused.
+    Nothing changes: neither random states nor the model's mode or place. Where an accelerator has no room (`free`
+    bytes) even for that, activations count as 0.
     """
-    trained = parameters if trained is None else trained
-    sizes = _Sizes(
-        batch=examples,
-        length=seq_len,
-        number=2 if mixed else FLOAT,
-        readers=3 if mixed else 1,
-        mask=None if device == "cpu" else 1,
-    )
-    predicted = int(masked * sizes.tokens)
-    activations = _embeddings(config, sizes) + _heads(config, sizes, predicted)
-    for h, f, a, k, v in _layers(config):
-        activations += _attention(config, sizes, h, a, k, v) + _filters(config, sizes, h, f)
-    if mixed:
-        activations += _cast_weights(config) * sizes.number
-    # Of both, the log-probabilities once more, at the temperature (`kl_div` saves the teacher's exponentiated).
-    follow = 2 * FLOAT * (predicted * config.vocab_size + 2 * examples)
+    device, parameters = accelerator.device, list(objective.parameters())
+    trained = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad) if trains else 0
+    weights = sum(parameter.nbytes for parameter in parameters)
+    taught = sum(parameter.nbytes for parameter in teacher.parameters()) if teacher is not None else 0
+    one = two = 0
+    if device.type == "cpu" or 2 * (weights + taught) < free:
+        with _borrowed(device, objective, teacher), accelerator.autocast():
+            row = _typical_row(objective, batch)
+            one, two = (saved_bytes(objective, send_to_device(_rows(batch, [row] * n), device)) for n in (1, 2))
     return MemoryEstimate(
-        weights=FLOAT * parameters,
-        gradients=FLOAT * trained,
-        optimizer=2 * FLOAT * trained,
-        activations=activations,
-        teacher=FLOAT * parameters + follow if teacher else 0,
-        accumulates=accumulates,
+        weights=weights,
+        gradients=trained,
+        optimizer=2 * trained,
+        teacher=taught,
+        fixed=max(0, 2 * one - two),
+        per_example=two - one,
     )
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """What the closed forms below share.
+def saved_bytes(objective: nn.Module, batch: dict[str, Tensor]) -> int:
+    """Bytes that a forward pass saves for its backward pass, without weights and batch."""
+    known = {x.untyped_storage().data_ptr() for x in (*objective.parameters(), *objective.buffers(), *batch.values())}
+    saved: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address is used twice
 
-    Attributes:
-        batch: examples.
-        length: tokens per example.
-        number: bytes of what a matrix product reads.
-        readers: copies of one input that query, key and value save: autocast makes each its own.
-        mask: bytes of an element of a dropout mask; None: as many as its input's.
-    """
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved.setdefault(storage.data_ptr(), storage)
+        return tensor
 
-    batch: int
-    length: int
-    number: int
-    readers: int
-    mask: int | None
-
-    @property
-    def tokens(self) -> int:
-        return self.batch * self.length
-
-    def dropout(self, probability: float, number: int) -> int:
-        """Bytes per element, of `number` bytes, that dropout saves."""
-        return (self.mask or number) if probability else 0
-
-    def norm(self, width: int) -> int:
-        """Of a LayerNorm over all tokens: its input, and of each token mean and deviation."""
-        return self.tokens * (width + 2) * FLOAT
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        objective(batch)
+    return sum(storage.nbytes() for pointer, storage in saved.items() if pointer not in known)
 
 
-def _layers(config: SchuBertConfig) -> list[tuple[int, ...]]:
-    """(h, f, a, k, v) of every layer."""
-    return list(zip(*(getattr(config, name) for name in LAYER_LISTS), strict=True))
+def _typical_row(objective: Any, batch: dict[str, Tensor]) -> int:
+    """The example whose count of items, e.g. of masked tokens, is nearest to the mean of the batch."""
+    counts = [sum(objective.count(_rows(batch, [row])).values()) for row in range(_size(batch))]
+    mean = sum(counts) / len(counts)
+    return min(range(len(counts)), key=lambda row: abs(counts[row] - mean))
 
 
-def _embeddings(config: SchuBertConfig, sizes: _Sizes) -> int:
-    width = config.hidden_sizes[0]
-    return sizes.norm(width) + sizes.tokens * width * sizes.dropout(config.hidden_dropout_prob, FLOAT)
+def _rows(batch: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
+    size = _size(batch)
+    return {name: value[rows] if value.ndim and len(value) == size else value for name, value in batch.items()}
 
 
-def _attention(config: SchuBertConfig, sizes: _Sizes, h: int, a: int, k: int, v: int) -> int:
-    """The attention sublayer: input, attention, output projection, dropout, LayerNorm."""
-    end = _sublayer_end(config, sizes, h, bool(a))
-    if not a:
-        return end
-    tokens, number = sizes.tokens, sizes.number
-    projected = sizes.readers * tokens * h * number + tokens * a * v * number  # into query, key, value; into output
-    return end + projected + _scores(config, sizes, a, k, v)
+def _size(batch: dict[str, Tensor]) -> int:
+    return len(next(value for value in batch.values() if value.ndim))
 
 
-def _scores(config: SchuBertConfig, sizes: _Sizes, a: int, k: int, v: int) -> int:
-    """Between the projections of a attention heads: queries, keys, values, and what the implementation keeps."""
-    drop, width = config.attention_probs_dropout_prob, max(k, v)
-    tokens, cpu = sizes.tokens * a, sizes.mask is None
-    if config._attn_implementation == "eager":
-        number = sizes.number
-        # The probabilities and, with dropout, its mask and what is left of them.
-        kept = number + (sizes.dropout(drop, number) + number if drop else 0)
-        return tokens * (2 * k + v) * number + tokens * sizes.length * kept
-    if cpu and drop:
-        # The fused kernel has no dropout there: matrix products in float32, at the common width of keys and values.
-        return tokens * 3 * width * FLOAT + tokens * sizes.length * 3 * FLOAT
-    # Where it is cropped, or laid out heads first like the padded queries, the output is copied for the projection,
-    # which `_attention` counts.
-    copied = k > v or (cpu and k < v and a > 1)
-    return tokens * (3 + copied) * width * sizes.number + tokens * FLOAT
-
-
-def _filters(config: SchuBertConfig, sizes: _Sizes, h: int, f: int) -> int:
-    """The feed-forward sublayer: input, activation function, way back, dropout, LayerNorm."""
-    end = _sublayer_end(config, sizes, h, bool(f))
-    return end + sizes.tokens * (h + _activated(config) * f) * sizes.number if f else end
-
-
-def _sublayer_end(config: SchuBertConfig, sizes: _Sizes, h: int, has_units: bool) -> int:
-    # Without units only a bias is left, which autocast leaves in float32.
-    number = sizes.number if has_units else FLOAT
-    return sizes.tokens * h * sizes.dropout(config.hidden_dropout_prob, number) + sizes.norm(h)
-
-
-def _activated(config: SchuBertConfig) -> int:
-    return ACTIVATION_TENSORS.get(config.hidden_act, 2)
-
-
-def _heads(config: SchuBertConfig, sizes: _Sizes, predicted: int) -> int:
-    """The MLM head at the predicted positions, and the pooler with the NSP head."""
-    first, last, number = config.hidden_sizes[0], config.hidden_sizes[-1], sizes.number
-    # Transform, its activation function, LayerNorm, decoder; log-probabilities in float32.
-    mlm = predicted * ((last + (_activated(config) + 1) * first) * number + config.vocab_size * FLOAT)
-    # The pooler reads the first token, but keeps the tensor of all of them, unless autocast made a copy of that one.
-    pooled = (sizes.tokens if sizes.readers == 1 else sizes.batch) * last * number
-    return mlm + pooled + sizes.batch * last * number
-
-
-def _cast_weights(config: SchuBertConfig) -> int:
-    """Numbers in all matrices of linear layers: autocast saves a copy of each in half precision."""
-    first, last = config.hidden_sizes[0], config.hidden_sizes[-1]
-    layers = sum(h * a * (2 * k + 2 * v) + 2 * h * f for h, f, a, k, v in _layers(config))
-    return layers + last * last + last * first + first * config.vocab_size + 2 * last
+@contextlib.contextmanager
+def _borrowed(device: torch.device, objective: nn.Module, teacher: nn.Module | None) -> Iterator[None]:
+    """The objective in training mode on a device; afterwards all is as it was, random states included."""
+    modes = {module: module.training for module in objective.modules()}
+    homes = [(module, next(module.parameters()).device) for module in (objective, teacher) if module is not None]
+    sources = [source for source in (torch, torch.get_device_module(device)) if hasattr(source, "get_rng_state")]
+    states = [source.get_rng_state() for source in sources]
+    try:
+        for module, _ in homes:
+            module.to(device)
+        objective.train()
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)
+        for module, mode in modes.items():
+            module.training = mode
+        for source, state in zip(sources, states, strict=True):
+            source.set_rng_state(state)
 
 
 def device_memory(device: torch.device, processes: int = 1) -> tuple[int, int]:
@@ -232,8 +222,8 @@ def device_memory(device: torch.device, processes: int = 1) -> tuple[int, int]:
     Total is without swap.
 
     Args:
-        device: an accelerator that PyTorch knows the memory of, or anything else for the machine's own memory, within
-            the limit of a container (cgroup v2).
+        device: an accelerator whose memory PyTorch knows, or anything else for the machine's own memory, within the
+            limit of a container (cgroup v2).
         processes: of the run on this machine. They share its memory evenly, while each has an accelerator of its own.
     """
     module: Any = torch.get_device_module(device)
@@ -254,47 +244,3 @@ def _within_cgroup(free: int, total: int) -> tuple[int, int]:
     except (OSError, ValueError, KeyError):  # no such group, or no limit: "max"
         return free, total
     return max(0, min(free, limit - used)), min(total, limit)
-
-
-def check_fits(
-    estimate_for: Callable[[int], MemoryEstimate], *, examples: int, device: torch.device, processes: int = 1
-) -> str | None:
-    """Whether a run fits into the memory of its device.
-
-    Only more than all of the device's memory is an error: what is in use now may be free again when it is needed.
-
-    Args:
-        estimate_for: the estimate for a number of examples in a micro-batch.
-        examples: of a micro-batch as the run is set up.
-        device: that trains.
-        processes: see `device_memory`.
-
-    Returns:
-        One line of warning if the run needs more than is free now, else None.
-
-    Raises:
-        MemoryLimitError: it needs more than there is; with the largest micro-batch that does not.
-    """
-    free, total = device_memory(device, processes)
-    estimate = estimate_for(examples)
-    share = f" for each of {processes} processes" if processes > 1 and device.type == "cpu" else ""
-    needed = f"micro-batches of {examples} examples need about {estimate.total / GIB:.2f} GiB to train"
-    if estimate.total <= total:
-        if estimate.total <= free:
-            return None
-        return (
-            f"The run may run out of memory: {needed}, and `{device}` has {free / GIB:.2f} of {total / GIB:.2f} GiB "
-            f"free now{share}."
-        )
-    # A smaller micro-batch is one of several.
-    smaller = range(1, examples)
-    fitting = bisect_right(smaller, total, key=lambda size: replace(estimate_for(size), accumulates=True).total)
-    way_out = (
-        f"Give `--micro-batch-size` {fitting} or less: the step stays the same."
-        if fitting
-        else "Not even `--micro-batch-size` 1 fits: the model is too large for this device. Train a smaller one, or "
-        "on a larger device."
-    )
-    raise MemoryLimitError(
-        f"The run does not fit: {needed} ({estimate}), but `{device}` has {total / GIB:.2f} GiB{share}. {way_out}"
-    )

@@ -12,9 +12,8 @@ from oracles import make_examples
 from transformers import AutoModelForMaskedLM
 
 from schubert_hf.cost import BudgetError
-from schubert_hf.pruning import memory
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.run import checkpoint
+from schubert_hf.run import checkpoint, memory
 from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 from schubert_hf.run.memory import MemoryLimitError
 from schubert_hf.run.output import OutputFolderError
