@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, concatenate_datasets
+from starts import initialize_local_attention, stack_layers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
@@ -32,10 +33,8 @@ from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.run.output import check_output_folder
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.progress import show_on_main_process_only
-from schubert_hf.training.initialization import initialize_local_attention
 from schubert_hf.training.loop_config import LoopConfigError, option
 from schubert_hf.training.pretraining import Pretraining, PretrainingConfig
-from schubert_hf.training.stacking import stack_layers
 
 # What may differ between a run and its continuation: it changes no weight.
 FREE = {"threads", "output_dir", "resume", "save_steps", "micro_batch_size", "workers", "half"}

@@ -45,6 +45,7 @@ def interrupted(self, batches):
     return count(self, batches)
 TrainingLoop._count = interrupted
 sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 Run = Callable[..., Path]

@@ -1,18 +1,24 @@
-"""A start for pretraining from scratch in which heads already look at their neighbours.
+"""Two starts for pretraining on little compute: heads that look at their neighbours, and stacked layers.
 
 A freshly initialised BERT attends to everything evenly and stays for thousands of steps at the loss of a bag of words,
 until some heads have found the word before and the word after. Here they begin there: the position embeddings are
 sinusoids (Vaswani et al. 2017, section 3.5), in which a shift is a rotation, and the query of each head is rotated
 against its key by an offset of its own. It is an initialisation only, in the spirit of Trockman & Kolter, *Mimetic
 Initialization of Self-Attention Layers*, ICML 2023: every weight is trained, and the model is an ordinary BERT.
+
+A deep BERT may also begin as a trained shallow one, repeated (Gong et al., *Efficient Training of BERT by Progressively
+Stacking*, ICML 2019): neighbouring layers attend in similar patterns, so copies are a better start than random ones.
 """
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from transformers import PreTrainedModel
 
-from ..anatomy import embeddings, layers
+from schubert_hf.anatomy import embeddings, layers, move_layer, place_of_tensor, rebuild
+from schubert_hf.configuration_schubert import LAYER_LISTS
 
 # Amplitude of the sinusoids, in units of `initializer_range`: after the LayerNorm they stand out in their channels.
 AMPLITUDE = 8.0
@@ -61,3 +67,30 @@ def _rotation(angles: torch.Tensor) -> torch.Tensor:
     blocks = [torch.tensor([[d.cos(), d.sin()], [-d.sin(), d.cos()]]) for d in angles]
     matrix: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     return matrix
+
+
+def stack_layers(model: PreTrainedModel, times: int) -> PreTrainedModel:
+    """A model of `times` the depth: layer i of the result is a copy of layer i mod l of `model`.
+
+    Args:
+        model: a SchuBERT of any class; it is not touched.
+        times: at least 1; 1 gives a copy.
+
+    Returns:
+        A new model of the same class, everything but the layers as it was.
+    """
+    if times < 1:
+        raise ValueError(f"`times` is {times}; give how often the layers are repeated, at least 1.")
+    config = copy.deepcopy(model.config)
+    depth = config.num_hidden_layers
+    lists = {name: getattr(config, name) * times for name in LAYER_LISTS}
+    shape = type(config).from_dict({**config.to_dict(), "num_hidden_layers": None, **lists})
+    deeper = rebuild(model, shape).to(model.dtype)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        layer = place_of_tensor(name).layer
+        for repeat in range(1 if layer is None else times):
+            state[name if layer is None else move_layer(name, layer + repeat * depth)] = tensor
+    deeper.load_state_dict(state)
+    deeper.tie_weights()
+    return deeper.to(model.device).train(model.training)

@@ -1,7 +1,8 @@
+import pytest
 import torch
+from starts import initialize_local_attention, stack_layers
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
-from schubert_hf.training.initialization import initialize_local_attention
 
 
 def test_each_head_of_the_first_layer_prefers_its_own_offset() -> None:
@@ -36,3 +37,34 @@ def test_heads_too_small_for_a_rotation_are_left_as_they_are() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     initialize_local_attention(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_layers_repeat_and_everything_else_stays(ragged, randomised) -> None:
+    shallow = randomised(SchuBertForPreTraining(ragged()))
+    deep = stack_layers(shallow, 2)
+
+    assert deep.config.hidden_sizes == [37, 31, 43, 37, 31, 43]
+    assert deep.config.num_hidden_layers == 6
+    assert deep.config.num_parameters("SchuBertForPreTraining") == deep.num_parameters()
+    old, new = shallow.state_dict(), deep.state_dict()
+    for name, tensor in new.items():
+        head, _, rest = name.partition("encoder.layer.")
+        if rest:
+            layer, _, tail = rest.partition(".")
+            name = f"{head}encoder.layer.{int(layer) % 3}.{tail}"
+        assert torch.equal(tensor, old[name])
+    assert deep.cls.predictions.decoder.weight is deep.bert.embeddings.word_embeddings.weight
+
+
+def test_once_is_a_copy_and_nothing_is_shared(ragged, randomised) -> None:
+    model = randomised(SchuBertForPreTraining(ragged()))
+    same = stack_layers(model, 1)
+    ids = torch.arange(22).reshape(2, 11)
+    with torch.no_grad():
+        assert torch.equal(model(ids).prediction_logits, same(ids).prediction_logits)
+    assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in same.parameters()}
+
+
+def test_fewer_than_one_time_is_refused(ragged) -> None:
+    with pytest.raises(ValueError, match="`times` is 0"):
+        stack_layers(SchuBertForPreTraining(ragged()), 0)
