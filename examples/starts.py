@@ -6,8 +6,8 @@ sinusoids (Vaswani et al. 2017, section 3.5), in which a shift is a rotation, an
 against its key by an offset of its own. It is an initialisation only, in the spirit of Trockman & Kolter, *Mimetic
 Initialization of Self-Attention Layers*, ICML 2023: every weight is trained, and the model is an ordinary BERT.
 
-A deep BERT may also begin as a trained shallow one, repeated (Gong et al., *Efficient Training of BERT by Progressively
-Stacking*, ICML 2019): neighbouring layers attend in similar patterns, so copies are a better start than random ones.
+A deep BERT may also begin as a trained shallow one, repeated (Gong et al., *Efficient Training of BERT by
+Progressively Stacking*, ICML 2019): neighbouring layers attend alike, so copies are a better start than random ones.
 """
 
 from __future__ import annotations
