@@ -1,7 +1,7 @@
 """Documents to sentence pairs for masked-language-model and next-sentence training (Devlin et al. 2019, section 3.1).
 
 Each example is `[CLS] A [SEP] B [SEP]`. In half of them B follows A in the same document (label 0); in the other
-half it was drawn from another document (label 1). A and B are runs of sentences that together fill `max_length`.
+half it is drawn from another document (label 1). A and B are runs of sentences that together fill `max_length`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from .tokenizer import require_special_tokens
 
 Sentences = list[list[int]]  # a document: word-piece ids by sentence
 
-# A sentence ends at . ! or ?, perhaps inside a closing quote or bracket, before white space; or at the full stops of
-# scripts that write no white space.
+# A sentence ends at . ! or ?, also inside a closing quote or bracket, before white space; or at the full stops of
+# scripts without white space.
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["'”’)\]])\s+|(?<=[。！？])\s*""")
-SHORT_SEQUENCE_PROBABILITY = (
-    0.1  # as in the original BERT: a tenth of the examples is shorter, to train those positions
-)
+SHORT_SEQUENCE_PROBABILITY = 0.1  # as in the original BERT, to train on shorter examples, too
 LEAST_LENGTH = 8
 SPECIAL = 3  # [CLS], [SEP], [SEP]
-# A quarter of the bytes that `datasets` would take by itself.
+# A quarter of the bytes that `datasets` would choose.
 FEATURES = Features(
     {
         "input_ids": List(Value("int32")),
@@ -47,7 +45,7 @@ def make_pairs(
     """Tokenises documents and pairs their sentences.
 
     Args:
-        documents: a dataset with the column `text`, one document a row (see `load_documents`).
+        documents: a dataset with the column `text`, one document per row (see `load_documents`).
         tokenizer: a BERT's tokenizer.
         max_length: word pieces per example, special tokens included.
         seed: decides where pairs are cut and which B is random.
@@ -101,7 +99,7 @@ def pair_texts(
         rng: decides where pairs are cut and which B is random.
 
     Returns:
-        The columns of `make_pairs`, each a list with one item an example.
+        The columns of `make_pairs`, each a list with one item per example.
     """
     tokenized = tokenize_documents(texts, tokenizer, max_length)
     examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)]
@@ -122,8 +120,8 @@ def tokenize_documents(
 ) -> list[Sentences]:
     """Texts to documents of sentences of word-piece ids, none empty.
 
-    What has no two sentences is joined to the next document. A text that makes a single document is cut in two, so
-    that there is another one to draw random sentences from.
+    A document of a single sentence is joined to the next one. Texts that make one document are cut in two, so that
+    there is another one to draw random sentences from.
     """
     documents: list[list[str]] = []
     pending: list[str] = []
@@ -204,7 +202,7 @@ def _random_second(documents: list[Sentences], number: int, target: int, rng: ra
 
 
 def _fit(first: list[int], second: list[int], room: int, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Shortens the longer one until both fit; what goes is taken from its front and its back, in random parts."""
+    """Shortens the longer one until both fit, by random amounts at its front and its back."""
     excess = max(0, len(first) + len(second) - room)
     lead = len(first) - len(second)
     # The longer one alone until they are equal, then both by turns.

@@ -1,6 +1,6 @@
-"""Where text comes from: local files and folders, and datasets on the Hub; all of it is read by `datasets`.
+"""Where text comes from: local files and folders, and datasets on the Hub, all read by `datasets`.
 
-Every function gives a dataset whose column `text` holds strings, or raises `TextSourceError` with the way out.
+Every function returns a dataset whose column `text` holds strings, or raises `TextSourceError` with the way out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..run.progress import quiet
 # What `datasets` calls the reader of each kind of file.
 READERS = {".txt": "text", ".text": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 COMPRESSED = {".gz", ".xz", ".bz2", ".zst"}
-# Datasets that need a configuration, and the one that people mean when they name none.
+# Datasets that need a configuration, and the one that is meant where none is named.
 DEFAULT_CONFIGS = {"wikitext": "wikitext-103-raw-v1", "Salesforce/wikitext": "wikitext-103-raw-v1"}
 
 WITH_SENTENCES = "Give text with sentences in it, documents separated by blank lines."
@@ -96,27 +96,17 @@ def load_hub(name: str, config: str | None, split: str, *, streaming: bool = Fal
     except (*READ_ERRORS, RuntimeError) as error:
         reason = first_line(error) if reachable else "the Hub cannot be reached, and it is not in the cache."
         raise TextSourceError(
-            f"`{name}` is no file or folder here, and cannot be loaded as a dataset (configuration {config!r}, split "
-            f"{split!r}): {reason} Check the name and the connection, or give a local file or folder."
+            f"`{name}` is not a local file or folder, and cannot be loaded as a dataset (configuration {config!r}, "
+            f"split {split!r}): {reason} Check the name and the connection, or give a local file or folder."
         ) from error
 
 
 def files_by_reader(path: Path) -> dict[str, list[str]]:
-    """The readable files of a path by what `datasets` calls their reader, hidden and empty ones left out.
+    """The readable files of a path by the name that `datasets` has for their reader, without hidden and empty ones.
 
     Raises:
-        TextSourceError: there is none.
+        TextSourceError: there are none.
     """
-    by_reader = _sorted_files(path)
-    if not by_reader:
-        raise TextSourceError(
-            f"`{path}` holds no file that can be read as text. Readable: {', '.join(READERS)}, "
-            f"each also compressed as {', '.join(sorted(COMPRESSED))}."
-        )
-    return by_reader
-
-
-def _sorted_files(path: Path) -> dict[str, list[str]]:
     if not path.is_dir():
         if path.stat().st_size == 0:
             raise TextSourceError(f"`{path}` {EMPTY}")
@@ -127,6 +117,11 @@ def _sorted_files(path: Path) -> dict[str, list[str]]:
         reader = _reader_of(file)
         if reader is not None and not hidden and file.is_file() and file.stat().st_size:
             by_reader.setdefault(reader, []).append(str(file))
+    if not by_reader:
+        raise TextSourceError(
+            f"`{path}` holds no file that can be read as text. Readable: {', '.join(READERS)}, "
+            f"each also compressed as {', '.join(sorted(COMPRESSED))}."
+        )
     return by_reader
 
 
@@ -156,11 +151,14 @@ def _read(reader: str, files: list[str], *, cache: bool) -> Dataset:
             return concatenate_datasets([_read(reader, [file], cache=cache) for file in files])
         raise TextSourceError(f"`{files[0]}` {complaint(reader, error)}") from error
     dataset = text_column(dataset, ", ".join(f"`{file}`" for file in files[:3]) + (", ..." if len(files) > 3 else ""))
-    return _tidy(dataset, files) if reader == "text" else dataset
+    if reader == "text" and any(UNTIDY.search(text) for batch in dataset.iter(1000) for text in batch["text"]):
+        with quiet():
+            return dataset.map(tidy, batched=True, fn_kwargs={"file": files[0]})
+    return dataset
 
 
 def complaint(reader: str, error: BaseException) -> str:
-    """What follows a file's name in the error that says why it cannot be read."""
+    """The rest of an error that begins with a file's name: why it cannot be read."""
     cause = error.__cause__ or error
     if isinstance(cause, SchemaInferenceError):  # no rows
         return EMPTY
@@ -174,10 +172,10 @@ def text_column(dataset: Dataset, source: str) -> Dataset:
 
     Args:
         dataset: any dataset.
-        source: the beginning of the error: where the dataset is from.
+        source: what errors call the dataset.
 
     Raises:
-        TextSourceError: there is no such column, or it holds no strings.
+        TextSourceError: there is no such column, or it does not hold strings.
     """
     if "text" not in dataset.column_names:
         raise TextSourceError(
@@ -189,27 +187,14 @@ def text_column(dataset: Dataset, source: str) -> Dataset:
     return dataset.select_columns(["text"])
 
 
-def _tidy(dataset: Dataset, files: list[str]) -> Dataset:
-    """Splits plain text where a blank line has white space in it, and drops byte-order marks."""
-    untidy = False
-    for batch in dataset.iter(batch_size=1000):
-        found = [text for text in batch["text"] if UNTIDY.search(text)]
-        untidy = untidy or bool(found)
-        refuse_null_bytes(found, files[0])
-    if not untidy:
-        return dataset
-    with quiet():
-        return dataset.map(split_blocks, batched=True)
+def tidy(batch: dict[str, list[str]], file: str) -> dict[str, list[str]]:
+    """Splits plain text where a blank line has white space in it, and drops byte-order marks.
 
-
-def refuse_null_bytes(texts: list[str], file: str) -> None:
-    """Raises `TextSourceError` where the texts of a plain text file cannot be text."""
-    if any("\0" in text for text in texts):
+    Raises:
+        TextSourceError: it holds null bytes, so it is not text.
+    """
+    if any("\0" in text for text in batch["text"]):
         raise TextSourceError(f"`{file}` is not text: it holds null bytes. Give a text file.")
-
-
-def split_blocks(batch: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Splits rows of plain text where a blank line has white space in it, without their byte-order marks."""
     return {"text": [part for text in batch["text"] for part in BLANK_LINE.split(text.removeprefix("\ufeff"))]}
 
 

@@ -1,9 +1,8 @@
 """An endless, shuffled, addressable stream of training examples.
 
-Position p of the stream is one example, always the same one: it decides the epoch, the example in that epoch's
-order, and the masks. So what a step trains on depends on nothing but the seed and the step's number: not on the
-number of processes, not on how the batch is accumulated, not on where a run was interrupted. Resuming is beginning
-at another position.
+A position of the stream decides the epoch, the example in that epoch's order, and its masks. So what a step trains on
+depends on the seed and the step's number alone: not on the number of processes, on gradient accumulation, or on where
+a run was interrupted. Resuming means starting at another position.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 
 
 class StreamError(SchuBertError):
-    """A stream of no examples."""
+    """A stream without examples, or a saved place that belongs to another stream."""
 
 
 class ExampleStream(Dataset[dict[str, Any]]):
-    """Maps a position (0, 1, 2, ...) to an example of `examples`, each epoch in another order.
+    """Maps a position (0, 1, 2, ...) to an example, in another order in each epoch.
 
     Args:
-        examples: anything with a length whose items are dicts of features.
+        examples: a sequence of dicts of features.
         seed: decides the order of every epoch.
-        shuffle: without it every epoch has the order of `examples`.
+        shuffle: if off, every epoch has the order of `examples`.
 
     Raises:
         StreamError: there are no examples.
@@ -52,7 +51,7 @@ class ExampleStream(Dataset[dict[str, Any]]):
 
     @property
     def length(self) -> int | None:
-        """How many different examples there are; None where nobody knows."""
+        """How many different examples there are; None if that is not known."""
         return len(self.examples)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 class PlainCollator:
-    """Drops the position before a collator that does not know of it."""
+    """Removes the position before a collator that does not use it."""
 
     def __init__(self, collator: Collator) -> None:
         self.collator = collator
@@ -135,28 +134,28 @@ def for_stream(collator: Collator) -> Collator:
 
 
 class Stream(Protocol):
-    """What a training loop reads: examples by position; from others than `ExampleStream` also a place to go on from.
+    """What a training loop reads: examples by position.
 
-    Those have `state()`, which gives JSON, and `load_state(state)`; positions are asked for in rising order.
+    Streams other than `ExampleStream` are read in order, and resume with `state()` and `load_state(states)`.
     """
 
     @property
     def length(self) -> int | None:
-        """How many different examples there are; None where nobody knows."""
+        """How many different examples there are; None if that is not known."""
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The example at a position."""
 
 
 class PulledBatch(NamedTuple):
-    """A batch, and from where its stream goes on; None for a stream that is addressed by number."""
+    """A batch, and the place of its stream after it; None for a stream that is addressed by number."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any] | None
 
 
 class StatefulCollator:
-    """A collator that tells where the stream stands: in a loader's own process nobody else knows."""
+    """Adds the stream's place to each batch: in a loader's worker process nothing else has it."""
 
     def __init__(self, stream: Any, collator: Collator) -> None:
         self.stream, self.collator = stream, collator
@@ -167,12 +166,12 @@ class StatefulCollator:
 
 
 def workers_for(stream: Stream, workers: int) -> int:
-    """How many processes can prepare batches: what is read in order is read by one."""
+    """How many worker processes prepare batches; at most one for a stream that is read in order."""
     return workers if isinstance(stream, ExampleStream) else min(1, workers)
 
 
 def mix_seed(*numbers: int) -> int:
-    """One 63-bit seed from several numbers; neighbours give unrelated seeds (SplitMix64, Steele et al. 2014)."""
+    """One 63-bit seed from several numbers; close numbers give unrelated seeds (SplitMix64, Steele et al. 2014)."""
     state = 0
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF

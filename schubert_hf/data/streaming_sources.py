@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import zlib
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, IterableDataset, load_dataset
 
@@ -21,9 +20,8 @@ from .sources import (
     load_hub,
     local_path,
     reader_options,
-    refuse_null_bytes,
-    split_blocks,
     text_column,
+    tidy,
 )
 from .text import WIKITEXT_TITLE
 
@@ -104,8 +102,7 @@ def _stream_files(path: Path) -> IterableDataset:
         raise TextSourceError(
             f"`{path}` holds files of several kinds ({kinds}); only one kind can be streamed. Give a folder of one."
         )
-    ((reader, files),) = by_reader.items()
-    return _stream_kind(reader, files)
+    return _stream_kind(*next(iter(by_reader.items())))
 
 
 def _stream_kind(reader: str, files: list[str]) -> IterableDataset:
@@ -126,7 +123,7 @@ def _stream_kind(reader: str, files: list[str]) -> IterableDataset:
         raise TextSourceError(f"`{files[0]}`{others} {complaint(reader, error)}") from error
     if reader != "text":
         return documents
-    return documents.map(_tidy, batched=True, batch_size=1, features=documents.features, fn_kwargs={"file": files[0]})
+    return documents.map(tidy, batched=True, batch_size=1, features=documents.features, fn_kwargs={"file": files[0]})
 
 
 def _stream_hub(name: str, config: str | None, split: str) -> IterableDataset:
@@ -152,8 +149,3 @@ def _select_text(dataset: IterableDataset, source: str) -> IterableDataset:
         raise TextSourceError(f"{source} {EMPTY}")
     text_column(Dataset.from_list(rows, features=dataset.features), source)
     return dataset.select_columns(["text"])
-
-
-def _tidy(batch: dict[str, list[Any]], file: str) -> dict[str, list[Any]]:
-    refuse_null_bytes(batch["text"], file)
-    return split_blocks(batch)

@@ -1,7 +1,7 @@
 """Raw text to documents.
 
-A document is what the next-sentence task draws consecutive sentences from: one block of a text file (blank lines stand
-between blocks), or one row of a dataset. Everything is read by `datasets`, which memory-maps what it has read.
+A document is what the next-sentence task draws consecutive sentences from: one block of a text file, whose blocks are
+separated by blank lines, or one row of a dataset. Everything is read by `datasets`, which memory-maps it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .sources import WITH_SENTENCES, TextSourceError, local_path, read_files, re
 __all__ = ["TextSourceError", "load_documents", "split_documents"]
 
 WIKITEXT_TITLE = re.compile(r"^ = [^=].* = ?$")
-FEW = 10  # documents; fewer cannot be split into a training part and a held-out part that are alike
+FEW = 10  # documents
 PIECES = 20
 
 
@@ -27,17 +27,17 @@ def load_documents(
     """Reads documents from a local file, a folder of files, or a dataset on the Hub.
 
     Args:
-        source: a path (`.txt`, `.jsonl`, `.parquet`, `.csv`, any of them compressed with gz, xz, bz2 or zst; or a
+        source: a path (`.txt`, `.jsonl`, `.parquet`, `.csv`, each also compressed with gz, xz, bz2 or zst; or a
             folder of such files) or the name of a dataset with a column `text`.
         config: the dataset's configuration; only for datasets on the Hub.
         split: the dataset's split; only for datasets on the Hub.
-        cache: keep what was read in `datasets`' cache between runs; without it local files are held in memory.
+        cache: keep the documents in `datasets`' cache between runs; otherwise local files are held in memory.
 
     Returns:
-        A dataset with the single column `text`, one document a row.
+        A dataset with the single column `text`, one document per row.
 
     Raises:
-        TextSourceError: nothing is there, it is not text, or it is empty.
+        TextSourceError: the source does not exist, is not text, or is empty.
     """
     path = local_path(source)
     documents = read_files(path, cache=cache) if path is not None else read_hub(str(source), config, split)
@@ -51,8 +51,7 @@ def load_documents(
 def split_documents(documents: Dataset, *, held_out: int, seed: int) -> tuple[Dataset, Dataset]:
     """Splits documents into (train, held out).
 
-    A few documents cannot be split by document: they are cut into pieces first, so that training and held-out text
-    differ.
+    Fewer than `FEW` documents are cut into pieces first, so that training and held-out text are alike but differ.
 
     Args:
         documents: a dataset with the column `text`.
@@ -74,7 +73,7 @@ def _texts(documents: Dataset) -> Iterator[str | None]:
 
 
 def _join_wikitext(lines: Dataset) -> Dataset:
-    """WikiText has one line a row and marks an article's title as ` = Title = `; its rows are joined to articles."""
+    """Joins WikiText's rows to articles: it has one line per row and marks titles as ` = Title = `."""
     if not any(WIKITEXT_TITLE.match(text or "") for text in lines[:200]["text"]):
         return lines
     return Dataset.from_generator(_articles, gen_kwargs={"lines": lines})
@@ -102,6 +101,6 @@ def _cut_documents(documents: Dataset, pieces: int) -> Dataset:
     cut = ["\n".join(lines[start : start + size]) for start in range(0, len(lines), size)]
     if len(cut) < 2:
         raise TextSourceError(
-            "The text is a single sentence; training and held-out text cannot be told apart. Give more text."
+            "The text is a single sentence, which cannot be split into training and held-out text. Give more text."
         )
     return Dataset.from_dict({"text": cut})

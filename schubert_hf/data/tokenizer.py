@@ -1,4 +1,4 @@
-"""Trains a WordPiece vocabulary of BERT's kind on raw text; says what a tokenizer needs for pretraining."""
+"""Trains a WordPiece tokenizer like BERT's on raw text, and checks that a tokenizer can make BERT's examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 from ..errors import SchuBertError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-ALPHABET = 400  # scripts that occur once in an encyclopedia would take the places of English word pieces
+ALPHABET = 400  # characters; rare scripts of an encyclopedia would displace English word pieces
 
 
 class TokenizerError(SchuBertError):
@@ -41,7 +41,7 @@ def train_wordpiece(
         lowercase: lower-case the text and strip its accents.
     """
     # The trainer numbers characters that continue a word in the order of a hash map, and breaks ties by these numbers.
-    # So it first only collects them, and then gets them with numbers of their own: the same text, the same vocabulary.
+    # So a first pass collects them, and a second one gets them in a fixed order: the same text, the same vocabulary.
     collected = _train(documents, SPECIAL_TOKENS, vocab_size=1, lowercase=lowercase)
     characters = sorted(token for token in collected if token.startswith("##"))
     vocabulary = _train(documents, SPECIAL_TOKENS + characters, vocab_size=vocab_size, lowercase=lowercase)

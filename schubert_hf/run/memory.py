@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,12 @@ class MemoryEstimate:
 
     def largest(self, limit: int) -> int:
         """The largest micro-batch of several that fits into `limit` bytes; 0 if none does."""
-        left = limit - self.total(0, accumulates=True)
-        return max(0, left // max(1, self.per_example))
+        return max(0, (limit - self.total(0, accumulates=True)) // max(1, self.per_example))
 
     def describe(self, examples: int) -> str:
         """The parts with their sizes, for a micro-batch of so many examples."""
-        parts = {name: getattr(self, name) for name in ("weights", "gradients", "optimizer", "teacher")}
-        parts["activations"] = self.fixed + examples * self.per_example
+        parts = {**asdict(self), "activations": self.fixed + examples * self.per_example}
+        del parts["fixed"], parts["per_example"]
         return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size) + " GiB"
 
 
@@ -144,14 +143,15 @@ def estimate_training(
     Nothing changes: neither random states nor the model's mode or place. Where an accelerator has no room (`free`
     bytes) even for that, activations count as 0.
     """
-    device, parameters = accelerator.device, list(objective.parameters())
-    trained = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad) if trains else 0
-    weights = sum(parameter.nbytes for parameter in parameters)
-    taught = sum(parameter.nbytes for parameter in teacher.parameters()) if teacher is not None else 0
+    device, modules = accelerator.device, [objective] if teacher is None else [objective, teacher]
+    weights, taught = (
+        sum(x.nbytes for x in module.parameters()) for module in (objective, nn.ModuleList(modules[1:]))
+    )
+    trained = sum(x.nbytes for x in objective.parameters() if x.requires_grad) if trains else 0
     one = two = 0
     if device.type == "cpu" or 2 * (weights + taught) < free:
-        with _borrowed(device, objective, teacher), accelerator.autocast():
-            row = _typical_row(objective, batch)
+        row = _typical_row(objective, batch)
+        with _borrowed(device, modules), accelerator.autocast():
             one, two = (saved_bytes(objective, send_to_device(_rows(batch, [row] * n), device)) for n in (1, 2))
     return MemoryEstimate(
         weights=weights,
@@ -165,7 +165,8 @@ def estimate_training(
 
 def saved_bytes(objective: nn.Module, batch: dict[str, Tensor]) -> int:
     """Bytes that a forward pass saves for its backward pass, without weights and batch."""
-    known = {x.untyped_storage().data_ptr() for x in (*objective.parameters(), *objective.buffers(), *batch.values())}
+    inputs = [value for value in batch.values() if isinstance(value, Tensor)]
+    known = {x.untyped_storage().data_ptr() for x in (*objective.parameters(), *objective.buffers(), *inputs)}
     saved: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
@@ -186,33 +187,36 @@ def _typical_row(objective: Any, batch: dict[str, Tensor]) -> int:
 
 
 def _rows(batch: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
+    """Some examples; what is not one item per example, e.g. class weights of a collator, stays as it is."""
     size = _size(batch)
-    return {name: value[rows] if value.ndim and len(value) == size else value for name, value in batch.items()}
+    return {
+        name: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
+        for name, value in batch.items()
+    }
 
 
 def _size(batch: dict[str, Tensor]) -> int:
-    return len(next(value for value in batch.values() if value.ndim))
+    return len(next(value for value in batch.values() if isinstance(value, Tensor) and value.ndim))
 
 
 @contextlib.contextmanager
-def _borrowed(device: torch.device, objective: nn.Module, teacher: nn.Module | None) -> Iterator[None]:
-    """The objective in training mode on a device; afterwards all is as it was, random states included."""
-    modes = {module: module.training for module in objective.modules()}
-    homes = [(module, next(module.parameters()).device) for module in (objective, teacher) if module is not None]
-    sources = [source for source in (torch, torch.get_device_module(device)) if hasattr(source, "get_rng_state")]
-    states = [source.get_rng_state() for source in sources]
+def _borrowed(device: torch.device, modules: list[nn.Module]) -> Iterator[None]:
+    """Modules on a device, the first in training mode; afterwards all is as it was, random states included."""
+    homes = [next(module.parameters()).device for module in modules]
+    modes = {module: module.training for module in modules[0].modules()}
+    random = {x: x.get_rng_state() for x in (torch, torch.get_device_module(device)) if hasattr(x, "get_rng_state")}
     try:
-        for module, _ in homes:
+        for module in modules:
             module.to(device)
-        objective.train()
+        modules[0].train()
         yield
     finally:
-        for module, home in homes:
+        for module, home in zip(modules, homes, strict=True):
             module.to(home)
         for module, mode in modes.items():
             module.training = mode
-        for source, state in zip(sources, states, strict=True):
-            source.set_rng_state(state)
+        for generator, state in random.items():
+            generator.set_rng_state(state)
 
 
 def device_memory(device: torch.device, processes: int = 1) -> tuple[int, int]:

@@ -118,6 +118,15 @@ def test_any_head() -> None:
     check(Classification(SchuBertForSequenceClassification(build_config())))
 
 
+def test_what_is_not_one_item_per_example_is_left_alone() -> None:
+    batch: Any = {**make_batch(), "class_weights": torch.ones(2), "scale": torch.tensor(2.0), "names": ["a", "b"]}
+    accelerator, objective = Accelerator(cpu=True), build()
+    expected = estimate_training(accelerator, objective, make_batch(), free=0)
+    assert estimate_training(accelerator, objective, batch, free=0).per_example == pytest.approx(
+        expected.per_example, rel=0.01
+    )
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_in_mixed_precision(attention: str) -> None:
     """Half-precision copies of the weights are kept once, however many examples there are."""
