@@ -583,13 +583,7 @@ class SchuBertForPreTraining(_MaskedLMMixin, SchuBertPreTrainedModel):
     ) -> tuple[torch.Tensor, ...] | SchuBertForPreTrainingOutput:
         """`labels`: (B, S), -100 is ignored; `next_sentence_label`: (B,), 0 next, 1 random. The loss needs both."""
         outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         predictions, relationship = self.cls(outputs.last_hidden_state, outputs.pooler_output)
 
@@ -630,13 +624,7 @@ class SchuBertForMaskedLM(_MaskedLMMixin, SchuBertPreTrainedModel):
     ) -> tuple[torch.Tensor, ...] | MaskedLMOutput:
         """`labels`: (B, S), -100 is ignored."""
         outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         logits = self.cls(outputs.last_hidden_state)
 
@@ -671,13 +659,7 @@ class SchuBertForNextSentencePrediction(SchuBertPreTrainedModel):
     ) -> tuple[torch.Tensor, ...] | NextSentencePredictorOutput:
         """`labels`: (B,), 0 is next, 1 is random."""
         outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         logits = self.cls(outputs.pooler_output)
         loss = cross_entropy(logits.view(-1, 2), labels.view(-1)) if labels is not None else None
@@ -716,13 +698,7 @@ class SchuBertForSequenceClassification(SchuBertPreTrainedModel):
     ) -> tuple[torch.Tensor, ...] | SequenceClassifierOutput:
         """`labels`: (B,), or (B, num_labels) for several at once; one label means regression."""
         outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
 
@@ -819,13 +795,7 @@ class SchuBertForTokenClassification(SchuBertPreTrainedModel):
     ) -> tuple[torch.Tensor, ...] | TokenClassifierOutput:
         """`labels`: (B, S), -100 is ignored."""
         outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         loss = cross_entropy(logits.view(-1, self.num_labels), labels.view(-1)) if labels is not None else None
@@ -857,13 +827,7 @@ class SchuBertForQuestionAnswering(SchuBertPreTrainedModel):
     ) -> tuple[torch.Tensor, ...] | QuestionAnsweringModelOutput:
         """`start_positions`, `end_positions`: (B,); one beyond the sequence is ignored."""
         outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)  # (B, S) each
 
