@@ -3,7 +3,7 @@
     accelerate launch examples/pretrain.py --text my_text.txt --output-dir my-bert --steps 200 --hidden-size 96
 
 From scratch a WordPiece vocabulary is trained on the same text; with `--model` its tokenizer and weights are kept. The
-run can be interrupted at any moment (Ctrl-C, SIGTERM) and goes on with `--resume`. What it did is left in
+run can be interrupted at any moment (Ctrl-C, SIGTERM); `--resume` continues it. Its record is
 OUTPUT_DIR/pretraining.json.
 """
 
@@ -28,11 +28,12 @@ from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.text import load_documents, split_documents
 from schubert_hf.data.tokenizer import train_wordpiece
 from schubert_hf.errors import one_line_errors
-from schubert_hf.run.checkpoint import MODEL, CheckpointError, list_checkpoints
+from schubert_hf.run.checkpoint import MODEL, CheckpointError
 from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.run.output import check_output_folder
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.session import CHECKPOINTS, find_checkpoint
 from schubert_hf.training.loop_config import LoopConfigError, option
 from schubert_hf.training.pretraining import Pretraining, PretrainingConfig
 
@@ -61,7 +62,7 @@ class Arguments(PretrainingConfig):
     max_length: int = option(128, "Word pieces per example, and positions of a new model.")
     dropout: float | None = option(None, "Dropout. Default: that of --model; none from scratch.")
     threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
-    resume: bool = option(False, "Go on from the newest checkpoint in --output-dir.")
+    resume: bool = option(False, "Resume from the newest checkpoint in --output-dir.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +82,7 @@ def main() -> None:
             pretrain(arguments, accelerator)
         except Interrupted as stop:
             if accelerator.is_main_process:
-                print(f"{stop}. Go on with --resume.", file=sys.stderr)
+                print(f"{stop}. Resume it with --resume.", file=sys.stderr)
             raise SystemExit(stop.exit_code) from None
     if accelerator.is_main_process:
         print(f"Saved. Next: accelerate launch examples/prune.py --model {arguments.output_dir}")
@@ -90,7 +91,7 @@ def main() -> None:
 
 def pretrain(arguments: Arguments, accelerator: Accelerator) -> None:
     """Reads, trains, saves."""
-    checkpoint = open_output(arguments)
+    checkpoint = open_output(arguments, accelerator)
     set_seed(arguments.seed)
     model, tokenizer = load_checkpoint(arguments, checkpoint)
     with accelerator.main_process_first():
@@ -110,22 +111,19 @@ def pretrain(arguments: Arguments, accelerator: Accelerator) -> None:
         arguments,
         output=Path(arguments.output_dir),
         settings={name: value for name, value in asdict(arguments).items() if name not in FREE},
-        checkpoint=checkpoint,
     )
-    run.run()
+    run.run(resume=arguments.resume)
     run.finish(asdict(arguments), as_bert)
 
 
-def open_output(arguments: Arguments) -> Path | None:
-    """The checkpoint to go on from, if any; refuses before anything is loaded."""
+def open_output(arguments: Arguments, accelerator: Accelerator) -> Path | None:
+    """The checkpoint to resume from, if any; refuses before anything is loaded."""
     check_output_folder(Path(arguments.output_dir))
-    folder = Path(arguments.output_dir) / "checkpoints"
-    whole = list_checkpoints(folder)
-    if whole and not arguments.resume:
-        raise CheckpointError(f"`{folder}` holds checkpoints. Go on with --resume, or give another --output-dir.")
-    if arguments.resume and not whole:
-        raise CheckpointError(f"`{folder}` holds no whole checkpoint to resume. Begin without --resume.")
-    return whole[-1] if whole else None
+    folder = Path(arguments.output_dir) / CHECKPOINTS
+    checkpoint = find_checkpoint(accelerator, folder, resume=arguments.resume)
+    if arguments.resume and checkpoint is None:
+        raise CheckpointError(f"`{folder}` holds no whole checkpoint to resume. Start without --resume.")
+    return checkpoint
 
 
 def read_text(arguments: Arguments) -> tuple[Dataset, Dataset]:
@@ -139,7 +137,7 @@ def read_text(arguments: Arguments) -> tuple[Dataset, Dataset]:
 def load_checkpoint(
     arguments: Arguments, checkpoint: Path | None
 ) -> tuple[SchuBertForPreTraining | None, PreTrainedTokenizerBase | None]:
-    """Model and tokenizer to go on from: of this run's checkpoint, or of `--model`; none from scratch."""
+    """Model and tokenizer to train: of this run's checkpoint, or of `--model`; none from scratch."""
     dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     dropout = {} if checkpoint or arguments.dropout is None else dict.fromkeys(dropouts, arguments.dropout)
     source = checkpoint / MODEL if checkpoint else arguments.model

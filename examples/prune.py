@@ -15,7 +15,7 @@ A model that was fine-tuned by run_glue.py or run_squad.py is pruned on its task
 
     accelerate launch examples/prune.py --task sst2 --model tuned/sst2/seed-0
 
-A run can be stopped at any moment and goes on with `--resume`.
+A run can be stopped at any moment; `--resume` continues it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Arguments:
     report_to: str = option(
         "tensorboard", 'Trackers, e.g. "tensorboard,wandb", or "none". TensorBoard\'s lie in logs/.'
     )
-    resume: bool = option(False, "Go on with the run whose checkpoints lie in --output-dir.")
+    resume: bool = option(False, "Resume the run whose checkpoints are in --output-dir.")
     threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
     push_to_hub: str | None = option(
         None, "Publish the result under this name on the Hub; of several, each with its size behind the name."
@@ -92,17 +92,8 @@ class Arguments:
     private: bool = option(False, "With --push-to-hub: only you and your organisation see it.")
 
 
-@dataclass(frozen=True)
-class TaskPruningConfig(PruningConfig):
-    """With `--task`: a model that is fine-tuned already unlearns more than it learns at the rate that suits text."""
-
-    recovery_learning_rate: float = option(5e-5, "Peak learning rate of the recovery.")
-
-
 def main() -> None:
-    on_task = any(word.partition("=")[0] == "--task" for word in sys.argv[1:])
-    settings = TaskPruningConfig if on_task else PruningConfig
-    arguments, config = parse("Prunes a BERT to a budget.", Arguments, settings)
+    arguments, config = parse("Prunes a BERT to a budget.", Arguments, PruningConfig)
     output = Path(arguments.output_dir)
     with one_line_errors():
         accelerator = make_accelerator(**tracker_options(arguments.report_to, output))
@@ -136,7 +127,7 @@ def main() -> None:
         except Interrupted as stop:
             accelerator.end_training()  # what the trackers hold is written
             if accelerator.is_main_process:
-                print(f"{stop}. What was done is in {output}; go on with --resume.", file=sys.stderr)
+                print(f"{stop}. What was done is in {output}; resume it with --resume.", file=sys.stderr)
             raise SystemExit(stop.exit_code) from None
     if arguments.push_to_hub is not None and accelerator.is_main_process:
         publish_all(pruner.folders, arguments.push_to_hub, private=arguments.private)

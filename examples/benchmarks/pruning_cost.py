@@ -38,15 +38,14 @@ from schubert_hf.data.stream import ExampleStream, MaskingCollator, for_stream
 from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
 from schubert_hf.latency.timing import lower_quartile
-from schubert_hf.pruning.checkpoint import OpenRound, Progress, save_progress
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance
 from schubert_hf.pruning.gates import GatedObjective, Gates
-from schubert_hf.pruning.phases import RECOVERY
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact
 from schubert_hf.pruning.units import find_groups
 from schubert_hf.pruning.weights import check_same_weights
+from schubert_hf.run.checkpoint import save_checkpoint
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.provenance import describe_machine, machine
 from schubert_hf.shape import Shape
@@ -171,9 +170,10 @@ class Bench:
         check_same_weights(self.accelerator, smaller)
         objective = PretrainingObjective(smaller)
         loop = TrainingLoop(self.accelerator, objective, smaller.named_parameters(), self.config.recovery_loop())
-        progress = Progress(plans=[plan], open=OpenRound(size_before=0.0, before={}, phase=RECOVERY))
         with tempfile.TemporaryDirectory() as folder:
-            save_progress(Path(folder), smaller, progress, {}, tensors=loop.state_tensors())
+            save_checkpoint(
+                Path(folder) / "cut", smaller, state={"plans": [plan.to_json()]}, optimizer=loop.state_tensors()
+            )
             return time.perf_counter() - began
 
     def steps_of(self, loop: TrainingLoop) -> Steps:

@@ -7,7 +7,9 @@ a run was interrupted. Resuming means starting at another position.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,6 +21,7 @@ from ..errors import SchuBertError
 from .tokenizer import require_special_tokens
 
 POSITION = "stream_position"
+CHECKED = 64  # examples that show what data it is
 IGNORED = -100  # label of a token that is not predicted
 Batch = dict[str, Tensor]
 Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
@@ -61,6 +64,10 @@ class ExampleStream(Dataset[dict[str, Any]]):
             self._epoch, self._order = epoch, torch.randperm(len(self.examples), generator=generator)
         index = int(self._order[offset]) if self.shuffle else offset
         return {**self.examples[index], POSITION: position}
+
+    def digest(self) -> str:
+        """Of the first of `examples`, whatever the seed; see the function `digest`."""
+        return digest(self.examples[number] for number in range(min(CHECKED, len(self.examples))))
 
 
 class MaskingCollator:
@@ -168,6 +175,18 @@ class StatefulCollator:
 def workers_for(stream: Stream, workers: int) -> int:
     """How many worker processes prepare batches; at most one for a stream that is read in order."""
     return workers if isinstance(stream, ExampleStream) else min(1, workers)
+
+
+def digest(examples: Iterable[Mapping[str, Any]]) -> str:
+    """The SHA-256 of some examples, of whatever type their numbers are: tells whether two sets begin alike."""
+    content = hashlib.sha256()
+    for example in examples:
+        content.update(json.dumps(dict(example), sort_keys=True, default=_plain).encode())
+    return content.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else type(value).__name__
 
 
 def mix_seed(*numbers: int) -> int:

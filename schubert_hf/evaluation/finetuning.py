@@ -1,47 +1,40 @@
-"""Fine-tuning: trains on a task, evaluates, keeps the best model, stops on a signal and goes on where it stopped."""
+"""Fine-tuning: trains on a task, evaluates as it goes, and keeps the best model."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from ..data.stream import Collator, ExampleStream
 from ..run.checkpoint import (
-    MODEL,
     CheckpointError,
     atomic_folder,
     check_settings,
     list_checkpoints,
-    load_optimizer,
+    load_model,
     load_state,
-    newest_checkpoint,
-    save_checkpoint,
     write_json,
 )
-from ..run.interrupt import Interrupted, InterruptGuard
 from ..run.output import FINETUNING_RECORD, MARKER, check_output_folder, result_files
-from ..run.processes import on_main_process
 from ..run.progress import quiet
+from ..run.session import CHECKPOINTS, Session
+from ..training.history import History
 from ..training.loop import TrainingLoop
+from ..training.phase import Phases
 from ..training.step import StepResult
 from .finetuning_config import FinetuningConfig
 from .objectives import TaskObjective
 
-logger = logging.getLogger(__name__)
-CHECKPOINTS, BEST = "checkpoints", "best"
+BEST = "best"
 Metrics = dict[str, dict[str, float]]  # by split, the main split first, its main metric first
 
 
@@ -54,7 +47,8 @@ class FinetuningResult:
         best_step: after which step that was.
         steps: all that were taken.
         evaluations: `step`, `train_loss` since the last one, and `metrics`, each time.
-        seconds: of training and evaluation, interruptions left out.
+        seconds: of training and evaluation, without interruptions.
+        halved: whether it ended at half the learning rate, after a loss that was not finite.
     """
 
     metrics: Metrics
@@ -62,6 +56,7 @@ class FinetuningResult:
     steps: int
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    halved: bool = False
 
 
 class Finetuning:
@@ -78,7 +73,7 @@ class Finetuning:
         evaluate: the metrics of the model as it is; called on every process. The first is what models are chosen by:
             the larger the better, of equal ones the earlier.
         output: folder for the best model; its `checkpoints` for the checkpoints.
-        settings: everything that a continuation must have in common with the run that it continues; plain JSON.
+        settings: everything that a resumed run must have in common with the one that it continues; plain JSON.
         base_model: what the model's page says of the checkpoint that was fine-tuned.
 
     Raises:
@@ -101,94 +96,61 @@ class Finetuning:
         base_model: dict[str, Any] | None = None,
     ) -> None:
         self.accelerator, self.model, self.tokenizer = accelerator, objective.model, tokenizer
-        self.stream, self.collator = ExampleStream(train, seed=seed), collator
         self.config, self.output, self.evaluate = config, output, evaluate
         self.loop = TrainingLoop(
             accelerator, objective, objective.model.named_parameters(), config.loop(len(train), seed)
         )
         self.every = config.eval_steps or config.steps_per_epoch(len(train))
-        self.settings = json.loads(json.dumps({**settings, "seed": seed, "examples": len(train)}))
         self.base_model = base_model or {}
-        self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0, "losses": []}
+        self.history = History()
+        stream = ExampleStream(train, seed=seed)
+        self.session = Session(
+            accelerator,
+            output / CHECKPOINTS,
+            {"history": self.history},
+            settings={**settings, "seed": seed, "examples": len(train), "digest": stream.digest()},
+            name=lambda: _step_name(self.loop.step),
+            keep=config.keep_checkpoints,
+        )
+        self.session.model = self.model
+        self.phases = Phases(self.session, stream, collator, save_steps=config.save_steps)
 
     def run(self, *, resume: bool = False) -> FinetuningResult:
-        """Trains to the end; `output` then holds the best model, and what is returned in `finetuning.json`.
+        """Trains to the end; `output` then holds the best model, and the result as `finetuning.json`.
 
         Args:
-            resume: go on after the newest whole checkpoint, or begin where there is none.
+            resume: continue from the newest whole checkpoint, or begin where there is none.
 
         Raises:
-            CheckpointError: checkpoints lie in `output` and `resume` is off, they belong to a run with other settings,
-                or the disk refuses another one.
+            CheckpointError: there are checkpoints and `resume` is off, they belong to another run, or the disk refuses
+                another one.
             Interrupted: by a signal; the last finished step is saved, and after the last of all the model.
-            NonFiniteLossError: training diverged; the last checkpoint is whole.
+            NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
             OutputFolderError: `output` already holds a model.
         """
         check_output_folder(self.output)
-        self._open(resume)
-        self._began = time.monotonic() - self.history["seconds"]
-        with InterruptGuard(self.accelerator) as guard:
-
-            def on_step(taken: StepResult) -> None:
-                self.history["losses"].append(taken.loss)
-                last = self.loop.step == self.loop.config.steps
-                if last or self.loop.step % self.every == 0:
-                    self._evaluate()
-                    self._save()
-                elif self.loop.step % self.config.save_steps == 0:
-                    self._save()
-                if not last:
-                    guard.check()
-
-            try:
-                self.loop.run(self.stream, self.collator, on_step=on_step, description=self.output.name)
-            except Interrupted:
-                self._save()
-                raise
+        with self.session as session, session.guard.deferred():
+            if (checkpoint := session.open(resume=resume)) is not None:
+                self.model.load_state_dict(load_model(checkpoint, self.model).state_dict())
+            self.phases.run("fine-tuning", self.loop, self.output.name, on_step=self._after_step)
             result = self._finish()
-            guard.check()  # a signal in the last step ends what would come after this run
+            session.guard.check()  # a signal in the last step ends what would come after this run
         return result
 
-    def _open(self, resume: bool) -> None:
-        folder = self.output / CHECKPOINTS
-
-        def find() -> str | None:
-            newest = newest_checkpoint(folder)
-            if newest is not None and not resume:
-                raise CheckpointError(f"`{folder}` holds checkpoints. Go on with --resume, or give another folder.")
-            return None if newest is None else newest.name
-
-        name = on_main_process(self.accelerator, find)
-        if name is not None:
-            self._continue(folder / name)
-
-    def _continue(self, checkpoint: Path) -> None:
-        state = load_state(checkpoint)
-        check_settings(state.get("settings", {}), self.settings, checkpoint)
-        weights = load_file(checkpoint / MODEL / "model.safetensors")
-        with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
-                tensor.copy_(weights[name])
-        self.history = state["history"]
-        self.loop.load_state(state["step"], load_optimizer(checkpoint))
-        if self.accelerator.scaler is not None and state.get("scaler"):
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.accelerator.is_main_process:
-            logger.warning("Going on from step %d of %s.", self.loop.step, checkpoint.name)
-
-    def _evaluate(self) -> None:
-        metrics = self.evaluate()
-        losses = self.history["losses"]
-        before = [_rank(entry) for entry in self.history["evaluations"]]
-        self.history["evaluations"].append(
-            {"step": self.loop.step, "train_loss": sum(losses) / max(1, len(losses)), "metrics": metrics}
-        )
-        self.history["losses"] = []
-        if not before or _rank(self.history["evaluations"][-1]) > max(before):
-            self._keep_best()
+    def _after_step(self, taken: StepResult) -> bool:
+        self.history.note(taken)
+        due = self.loop.step == self.loop.config.steps or self.loop.step % self.every == 0
+        if due:
+            self._forget_weights()
+            metrics, evaluations = self.evaluate(), self.history.evaluations
+            before = max(map(_rank, evaluations), default=None)
+            self.history.add(self.loop.step, train_loss=self.history.means()["loss"], metrics=metrics)
+            if before is None or _rank(evaluations[-1]) > before:  # of equal ones the first stays
+                self._keep_best()
+        return due
 
     def _keep_best(self) -> None:
-        """Written before a checkpoint tells of it, beside the best so far: a run may yet go on from before."""
+        """Written before a checkpoint says so, beside the best so far: a run may yet be resumed from before."""
         if self.accelerator.is_main_process:
             try:
                 with atomic_folder(self._weights(self.loop.step)) as folder, quiet():
@@ -202,51 +164,41 @@ class Finetuning:
         self.accelerator.wait_for_everyone()
 
     def _weights(self, step: int) -> Path:
-        return self.output / BEST / f"step-{step:08d}"
+        return self.output / BEST / _step_name(step)
 
     def _forget_weights(self) -> None:
         """Removes weights that no checkpoint's evaluations call the best."""
-        histories = [load_state(folder)["history"] for folder in list_checkpoints(self.output / CHECKPOINTS)]
-        best = {self._weights(_best(each["evaluations"])["step"]) for each in histories if each["evaluations"]}
-        for folder in set((self.output / BEST).glob("step-*")) - best:
-            shutil.rmtree(folder)
-
-    def _save(self) -> None:
-        self.history["seconds"] = time.monotonic() - self._began
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            save_checkpoint(
-                self.output / CHECKPOINTS / f"step-{self.loop.step:08d}",
-                self.model,
-                state={
-                    "step": self.loop.step,
-                    "settings": self.settings,
-                    "history": self.history,
-                    "scaler": scaler.state_dict() if scaler is not None else None,
-                },
-                optimizer=self.loop.state_tensors(),
-                keep=self.config.keep_checkpoints,
-            )
-            self._forget_weights()
-        self.accelerator.wait_for_everyone()
+            states = [load_state(folder) for folder in list_checkpoints(self.output / CHECKPOINTS)]
+            histories = [state["history"]["evaluations"] for state in states]
+            best = {self._weights(_best(evaluations)["step"]) for evaluations in histories if evaluations}
+            for folder in set((self.output / BEST).glob("step-*")) - best:
+                shutil.rmtree(folder)
 
     def _finish(self) -> FinetuningResult:
-        evaluations = self.history["evaluations"]
+        evaluations = self.history.evaluations
         best = _best(evaluations)
         result = FinetuningResult(
-            best["metrics"], best["step"], self.loop.step, evaluations, round(self.history["seconds"], 1)
+            metrics=best["metrics"],
+            best_step=best["step"],
+            steps=self.loop.step,
+            evaluations=evaluations,
+            seconds=round(self.history.seconds, 1),
+            halved=bool(self.phases.halved),
         )
         if self.accelerator.is_main_process:
             with result_files(self.output) as folder:
                 shutil.copytree(self._weights(best["step"]), folder, dirs_exist_ok=True)
-                write_json(
-                    folder / FINETUNING_RECORD,
-                    {"settings": self.settings, "base_model": self.base_model, **asdict(result)},
-                )
-            for leftover in (BEST, CHECKPOINTS):  # the optimizer's state is twice the model, and no use any more
+                record = {"settings": self.session.settings, "base_model": self.base_model, **asdict(result)}
+                write_json(folder / FINETUNING_RECORD, record)
+            for leftover in (BEST, CHECKPOINTS):  # the optimizer's state is twice the model, and of no use any more
                 shutil.rmtree(self.output / leftover, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return result
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
@@ -260,7 +212,7 @@ def _rank(evaluation: dict[str, Any]) -> float:
 
 
 def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:
-    """The result of a run that has come to its end in `output`; None where there is none.
+    """The result of a finished run in `output`; None where there is none.
 
     Args:
         output: its folder.

@@ -25,6 +25,7 @@ class TaskObjective(Objective):
     outputs: tuple[str, ...] = ("logits",)
     labels: tuple[str, ...] = ("labels",)
     head = "SequenceClassification"
+    recovery_learning_rate = 5e-5  # a fine-tuned model unlearns more than it learns at the rate that suits text
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import EvaluationDataError
 from ..run.checkpoint import check_settings, list_checkpoints, load_state
 from ..run.output import OutputFolderError, check_output_folder
-from .finetuning import CHECKPOINTS, Finetuning, Metrics, finished
+from ..run.session import CHECKPOINTS
+from .finetuning import Finetuning, Metrics, finished
 from .finetuning_config import FinetuningConfig
 from .loading import load_for_task
 from .results import FILE, Evaluation, Results, describe_run, identity

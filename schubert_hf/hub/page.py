@@ -16,12 +16,12 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..auto import MODELS
 from ..cost import format_size
+from ..pruning.methods import describe_method
 from ..run.provenance import describe_machine
 from . import tables
 from .errors import RecordError
 from .evaluations import model_index
 from .inspection import SEQUENCE, Inspection
-from .methods import describe_method
 from .record import Record
 
 WIDTHS, ROUNDS = "pictures/widths.png", "pictures/rounds.png"

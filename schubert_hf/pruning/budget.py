@@ -1,4 +1,4 @@
-"""What must remain, round by round, and the cost that counts it; decided by the main process for all of them.
+"""What must remain, round by round, and the cost that counts it; the main process decides for all.
 
 Several targets are met one after another, each in as many rounds.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
@@ -19,19 +20,21 @@ from ..run.processes import on_main_process
 from ..shape import Shape
 from .config import PruningConfig
 from .plan import PruningPlan
+from .selection import check_reachable
+from .units import find_groups
 
 
 class Budget:
     """Targets in the unit of a cost, and the way to each in equal steps.
 
     Args:
-        config: names targets, cost and number of rounds.
-        model: that the run begins with.
-        accelerator: knows the processes.
+        config: resolved settings of the run.
+        model: the dense one.
+        accelerator: of the run.
 
     Raises:
-        BudgetError: a target is none, or not below the model's size or the target before it.
-        LatencyError: the forward pass that is to be timed is not possible.
+        BudgetError: a target is not a size, not below the model's own or the target before it, or out of reach.
+        LatencyError: the forward pass cannot be timed.
     """
 
     def __init__(self, config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> None:
@@ -47,6 +50,8 @@ class Budget:
                     "the largest to the smallest."
                 )
         self.rounds = config.rounds
+        groups = find_groups(model.config, config.dimensions)
+        check_reachable(groups, model.config, self.cost, self.target, multiple_of=config.multiples)
 
     @property
     def unit(self) -> str:
@@ -55,42 +60,43 @@ class Budget:
 
     @property
     def target(self) -> float:
-        """The last and smallest."""
+        """The last and smallest target."""
         return self.targets[-1]
 
     @property
     def all_rounds(self) -> int:
-        """Of all targets together."""
+        """The number of rounds for all targets together."""
         return self.rounds * len(self.targets)
 
     def limit(self, number: int) -> float:
-        """What may remain after a round: after round t of T a share t/T of the way to its target is done."""
+        """The size after a round: round t of T ends t/T of the way to its target."""
         index, done = divmod(number - 1, self.rounds)
         begin, end = [self.source_size, *self.targets][index : index + 2]
         return end + (begin - end) * (self.rounds - 1 - done) / self.rounds
 
     def reached(self, number: int) -> int | None:
-        """Which target is met after so many rounds, from 0; None where they end between two."""
+        """Which target is met after so many rounds, counted from 0; None between two targets."""
         index, left = divmod(number, self.rounds)
         return index - 1 if number and not left else None
 
-    def choose(self, limit: float, plan_for: Callable[[float], PruningPlan]) -> PruningPlan:
+    def choose(self, limit: float, select: Callable[[Cost, float], PruningPlan]) -> PruningPlan:
         """The main process's plan for a limit, on every process; of a latency, one whose model was timed.
 
         Args:
             limit: in the cost's unit.
-            plan_for: makes the plan for a limit, asking `cost`.
+            select: gives the plan for a cost and a limit.
         """
         cost = self.cost
 
         def decide() -> dict[str, Any]:
-            timed = isinstance(cost, LatencyCost)
-            plan = meet_budget(plan_for, limit, cost) if isinstance(cost, LatencyCost) else plan_for(limit)
-            return {"plan": plan.to_json(), "milliseconds": cost(plan.shape) if timed else None}
+            if not isinstance(cost, LatencyCost):
+                return {"plan": select(cost, limit).to_json()}
+            plan = meet_budget(partial(select, cost), limit, cost)
+            return {"plan": plan.to_json(), "milliseconds": cost(plan.shape)}
 
         decision = on_main_process(self.accelerator, decide)
         plan = PruningPlan.from_json(decision["plan"])
-        if isinstance(cost, LatencyTable):  # a process that times nothing: it learns what the main one saw
+        if isinstance(cost, LatencyTable):  # this process times nothing: it learns what the main one measured
             self.cost = cost.corrected(plan.shape, decision["milliseconds"])
         return plan
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS
 from ..training.loop_config import LoopConfig, option
+from ..training.objective import Objective
+from .methods import METHODS
 from .units import check_dimensions
 
 COSTS = ("parameters", "flops", "latency")
 # What kernels are faster at multiples of; heads are counted one by one (measured: examples/benchmarks/alignment.py).
 ALIGNED = ("h", "f", "k", "v")
-METHODS = {
-    "auto": "what the loss misses least, in the best basis; what stays is solved anew to make up for it",
-    "schubert": "the smallest alphas, Algorithm 1 of the paper",
-    "magnitude": "the smallest weights",
-    "random": "any units",
-    "uniform": "the smallest weights of every dimension, all shrunk by the same factor",
-    "layers": "whole layers, so that evenly spaced ones stay",
-}
+# May differ between a run and its continuation: rounding apart, they change nothing.
+FREE = {"micro_batch_size", "save_steps", "keep_checkpoints"}
 
 
 class PruningConfigError(SchuBertError):
@@ -35,7 +31,7 @@ class PruningConfig:
     """Settings of a pruning run: our own method, Algorithm 1 (Khetan & Karnin 2020), or a baseline.
 
     What the paper does not give (gamma, rounds, learning rates, steps) has defaults of ours, chosen on the embedded
-    model.
+    model. Fields stay as they were given; `resolve` says what they mean in a run.
 
     Raises:
         PruningConfigError: a value out of its range, named with the range.
@@ -53,7 +49,9 @@ class PruningConfig:
     )
     cost_batch_size: int = option(1, "Sequences of that forward pass.")
     cost_seq_len: int = option(128, "Tokens per sequence of that forward pass.")
-    method: str = option("auto", "How it is decided what goes: " + "; ".join(map(": ".join, METHODS.items())) + ".")
+    method: str = option(
+        "auto", "What is removed: " + "; ".join(f"{name}: {one.help}" for name, one in METHODS.items()) + "."
+    )
     dimensions: str = option(
         "hfakv",
         "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers.",
@@ -63,14 +61,18 @@ class PruningConfig:
         8,
         'What kept widths are multiples of: 8 means h, f, k and v; "h=16,k=4" sets them one by one; others are free.',
     )
-    calibration_examples: int = option(128, "Examples per round that method auto looks at, in whole batches.")
+    calibration_examples: int = option(
+        128, "Examples per round that method auto measures the model on, in whole batches."
+    )
     alpha_steps: int = option(30, "Steps per round that train the alphas of method schubert, the weights frozen.")
     alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.")
     gamma: float = option(
         1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model."
     )
     recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.")
-    recovery_learning_rate: float = option(5e-4, "Peak learning rate of the recovery.")
+    recovery_learning_rate: float | None = option(
+        None, "Peak learning rate of the recovery. Default: 5e-4 on text, 5e-5 on a task, which is learned already."
+    )
     recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.")
     weight_decay: float = option(0.01, "Weight decay of matrices in the recovery.")
     teacher_weight: float | None = option(
@@ -93,23 +95,43 @@ class PruningConfig:
             if getattr(self, name) not in allowed:
                 known = ", ".join(str(value) for value in allowed if value is not None)
                 raise PruningConfigError(f"`{name}` is {getattr(self, name)!r}; allowed is {known}.")
-        if self.teacher_weight is None:
-            object.__setattr__(self, "teacher_weight", 1.0 if self.method == "auto" else 0.0)
         try:
-            # Fewer layers is what that method means, whatever else could be pruned.
-            dimensions = "l" if self.method == "layers" else self.dimensions
-            object.__setattr__(self, "dimensions", check_dimensions(dimensions))
+            check_dimensions(self.dimensions)
         except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
         for setting in fields(self):
             if setting.name in _LEAST:
                 _check_number(setting.name, getattr(self, setting.name), str(setting.type))
-        object.__setattr__(self, "multiple_of", parse_multiples(self.multiple_of))
+        parse_multiples(self.multiple_of)
+
+    def resolve(self, objective: type[Objective] = Objective) -> PruningConfig:
+        """The same settings with every default filled in.
+
+        Args:
+            objective: the class of what is minimised; it knows the learning rate that suits it.
+        """
+        method, rate = METHODS[self.method], self.recovery_learning_rate
+        return replace(
+            self,
+            dimensions=method.dimensions or check_dimensions(self.dimensions),
+            multiple_of=self.multiples,
+            teacher_weight=method.teacher_weight if self.teacher_weight is None else self.teacher_weight,
+            recovery_learning_rate=objective.recovery_learning_rate if rate is None else rate,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a run's result: all but `FREE`."""
+        return {name: value for name, value in asdict(self).items() if name not in FREE}
 
     @property
-    def multiples(self) -> Mapping[str, int]:
+    def multiples(self) -> dict[str, int]:
         """`multiple_of` by letter."""
         return parse_multiples(self.multiple_of)
+
+    @property
+    def calibration_size(self) -> int:
+        """`calibration_examples` in whole batches."""
+        return -(-self.calibration_examples // self.batch_size) * self.batch_size
 
     def alpha_loop(self) -> LoopConfig:
         """How the alphas are trained: no decay, no clipping (it would scale the penalty's pull with the loss's)."""
@@ -126,11 +148,12 @@ class PruningConfig:
 
     def recovery_loop(self) -> LoopConfig:
         """How the smaller model is trained after each cut."""
+        rate = self.recovery_learning_rate
         return LoopConfig(
             steps=self.recovery_steps,
             batch_size=self.batch_size,
             micro_batch_size=self.micro_batch_size,
-            learning_rate=self.recovery_learning_rate,
+            learning_rate=Objective.recovery_learning_rate if rate is None else rate,
             schedule="linear",
             warmup_steps=min(self.recovery_warmup_steps, self.recovery_steps),
             weight_decay=self.weight_decay,

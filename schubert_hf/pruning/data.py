@@ -1,23 +1,23 @@
-"""Data for a pruning run, looked at before any work: what would fail after an hour of training fails at once."""
+"""Data for a pruning run, checked before any work: what would fail after an hour of training fails at once."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
-from ..data.stream import Batch, Collator, ExampleStream, MaskingCollator, StreamError, for_stream
+from ..data.stream import CHECKED, Batch, Collator, ExampleStream, MaskingCollator, StreamError, digest, for_stream
 from ..data.streaming import StreamedPairs
 from ..errors import SchuBertError
 from ..training.objective import Objective, ObjectiveError
-
-LOOKED_AT = 64  # examples; enough to show what kind of data it is
+from .config import PruningConfig
 
 
 class PruningDataError(SchuBertError):
@@ -33,6 +33,8 @@ class PruningData:
         collator: makes batches of them.
         eval_stream, eval_collator: the same for held-out ones.
         sample: the first training examples, as one batch.
+        begin: where a stream that is read in order begins; None for one that is addressed by number.
+        digests: of the first training and held-out examples: tells another corpus of the same size.
     """
 
     stream: Any
@@ -40,19 +42,34 @@ class PruningData:
     eval_stream: ExampleStream
     eval_collator: Collator
     sample: Batch
+    begin: dict[str, Any] | None
+    digests: tuple[str, str]
 
-    def go_on(self, states: list[dict[str, Any]] | None) -> None:
-        """Moves a stream that is read in order to `states`; one that is addressed by number has none."""
-        if states is not None:
-            self.stream.load_state(states)
+    def calibration(self, accelerator: Accelerator, position: int, config: PruningConfig) -> Iterator[Batch]:
+        """The next `calibration_examples` of the training stream: the process's share, on its device.
 
-    def state(self) -> dict[str, Any] | None:
-        """Where this process is in a stream that is read in order; None for one that is addressed by number."""
-        return None if isinstance(self.stream, ExampleStream) else self.stream.state()
+        Args:
+            accelerator: of the run.
+            position: of the first example, over all processes.
+            config: has the sizes of batches.
+        """
+        share = config.batch_size // accelerator.num_processes
+        size = config.micro_batch_size or share
+        collate = for_stream(self.collator)
+        set_seed(config.seed)  # a collator of the user's may draw its masks from the global generators
+        first = position + accelerator.process_index * share  # as in training: a stream may be read in order
+        for start in range(first, first + config.calibration_size, config.batch_size):
+            for begin in range(0, share, size):
+                positions = range(start + begin, start + min(begin + size, share))
+                yield send_to_device(collate([self.stream[position] for position in positions]), accelerator.device)
 
-    def state_everywhere(self, state: dict[str, Any] | None) -> list[dict[str, Any]] | None:
-        """The states of all processes, by rank; None where the stream is addressed by number."""
-        return None if state is None else gather_object([state])
+
+def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
+    """The sum of what the processes hold, on all of them; one process keeps its tensor on the device where it is."""
+    if accelerator.num_processes == 1:  # the device may know less than the CPU: Apple's has no float64
+        return tensor
+    summed: Tensor = accelerator.reduce(tensor.to(accelerator.device), reduction="sum")
+    return summed
 
 
 def open_data(
@@ -65,7 +82,7 @@ def open_data(
     seed: int,
     accelerator: Accelerator | None = None,
 ) -> PruningData:
-    """Streams of the two sets, after a look at their first examples.
+    """Streams of the two sets, whose first examples are checked.
 
     Args:
         train_dataset: examples by number, or a stream, of which every process reads its share.
@@ -92,12 +109,14 @@ def open_data(
         eval_collator.seed = collator.seed + 1
     stream = _open_stream("train_dataset", train_dataset, seed=seed)
     eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
-    sample = _check_examples("train_dataset", stream, collator, objective)
-    _check_examples("eval_dataset", eval_stream, eval_collator, objective)
+    sample, train_digest = _check_examples("train_dataset", stream, collator, objective)
+    _, eval_digest = _check_examples("eval_dataset", eval_stream, eval_collator, objective)
+    begin = None
     if isinstance(stream, StreamedPairs):  # every process has checked the same examples, and trains on its own
         rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         stream = stream.for_process(rank, processes)
-    return PruningData(stream, collator, eval_stream, eval_collator, sample)
+        begin = stream.state()
+    return PruningData(stream, collator, eval_stream, eval_collator, sample, begin, (train_digest, eval_digest))
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
@@ -123,9 +142,9 @@ def _open_stream(name: str, dataset: Any, **options: Any) -> Any:
         ) from error
 
 
-def _check_examples(name: str, stream: Any, collator: Collator, objective: Objective) -> Batch:
-    """Makes one batch, and looks whether the objective and the model can take it."""
-    positions = range(min(LOOKED_AT, stream.length or LOOKED_AT))
+def _check_examples(name: str, stream: Any, collator: Collator, objective: Objective) -> tuple[Batch, str]:
+    """A first batch, checked against objective and model, and the digest of its examples."""
+    positions = range(min(CHECKED, stream.length or CHECKED))
     try:
         examples = [stream[position] for position in positions]
         batch: Batch = for_stream(collator)(examples)
@@ -139,7 +158,7 @@ def _check_examples(name: str, stream: Any, collator: Collator, objective: Objec
     except (KeyError, ObjectiveError) as error:
         raise PruningDataError(f"`{name}` does not suit {type(objective.model).__name__}: {error}") from error
     _check_ids(name, batch, objective.model.config)
-    return batch
+    return batch, stream.digest() if isinstance(stream, ExampleStream) else digest(examples)
 
 
 def _check_ids(name: str, batch: dict[str, Tensor], config: SchuBertConfig) -> None:

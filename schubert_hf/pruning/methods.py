@@ -1,238 +1,232 @@
-"""Methods: how it is decided what goes. Each is a function from the round to a decision; choosing is a look-up."""
+"""Methods: functions from a model, some text and a cost to scores of units, in one table.
+
+A method knows nothing of rounds, training or checkpoints: it is given what it needs trained (alphas) or drawn
+(batches). The smallest scores are removed (`selection`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..cost import BudgetError, format_size, penalty_weights
-from ..data.stream import Batch, for_stream, mix_seed
+from ..configuration_schubert import SchuBertConfig
+from ..cost import BudgetError, Cost, format_size
+from ..data.stream import Batch
 from ..shape import Shape
-from ..training.loop import TrainingLoop
 from ..training.objective import Objective
 from ..training.step import NonFiniteLossError
 from .basis import change_basis
-from .budget import Budget
-from .config import PruningConfig
-from .criteria import (
-    Scores,
-    alpha_importance,
-    magnitude_importance,
-    random_importance,
-    ranks_within_groups,
-)
+from .criteria import Scores, alpha_importance, magnitude_importance, random_importance, ranks_within_groups
 from .curvature import curvature_importance
-from .data import PruningData
-from .gates import GatedObjective, Gates, fold_tensors
+from .gates import Gates, fold_tensors
 from .moments import measure_heads
-from .phases import ALPHAS, Watch
 from .plan import PruningPlan
+from .precision import Reduce
 from .restoration import restore
 from .selection import select
-from .units import Group, find_groups
+from .units import Group
 
 
 @dataclass(frozen=True)
-class Round:
-    """What a method may look at.
+class Problem:
+    """What a method is given.
 
     Attributes:
-        number: 1 for the first.
-        description: of progress bars, e.g. "round 1/3".
-        model: to be cut, on its device; not to be changed.
-        objective: what training minimises, with that model inside.
-        make_objective: the same for another model.
-        config: every setting of the run.
-        accelerator: decides devices, processes and precision.
-        data: training examples and held-out ones.
-        position: of the next example in the training stream.
-        budget: what the cost may be after the round, and the cost.
-        limit: the budget of this round, in the cost's unit.
-        run_phase: trains, so that it can be stopped and continued at any step; see `PhaseRunner.run`.
+        model: to be cut, on its device; its weights are not to be changed.
+        objective: makes what training minimises from a model.
+        groups: the units that may be removed, and how many of each group there are.
+        cost: what the budget counts.
+        batches: this process's share of the calibration examples, on the model's device; for `Method.calibrates`.
+        reduce: sums a tensor over the processes.
+        gates: trained alphas; for `Method.trains_alphas`.
+        seed: of what is drawn.
     """
 
-    number: int
-    description: str
     model: PreTrainedModel
-    objective: Objective
-    make_objective: Callable[[PreTrainedModel], Objective]
-    config: PruningConfig
-    accelerator: Accelerator
-    data: PruningData
-    position: int
-    budget: Budget
-    limit: float
-    run_phase: Callable[[str, TrainingLoop, str, Watch | None], None]
-
-    @property
-    def groups(self) -> dict[Group, int]:
-        """The units that may go."""
-        return find_groups(self.model.config, self.config.dimensions)
-
-    def select(self, scores: Scores) -> PruningPlan:
-        """The plan that keeps the units of the highest scores, within the budget."""
-        config, multiples = self.model.config, self.config.multiples
-        return self.choose(lambda limit: select(scores, config, self.budget.cost, limit, multiple_of=multiples))
-
-    @property
-    def calibration_examples(self) -> int:
-        """How many training examples are looked at: whole batches."""
-        size = self.config.batch_size
-        return -(-self.config.calibration_examples // size) * size
-
-    def calibration_batches(self) -> Iterator[Batch]:
-        """The share of this process in the next `calibration_examples` of the training stream, on its device."""
-        accelerator, config = self.accelerator, self.config
-        share = config.batch_size // accelerator.num_processes
-        size = config.micro_batch_size or share
-        collate = for_stream(self.data.collator)
-        set_seed(config.seed)  # a collator of the user's may draw its masks from the global generators
-        first = self.position + accelerator.process_index * share  # as in training: a stream may be read in order
-        for start in range(first, first + self.calibration_examples, config.batch_size):
-            for begin in range(0, share, size):
-                positions = range(start + begin, start + min(begin + size, share))
-                batch = collate([self.data.stream[position] for position in positions])
-                yield send_to_device(batch, accelerator.device)
-
-    def sum_over_processes(self, tensor: Tensor) -> Tensor:
-        """The sum of what the processes hold, on all of them."""
-        summed: Tensor = self.accelerator.reduce(tensor.to(self.accelerator.device), reduction="sum")
-        return summed
-
-    def choose(self, plan_for: Callable[[float], PruningPlan]) -> PruningPlan:
-        """The plan for this round's limit, made by the main process and sent to the others."""
-        return self.budget.choose(self.limit, plan_for)
+    objective: Callable[[PreTrainedModel], Objective]
+    groups: Mapping[Group, int]
+    cost: Cost
+    batches: Sequence[Batch]
+    reduce: Reduce
+    gates: Gates | None
+    seed: int
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What goes, and what was learned about what stays.
+class Scored(NamedTuple):
+    """The importance of every unit, and what is cut.
 
     Attributes:
-        plan: what stays.
+        model: the given one, or one that computes the same; the scores are of its units.
+        scores: shape (units,) by group.
         tensors: weights to cut instead of the model's own, by name.
-        alphas: smallest, mean and largest by group.
-        examples: how many of the training stream were looked at, besides those of phases.
-        finish: what is to be done to the compacted model before it is trained.
     """
 
-    plan: PruningPlan
+    model: PreTrainedModel
+    scores: Scores
     tensors: Mapping[str, Tensor] | None = None
-    alphas: dict[str, list[float]] = field(default_factory=dict)
-    examples: int = 0
-    finish: Callable[[PreTrainedModel], PreTrainedModel] | None = None
 
 
-def prune_and_restore(this: Round) -> Decision:
-    """Ours: nothing is trained, and nearly nothing is lost.
-
-    Keys, queries and values are turned into the basis in which few of them carry all (`basis`); the units that the
-    loss misses least go (`curvature`); then all that reads what was cut is solved anew (`restoration`).
-    """
-    batches = list(this.calibration_batches())
-    reduce = this.sum_over_processes
-    this.model.eval()
-    if not bool(torch.isfinite(torch.stack([parameter.sum() for parameter in this.model.parameters()])).all()):
-        raise NonFiniteLossError(f"{this.description}: the model's weights are not all finite. Look for NaN in them.")
-    sorted_model = change_basis(this.model, measure_heads(this.model, batches, reduce))
-    objective = this.make_objective(sorted_model)
-    scores = curvature_importance(objective, this.groups, this.budget.cost, batches, reduce)
-    plan = this.select(scores)
-    return Decision(
-        plan,
-        dict(sorted_model.named_parameters(remove_duplicate=False)),
-        examples=this.calibration_examples,
-        finish=lambda cut: restore(cut, sorted_model, plan, batches, reduce=reduce),
+def by_curvature(problem: Problem) -> Scored:
+    """Ours: by how much the loss rises without a unit, in the basis that sorts keys, queries and values."""
+    model = problem.model.eval()
+    if not bool(torch.isfinite(torch.stack([parameter.sum() for parameter in model.parameters()])).all()):
+        raise NonFiniteLossError("The model's weights are not all finite. Look for NaN in them.")
+    model = change_basis(model, measure_heads(model, problem.batches, problem.reduce))
+    objective = problem.objective(model)
+    return Scored(
+        model, curvature_importance(objective, problem.groups, problem.cost, problem.batches, problem.reduce)
     )
 
 
-def prune_by_alphas(this: Round) -> Decision:
-    """Algorithm 1 of Khetan & Karnin 2020 (arXiv 2005.06628), steps 1 to 5.
-
-    All alphas are 1; they alone are trained under the L1 penalty; the smallest go, the others are folded in.
-    """
-    gates = train_alphas(this)
-    scores = alpha_importance({group: alpha.cpu() for group, alpha in gates.values().items()})
-    return Decision(this.select(scores), fold_tensors(this.model, gates), gates.summary())
+def by_alphas(problem: Problem) -> Scored:
+    """Algorithm 1 of Khetan & Karnin 2020 (arXiv 2005.06628), steps 4 and 5: the rest are folded in."""
+    assert problem.gates is not None
+    scores = alpha_importance({group: alpha.cpu() for group, alpha in problem.gates.values().items()})
+    return Scored(problem.model, scores, fold_tensors(problem.model, problem.gates))
 
 
-def prune_by_magnitude(this: Round) -> Decision:
-    """The units of the smallest weights go, of all kinds together."""
-    return Decision(this.select(magnitude_importance(this.groups, this.model.named_parameters())))
+def by_magnitude(problem: Problem) -> Scored:
+    """By the size of the weights, all kinds of units together."""
+    return Scored(problem.model, magnitude_importance(problem.groups, problem.model.named_parameters()))
 
 
-def prune_at_random(this: Round) -> Decision:
-    """Any units go."""
-    return Decision(this.select(random_importance(this.groups, mix_seed(this.config.seed, this.number))))
+def at_random(problem: Problem) -> Scored:
+    """By the seed alone."""
+    return Scored(problem.model, random_importance(problem.groups, problem.seed))
 
 
-def prune_uniformly(this: Round) -> Decision:
-    """Every dimension shrinks by the same factor: "BERT-all uniform" of Khetan & Karnin 2020.
+def uniformly(problem: Problem) -> Scored:
+    """By rank within the group, so that every dimension shrinks by the same factor: "BERT-all uniform" of the paper.
 
     The paper trains that shape; which units of a trained model should make it is ours to say: those of the largest
     weights.
     """
-    return Decision(this.select(ranks_within_groups(magnitude_importance(this.groups, this.model.named_parameters()))))
+    return Scored(problem.model, ranks_within_groups(by_magnitude(problem).scores))
 
 
-def drop_layers(this: Round) -> Decision:
+def by_place(problem: Problem) -> Scored:
+    """All alike: `keep_evenly` asks for the number of layers only."""
+    return Scored(problem.model, {group: torch.zeros(units) for group, units in problem.groups.items()})
+
+
+def keep_evenly(
+    scores: Scores,
+    config: SchuBertConfig,
+    cost: Cost,
+    budget: float,
+    *,
+    multiple_of: Mapping[str, int] | None = None,
+) -> PruningPlan:
     """Fewer layers, evenly spaced, first and last among them: "BERT-l" of Khetan & Karnin 2020.
 
     As Sanh et al. 2019 (DistilBERT, arXiv 1910.01108) take every other layer. As many stay as the budget has room for.
+    The sets are not nested (0 2 4, 0 1 3 4), so no order of the layers could give them.
     """
-    source = Shape.of(this.model.config)
-    layers = len(source.hidden_sizes)
-
-    def plan_for(limit: float) -> PruningPlan:
-        plans = [PruningPlan.from_kept(source, _keep_evenly(layers, number)) for number in range(layers, 0, -1)]
-        for plan in plans:
-            if this.budget.cost(plan.shape) <= limit:
-                return plan
-        raise BudgetError(
-            f"One layer alone costs {format_size(this.budget.cost(plans[-1].shape))} {this.budget.unit}, more than "
-            f"the target {format_size(limit)}. Give a larger target, or another `method`."
-        )
-
-    return Decision(this.choose(plan_for))
+    source, layers = Shape.of(config), range(len(config.hidden_sizes))
+    for number in reversed(layers):  # gaps between the layers that stay; of one alone it is the last, which is read
+        kept = {round(i * layers[-1] / number) for i in range(number + 1)} if number else {layers[-1]}
+        plan = PruningPlan.from_kept(source, {Group("l", layer): (0,) if layer in kept else () for layer in layers})
+        if cost(plan.shape) <= budget:
+            return plan
+    raise BudgetError(
+        f"One layer alone costs {format_size(cost(plan.shape))} {cost.unit}, more than the target "
+        f"{format_size(budget)}. Give a larger target, or another `method`."
+    )
 
 
-def _keep_evenly(layers: int, number: int) -> dict[Group, tuple[int, ...]]:
-    # One layer alone: the last, which the head reads.
-    kept = {round(i * (layers - 1) / (number - 1)) for i in range(number)} if number > 1 else {layers - 1}
-    return {Group("l", layer): (0,) if layer in kept else () for layer in range(layers)}
+class Select(Protocol):
+    """From scores to the plan of a model whose cost is at most the budget; see `selection.select`."""
+
+    def __call__(
+        self,
+        scores: Scores,
+        config: SchuBertConfig,
+        cost: Cost,
+        budget: float,
+        *,
+        multiple_of: Mapping[str, int] | None = None,
+    ) -> PruningPlan: ...
 
 
-def train_alphas(this: Round) -> Gates:
-    """Step 3 of Algorithm 1: min over alpha of L + gamma * penalty, every weight frozen."""
-    gates = Gates(this.model.config, this.config.dimensions).to(this.accelerator.device)
-    beta = penalty_weights(this.budget.cost, Shape.of(this.model.config), gates.groups)
-    this.model.requires_grad_(False)
-    try:
-        loop = TrainingLoop(
-            this.accelerator,
-            GatedObjective(this.objective, gates),
-            gates.named_parameters(),
-            this.config.alpha_loop(),
-            penalty=lambda: this.config.gamma * gates.penalty(beta),
-        )
-        this.run_phase(ALPHAS, loop, f"{this.description} alphas", gates.drift)
-    finally:
-        this.model.requires_grad_(True)
-        this.accelerator.free_memory()
-    return gates
+@dataclass(frozen=True)
+class Method:
+    """One way to prune.
+
+    Attributes:
+        score: says what each unit is worth.
+        help: for the command line: which units are removed.
+        page: for the page of a model that was pruned by it: a sentence or two.
+        select: from scores to a plan.
+        restore: makes up for a cut before any training, from the cut model, the one that was cut, plan and batches.
+        calibrates: whether `Problem.batches` are wanted.
+        trains_alphas: whether `Problem.gates` are wanted.
+        dimensions: the only ones that it can prune; None: any.
+        teacher_weight: of the dense model in recovery, unless the settings say otherwise.
+    """
+
+    score: Callable[[Problem], Scored]
+    help: str
+    page: str
+    select: Select = field(default=select)
+    restore: Callable[..., PreTrainedModel] | None = None
+    calibrates: bool = False
+    trains_alphas: bool = False
+    dimensions: str | None = None
+    teacher_weight: float = 0.0
 
 
-METHODS: dict[str, Callable[[Round], Decision]] = {
-    "auto": prune_and_restore,
-    "schubert": prune_by_alphas,
-    "magnitude": prune_by_magnitude,
-    "random": prune_at_random,
-    "uniform": prune_uniformly,
-    "layers": drop_layers,
+METHODS = {
+    "auto": Method(
+        by_curvature,
+        help="the units whose removal raises the loss least, in the best basis; the rest is refit to make up for it",
+        page="Keys, queries and values of every head are turned into the basis that concentrates its signal in a few "
+        "directions; the units\nwhose removal raises the loss least are cut to an exact budget; every projection that "
+        "reads what was cut is refit by least\nsquares on real text; and the smaller model is trained with the dense "
+        "one as its teacher.",
+        restore=restore,
+        calibrates=True,
+        teacher_weight=1.0,
+    ),
+    "schubert": Method(
+        by_alphas,
+        help="the units with the smallest alphas, Algorithm 1 of the paper",
+        page="Algorithm 1 of Khetan & Karnin (2020): every unit gets a trainable scale, alpha, under an L1 penalty; "
+        "the units with the smallest\nalphas are cut to an exact budget, the other alphas are folded into the "
+        "weights, and the smaller model is trained.",
+        trains_alphas=True,
+    ),
+    "magnitude": Method(
+        by_magnitude,
+        help="the units with the smallest weights",
+        page="The units with the smallest weights are cut to an exact budget, and the smaller model is trained.",
+    ),
+    "random": Method(
+        at_random,
+        help="any units",
+        page="Units drawn at random are cut to an exact budget, and the smaller model is trained: a baseline.",
+    ),
+    "uniform": Method(
+        uniformly,
+        help="the units with the smallest weights of every dimension, all shrunk by the same factor",
+        page="Every dimension is shrunk by the same factor, the units with the smallest weights first, to an exact "
+        "budget, and the smaller\nmodel is trained: a baseline of Khetan & Karnin (2020).",
+    ),
+    "layers": Method(
+        by_place,
+        help="whole layers, so that the rest are evenly spaced",
+        page="Whole layers are dropped so that the rest are evenly spaced, and the smaller model is trained: a "
+        "baseline of Khetan & Karnin\n(2020).",
+        select=keep_evenly,
+        dimensions="l",
+    ),
 }
+
+
+def describe_method(config: dict[str, Any]) -> str:
+    """What the page of a run with these settings says; records of version 0.1 name no method."""
+    return METHODS[config.get("method", "schubert")].page

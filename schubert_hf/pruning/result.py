@@ -1,4 +1,4 @@
-"""What a pruning run leaves: rounds with their sizes and losses, as plain values with a JSON form."""
+"""The result of a pruning run: rounds with their sizes and losses, as plain values with a JSON form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..run.provenance import machine, versions
 from ..shape import Shape
@@ -24,13 +24,13 @@ class RoundRecord:
 
     Attributes:
         number: 1 for the first.
-        budget: what the cut aimed at, in the cost's unit.
+        budget: the cut's limit, in the cost's unit.
         size_before, size: before and after the cut.
         before, after_cut, after_recovery: held-out losses and accuracies (see `training.loop.evaluate`).
         shape: the widths after the cut.
         alphas: smallest, mean and largest alpha by group, before selection.
         seconds: by phase.
-        halved: phases that went at half the learning rate, here or in a round before, since a loss was not finite.
+        halved: phases that ran at half the learning rate, here or in an earlier round, after a loss was not finite.
     """
 
     number: int
@@ -56,7 +56,7 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class PruningResult:
-    """The smaller model and how it came about.
+    """The smaller model and how it was made.
 
     Attributes:
         model: in evaluation mode, on the device where it was trained.
@@ -64,9 +64,11 @@ class PruningResult:
         rounds: one record each.
         plans: one per round, each in the numbering of the round before.
         unit: what the sizes count.
-        output_dir: where the model lies; None if nothing was written.
-        config: every setting of the run.
+        output_dir: the model's folder; None if nothing was written.
+        config: every setting of the run, as it was given.
         provenance: base model, text, versions, machine: what the model's page says of them.
+        tokenizer: saved and published with the model.
+        resolved: `config` with every default filled in, which is what the record has.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -77,6 +79,8 @@ class PruningResult:
     output_dir: Path | None
     config: PruningConfig = field(default_factory=PruningConfig)
     provenance: dict[str, Any] = field(default_factory=dict)
+    tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
+    resolved: PruningConfig | None = field(default=None, repr=False)
 
     @property
     def source_size(self) -> float:
@@ -93,7 +97,7 @@ class PruningResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "config": asdict(self.config),
+            "config": asdict(self.resolved or self.config.resolve()),
             "provenance": self.provenance,
             "unit": self.unit,
             "source_size": self.source_size,
@@ -103,13 +107,13 @@ class PruningResult:
         }
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
-        """Publishes the model with its page: see `schubert_hf.hub.publish`, which takes the same arguments.
+        """Publishes the model with its page and tokenizer: see `schubert_hf.hub.publish` for more arguments.
 
         Raises:
             PublishError: nothing was published; the result is as it was.
         """
         # By name, since imports point one way: the hub knows of pruning.
-        return import_module("schubert_hf.hub").publish(self, repo_id, **kwargs)
+        return import_module("schubert_hf.hub").publish(self, repo_id, **{"tokenizer": self.tokenizer, **kwargs})
 
 
 def describe(data: PruningData, accelerator: Accelerator, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,20 +14,20 @@ from .plan import PruningPlan, kept_channels, kept_layers
 
 
 def with_teacher(
-    objective: Objective, dense: PreTrainedModel | None, plans: Sequence[PruningPlan], config: PruningConfig
+    objective: Objective, dense: PreTrainedModel, plans: Sequence[PruningPlan], config: PruningConfig
 ) -> Objective:
     """The objective with the dense model as teacher; as it is where the settings want none.
 
     Args:
         objective: of the pruned model.
-        dense: the model that the run began with.
-        plans: of all rounds up to now, each in the numbering of the round before.
-        config: weights and temperature.
+        dense: the model that the run began with, on the device.
+        plans: of all rounds so far, each in the numbering of the round before.
+        config: resolved; has weights and temperature.
     """
-    if dense is None or not wants_teacher(config):
+    if not wants_teacher(config):
         return objective
     teacher = Teacher(
-        dense,
+        dense.eval(),
         weight=config.teacher_weight or 0.0,
         temperature=config.teacher_temperature,
         hidden_weight=config.teacher_hidden_weight,

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -27,10 +27,11 @@ logger = logging.getLogger(__name__)
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model"
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 
 class CheckpointError(SchuBertError):
-    """A checkpoint is torn, foreign, or belongs to a run with other settings."""
+    """A checkpoint that is damaged, or belongs to another run."""
 
 
 @contextlib.contextmanager
@@ -134,13 +135,13 @@ def list_checkpoints(parent: Path) -> list[Path]:
 
 
 def newest_checkpoint(parent: Path) -> Path | None:
-    """The newest whole checkpoint in a folder, or None. Says which newer ones are torn."""
+    """The newest whole checkpoint in a folder, or None. Newer, damaged ones are reported and skipped."""
     for torn in sorted(parent.glob(".*.writing")):
-        logger.warning("%s was being written when a run stopped: it is left out.", torn.name)
+        logger.warning("%s was being written when a run stopped: it is skipped.", torn.name)
     for folder in reversed(_candidates(parent)):
         if (complaint := _complaint(folder)) is None:
             return folder
-        logger.warning("The checkpoint %s is torn and left out: %s", folder.name, complaint)
+        logger.warning("The checkpoint %s is damaged and skipped: %s", folder.name, complaint)
     return None
 
 
@@ -156,31 +157,47 @@ def load_state(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{STATE} holds no object")
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"`{folder}` holds no whole checkpoint: {error}. Begin anew or give another folder."
+            f"`{folder}` holds no whole checkpoint: {error}. Start again, or give another folder."
         ) from error
     return state
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> None:
-    """Raises `CheckpointError` where a run that left something in `place` had another value of one of these settings.
+    """Raises `CheckpointError`, which names every difference, where a run in `place` had other settings.
 
     Args:
-        before: those it has recorded, as JSON gave them back.
+        before: recorded ones, as JSON gave them back.
         now: those that must be the same; plain JSON.
     """
-    for name, value in json.loads(json.dumps(now)).items():
-        if before.get(name) != value:
-            raise CheckpointError(
-                f"`{place}` belongs to a run with `{name}` = {before.get(name)!r}, now {value!r}. "
-                "Give the same settings, or another output folder."
-            )
+    changes = [
+        f"`{name}` was {before.get(name)!r} and is {value!r}"
+        for name, value in sorted(json.loads(json.dumps(now)).items())
+        if before.get(name) != value
+    ]
+    if changes:
+        raise CheckpointError(
+            f"`{place}` belongs to another run: {'; '.join(changes)}. Give the same settings, or another output "
+            "folder."
+        )
+
+
+def load_model(folder: Path, like: ModelT) -> ModelT:
+    """The model of a checkpoint, of the class, dtype and attention implementation of `like`, on the CPU."""
+    with quiet():
+        model: ModelT = type(like).from_pretrained(
+            folder / MODEL, dtype=like.dtype, attn_implementation=like.config._attn_implementation
+        )
+    for parameter in model.parameters():  # read from a file they begin at any address; kernels round differently there
+        parameter.data = parameter.data.clone()
+    model.name_or_path = model.config._name_or_path = like.config._name_or_path
+    return model
 
 
 def load_optimizer(folder: Path) -> dict[str, Tensor]:
     """The optimizer tensors of a checkpoint; empty where none were saved.
 
     Raises:
-        CheckpointError: the file is torn.
+        CheckpointError: the file is damaged.
     """
     path = folder / OPTIMIZER
     try:

@@ -1,10 +1,9 @@
-"""Pretraining: one run of MLM + NSP that evaluates, saves, stops on a signal and goes on where it stopped."""
+"""Pretraining: one run of MLM + NSP that evaluates and saves as it goes."""
 
 from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,18 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.stream import ExampleStream, MaskingCollator
-from ..run.checkpoint import check_settings, load_optimizer, load_state, save_checkpoint, write_json
-from ..run.interrupt import Interrupted, InterruptGuard
+from ..run.checkpoint import load_model, write_json
 from ..run.output import halved, result_files
 from ..run.processes import environment
 from ..run.progress import quiet
-from .loop import StepResult, TrainingLoop, evaluate
+from ..run.session import CHECKPOINTS, Session
+from .evaluate import evaluate
+from .history import History
+from .loop import TrainingLoop
 from .loop_config import LoopConfig, LoopConfigError, option
 from .objective import PretrainingObjective
+from .phase import Phases
+from .step import StepResult
 from .unigram import unigram_loss
 
 
@@ -68,11 +71,7 @@ class Pretraining:
         eval_pairs: held-out examples.
         config: how it is trained.
         output: folder for the result; its `checkpoints` for the checkpoints.
-        settings: everything that a continuation must have in common with the run that it continues; plain JSON.
-        checkpoint: what to go on from; its weights are those of `model`.
-
-    Raises:
-        CheckpointError: `checkpoint` belongs to a run with other settings.
+        settings: everything that a resumed run must have in common with the one that it continues; plain JSON.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Pretraining:
         *,
         output: Path,
         settings: dict[str, Any],
-        checkpoint: Path | None = None,
     ) -> None:
         self.accelerator, self.model, self.tokenizer = accelerator, model, tokenizer
         self.pairs, self.config, self.output = pairs, config, output
@@ -96,46 +94,46 @@ class Pretraining:
         self.eval_collator = MaskingCollator(tokenizer, seed=config.seed + 1)
         self.objective = PretrainingObjective(model)
         self.loop = TrainingLoop(accelerator, self.objective, model.named_parameters(), config)
-        self.settings = {**settings, "examples": len(pairs)}
-        self.history: dict[str, Any] = {"evaluations": [], "seconds": 0.0}
-        self._recent: list[StepResult] = []  # since the last evaluation
-        if checkpoint is not None:
-            self._continue(checkpoint)
-        self._began = time.monotonic() - self.history["seconds"]
+        self.history = History()
+        stream = ExampleStream(pairs, seed=config.seed)
+        self.session = Session(
+            accelerator,
+            output / CHECKPOINTS,
+            {"history": self.history},
+            settings={**settings, "examples": len(pairs), "digest": stream.digest()},
+            name=lambda: f"step-{self.loop.step:08d}",
+            keep=2,
+            tokenizer=tokenizer,
+        )
+        self.session.model = model
+        collator = MaskingCollator(tokenizer, mlm_probability=config.mask_probability, seed=config.seed)
+        self.phases = Phases(
+            self.session, stream, collator, save_steps=config.save_steps, position=config.skip_examples
+        )
 
-    def run(self) -> None:
+    def run(self, *, resume: bool = False) -> None:
         """Trains to the end, evaluating and saving every `save_steps`.
 
+        Args:
+            resume: continue from the newest whole checkpoint, or begin where there is none.
+
         Raises:
-            Interrupted: by a signal; the last step that was finished is saved.
+            CheckpointError: there are checkpoints and `resume` is off, or they belong to another run.
+            Interrupted: by a signal; the last finished step is saved.
+            NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
         """
-        stream = ExampleStream(self.pairs, seed=self.config.seed)
-        collator = MaskingCollator(self.tokenizer, mlm_probability=self.config.mask_probability, seed=self.config.seed)
-        with InterruptGuard(self.accelerator) as guard:
-
-            def on_step(result: StepResult) -> None:
-                self._recent.append(result)
-                if self.loop.step == self.config.steps:
-                    return
-                if self.loop.step % self.config.save_steps == 0:
-                    self._evaluate()
-                    self._save()
-                guard.check()
-
-            try:
-                offset = self.config.skip_examples
-                self.loop.run(stream, collator, offset=offset, on_step=on_step, description="pretraining")
-            except Interrupted:
-                self._save()
-                raise
-            self._evaluate()
-            self._save()
+        with self.session:
+            if (checkpoint := self.session.open(resume=resume)) is not None:
+                self.model.load_state_dict(load_model(checkpoint, self.model).state_dict())
+            self.phases.run("pretraining", self.loop, "pretraining", on_step=self._after_step)
+            if not self.history.evaluations:  # no steps were wanted
+                self._evaluate()
 
     def finish(self, settings: dict[str, Any], convert: Callable[[PreTrainedModel], PreTrainedModel]) -> None:
-        """Writes the finished model and what is known about it, `pretraining.json`.
+        """Writes the finished model, and the record of its training as `pretraining.json`.
 
         Args:
-            settings: goes into the JSON.
+            settings: for the record.
             convert: from the trained model to the one that is saved.
         """
         if self.accelerator.is_main_process:
@@ -145,7 +143,7 @@ class Pretraining:
                 model.save_pretrained(folder, state_dict=halved(model) if self.config.half else None)
                 self.tokenizer.save_pretrained(folder)
                 write_json(folder / "pretraining.json", report)
-            final = self.history["evaluations"][-1]["held_out"]
+            final = self.history.evaluations[-1]["held_out"]
             loss, accuracy = final["mlm"], final["mlm_accuracy"]
             self._say(
                 f"Held-out masked-LM loss {loss:.3f} nats (perplexity {math.exp(loss):.1f}, accuracy {accuracy:.3f}); "
@@ -167,38 +165,22 @@ class Pretraining:
                 special_ids=self.tokenizer.all_special_ids,
             ),
             **environment(self.accelerator),
-            **self.history,
+            "halved": self.phases.halved,
+            "evaluations": self.history.evaluations,
+            "seconds": self.history.seconds,
         }
 
-    def _continue(self, checkpoint: Path) -> None:
-        state = load_state(checkpoint)
-        check_settings(state.get("settings", {}), self.settings, checkpoint)
-        self.history = state["history"]
-        self.loop.load_state(state["step"], load_optimizer(checkpoint))
-        self._say(f"Going on from step {self.loop.step} of {checkpoint}.")
+    def _after_step(self, result: StepResult) -> bool:
+        self.history.note(result)
+        due = self.loop.step % self.config.save_steps == 0 or self.loop.step == self.config.steps
+        if due:
+            self._evaluate()
+        return due
 
     def _evaluate(self) -> None:
         held_out = evaluate(self.accelerator, self.objective, self.eval_stream, self.eval_collator, batch_size=64)
-        train = {
-            name: sum(result.losses[name] for result in self._recent) / max(1, len(self._recent))
-            for name in self.objective.terms
-        }
-        self.history["evaluations"].append({"step": self.loop.step, "train": train, "held_out": held_out})
-        self._recent.clear()
+        self.history.add(self.loop.step, train=self.history.means(), held_out=held_out)
         self._say(f"step {self.loop.step}: " + ", ".join(f"{key} {value:.4f}" for key, value in held_out.items()))
-
-    def _save(self) -> None:
-        self.history["seconds"] = time.monotonic() - self._began
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.output / "checkpoints" / f"step-{self.loop.step:08d}",
-                self.model,
-                state={"step": self.loop.step, "settings": self.settings, "history": self.history},
-                optimizer=self.loop.state_tensors(),
-                tokenizer=self.tokenizer,
-                keep=2,
-            )
-        self.accelerator.wait_for_everyone()
 
     def _say(self, text: str) -> None:
         if self.accelerator.is_main_process:

@@ -19,9 +19,11 @@ from schubert_hf.evaluation.finetuning import Finetuning, finished
 from schubert_hf.evaluation.finetuning_config import FinetuningConfig
 from schubert_hf.evaluation.loading import load_for_task, load_tokenizer
 from schubert_hf.evaluation.objectives import ClassificationObjective
+from schubert_hf.run import session
 from schubert_hf.run.checkpoint import CheckpointError, list_checkpoints
 from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.run.output import OutputFolderError
+from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import LoopConfigError
 from schubert_hf.training.step import NonFiniteLossError
 
@@ -32,8 +34,9 @@ SETTINGS = {"task": "reviews", "learning_rate": 1e-3}
 
 def make(encoder: Path, output: Path, config: FinetuningConfig = CONFIG, **changes: Any) -> Finetuning:
     """A run over 20 sentences, of 10 steps; `scores` stands for an evaluation, beside the sum of all weights."""
+    words = changes.pop("words", 8)
     rows = {
-        "sentence": [f"w{n % 8} {'w50 ' * (n % 3)}w{n % 8}" for n in range(20)],
+        "sentence": [f"w{n % words} {'w50 ' * (n % 3)}w{n % words}" for n in range(20)],
         "label": [n % 2 for n in range(20)],
     }
     tokenizer = load_tokenizer(encoder)
@@ -137,7 +140,7 @@ def test_the_model_is_the_one_that_the_record_speaks_of(encoder, tmp_path, monke
     class Killed(BaseException):
         pass
 
-    saved = finetuning.save_checkpoint
+    saved = session.save_checkpoint
 
     def killed(target, *arguments, **named):
         if target.name == "step-00000006":
@@ -145,7 +148,7 @@ def test_the_model_is_the_one_that_the_record_speaks_of(encoder, tmp_path, monke
         saved(target, *arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "save_checkpoint", killed)
+        patch.setattr(session, "save_checkpoint", killed)
         with pytest.raises(Killed):
             make(encoder, tmp_path).run()
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -175,7 +178,8 @@ def test_a_kill_at_any_moment_loses_nothing(call, number, whole, encoder, tmp_pa
         pass
 
     calls = []
-    original = getattr(finetuning, call)
+    owner = session if call == "save_checkpoint" else finetuning
+    original = getattr(owner, call)
 
     def killed(*arguments, **named):
         calls.append(arguments)
@@ -184,7 +188,7 @@ def test_a_kill_at_any_moment_loses_nothing(call, number, whole, encoder, tmp_pa
         return original(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, call, killed)
+        patch.setattr(owner, call, killed)
         with pytest.raises(Killed):
             make(encoder, tmp_path / "run").run()
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -197,12 +201,12 @@ def test_other_settings_are_refused_by_name(encoder, tmp_path):
     with pytest.raises(KeyError):  # from the evaluation after step 6
         make(encoder, tmp_path / "run", scores={3: 0.1}).run()
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(CheckpointError, match=r"holds checkpoints\. Go on with --resume"):
+    with pytest.raises(CheckpointError, match="holds checkpoints of an earlier run"):
         make(encoder, tmp_path / "run").run()
     for changes, words in (
-        ({"settings": {**SETTINGS, "learning_rate": 2e-3}}, r"`learning_rate` = 0\.001, now 0\.002"),
-        ({"settings": {**SETTINGS, "task": "rte"}}, "`task` = 'reviews', now 'rte'"),
-        ({"seed": 1}, "`seed` = 0, now 1"),
+        ({"settings": {**SETTINGS, "learning_rate": 2e-3}}, r"`learning_rate` was 0\.001 and is 0\.002"),
+        ({"settings": {**SETTINGS, "task": "rte"}}, "`task` was 'reviews' and is 'rte'"),
+        ({"seed": 1}, "`seed` was 0 and is 1"),
     ):
         with pytest.raises(CheckpointError, match=words):
             make(encoder, tmp_path / "run", **changes).run(resume=True)
@@ -213,7 +217,7 @@ def test_a_finished_run_is_known_again(encoder, whole, tmp_path):
     assert result is not None
     assert (result.best_step, result.steps) == (6, 10)
     assert finished(tmp_path, SETTINGS) is None
-    with pytest.raises(CheckpointError, match="`task` = 'reviews', now 'rte'"):
+    with pytest.raises(CheckpointError, match="`task` was 'reviews' and is 'rte'"):
         finished(whole, {"task": "rte"})
     with pytest.raises(CheckpointError, match="no record of its fine-tuning"):
         finished(encoder, SETTINGS)
@@ -233,6 +237,36 @@ def test_a_loss_that_is_no_number_stops_the_run(encoder, tmp_path):
     with pytest.raises(NonFiniteLossError, match="Step 0"):
         run.run()
     assert not (tmp_path / "config.json").exists()
+
+
+def test_one_bad_step_halves_the_learning_rate(encoder, tmp_path, monkeypatch, caplog):
+    run, backward, rates, bad = make(encoder, tmp_path), TrainingLoop._backward, [], [4]
+
+    def spoiled(loop, batches, counts):
+        sums, penalty = backward(loop, batches, counts)
+        rates.append((loop.step, loop.optimizer.param_groups[0]["lr"]))
+        if loop.step in bad:
+            bad.clear()
+            sums[next(iter(sums))] *= float("nan")
+        return sums, penalty
+
+    monkeypatch.setattr(TrainingLoop, "_backward", spoiled)
+    result = run.run()
+    assert "Resuming from step 4 with half the learning rate" in caplog.text  # of the last checkpoint
+    first, second = (rate for step, rate in rates if step == 4)
+    assert second == pytest.approx(first / 2)
+    assert result.halved
+    assert [entry["step"] for entry in result.evaluations] == [3, 6, 9, 10]
+    assert json.loads((tmp_path / "finetuning.json").read_text())["halved"]
+
+
+def test_other_examples_of_the_same_number_are_refused(encoder, tmp_path):
+    with pytest.raises(KeyError):
+        make(encoder, tmp_path / "run", scores={3: 0.1}).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run = make(encoder, tmp_path / "run", words=5)
+    with pytest.raises(CheckpointError, match="`digest` was "):
+        run.run(resume=True)
 
 
 def test_steps_come_from_epochs():

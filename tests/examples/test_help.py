@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from schubert_hf import PruningConfig
+from schubert_hf.cli import parse
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(
     path.relative_to(EXAMPLES)
@@ -26,14 +29,13 @@ def test_help(script, monkeypatch, capsys):
     assert "%%" not in shown
 
 
-def test_a_task_has_a_learning_rate_of_its_own(monkeypatch, capsys):
+@pytest.mark.parametrize("words", [[], ["--task", "sst2"], ["--tas", "sst2"]])
+def test_the_learning_rate_is_the_objectives_however_a_task_is_named(words, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    for words, rate in (([], "0.0005"), (["--task", "sst2"], "5e-05")):
-        monkeypatch.setattr(sys, "argv", ["prune.py", *words, "--help"])
-        with pytest.raises(SystemExit):
-            runpy.run_path(str(EXAMPLES / "prune.py"), run_name="__main__")
-        shown = " ".join(capsys.readouterr().out.split())
-        assert f"Peak learning rate of the recovery. (default: {rate})" in shown
+    import prune
+
+    _, config = parse("", prune.Arguments, PruningConfig, arguments=words)
+    assert config.recovery_learning_rate is None  # `resolve` takes that of the objective
 
 
 def test_there_are_scripts():

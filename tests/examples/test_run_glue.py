@@ -157,7 +157,7 @@ def test_sigterm_then_resume_is_the_uninterrupted_run(tuned, bert, glue, tmp_pat
     (changed / "SST-2" / "train.tsv").write_text((glue / "SST-2" / "train.tsv").read_text().replace("fox", "ship"))
     refused = run("run_glue.py", *(changed if word == glue else word for word in arguments), "--resume")
     assert refused.returncode == 1
-    assert "belongs to a run with `data` =" in refused.stderr
+    assert "belongs to another run: `data` was" in refused.stderr
     again = run("run_glue.py", *arguments, "--resume")
     assert again.returncode == 0, again.stderr[-2000:]
     for folder in ("sst2/seed-0", "sst2/seed-3", "mnli/seed-0"):

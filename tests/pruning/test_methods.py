@@ -1,15 +1,15 @@
 """Every method keeps the promises of the pruner, and does what its name says."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.cost import BudgetError, FlopCost
-from schubert_hf.hub import methods as pages
-from schubert_hf.pruning import config as settings
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.pruning.methods import METHODS
+from schubert_hf.pruning.methods import METHODS, describe_method
 from schubert_hf.shape import Shape
 
 
@@ -33,8 +33,11 @@ def count_flops(model, seq_len):
     return counter.get_total_flops()
 
 
-def test_settings_and_pages_know_every_method():
-    assert set(METHODS) == set(settings.METHODS) == set(pages.METHODS)
+def test_help_and_pages_come_from_one_table():
+    (option,) = (field for field in fields(PruningConfig) if field.name == "method")
+    for name, method in METHODS.items():
+        assert f"{name}: {method.help}" in option.metadata["help"]
+        assert describe_method({"method": name}) == method.page
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -49,7 +52,7 @@ def test_every_method_meets_the_budget(make_pruner, method):
     assert all(map(torch.equal, first.model.parameters(), second.model.parameters()))
     # Per round: what it looks at, then a step of recovery.
     seen = {"schubert": 2 * 8, "auto": 24}.get(method, 0) + 8
-    assert runs[0].progress.position == 2 * seen
+    assert runs[0].phases.position == 2 * seen
     assert bool(first.rounds[0].alphas) == (method == "schubert")
 
 

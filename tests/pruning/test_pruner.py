@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -30,8 +29,9 @@ from schubert_hf.anatomy import UnknownTensorError
 from schubert_hf.conversion import ConversionError
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.pruning.data import PruningDataError
-from schubert_hf.pruning.methods import train_alphas
+from schubert_hf.pruning.data import PruningDataError, sum_over_processes
+from schubert_hf.pruning.phases import train_alphas
+from schubert_hf.pruning.progress import Progress
 from schubert_hf.pruning.result import RoundRecord
 from schubert_hf.run.checkpoint import newest_checkpoint
 from schubert_hf.run.output import PRUNING_RECORD, OutputFolderError
@@ -123,6 +123,27 @@ def test_masked_lm_alone_needs_no_next_sentence_label(make_pruner, tiny):
     assert result.output_dir is None
 
 
+def test_a_result_is_published_with_its_tokenizer(make_pruner, tokenizer, monkeypatch):
+    result = make_pruner(rounds=1, recovery_steps=0).prune()
+    assert result.output_dir is None
+    given = []
+    monkeypatch.setattr("schubert_hf.hub.publish", lambda *arguments, **options: given.append((arguments, options)))
+    result.push_to_hub("org/small", private=True)
+    result.push_to_hub("org/small", tokenizer=None)
+    assert given[0] == ((result, "org/small"), {"tokenizer": tokenizer, "private": True})
+    assert given[1][1] == {"tokenizer": None}
+
+
+def test_one_process_sums_where_the_tensor_is():
+    """On a device without float64 the moments stay on the CPU."""
+
+    class Limited(Accelerator):
+        device = torch.device("meta")
+
+    moments = torch.ones(3, dtype=torch.float64)
+    assert sum_over_processes(Limited(cpu=True), moments) is moments
+
+
 def test_without_recovery(make_pruner):
     record = make_pruner(rounds=1, recovery_steps=0).prune().rounds[0]
     assert record.after_recovery == record.after_cut
@@ -155,39 +176,39 @@ def test_mixed_precision(make_pruner):
     assert result.provenance["precision"] == "bf16"
 
 
-def alone(pruner):
-    """The first round, with phases that are just trained."""
-
-    def run_phase(name, loop, description, watch):
-        loop.run(pruner.data.stream, pruner.data.collator)
-        assert set(watch()) == {"drift", "drift_h", "drift_f", "drift_a", "drift_k", "drift_v"}
-
-    return replace(pruner._begin_round(1), run_phase=run_phase)
+def train_alone(pruner):
+    """The alphas of a first round."""
+    session, phases = pruner.setup.open_session(Progress())
+    session.model = pruner.setup.dense
+    objective = pruner.setup.make_objective(session.model)
+    gates = train_alphas(phases, objective, pruner.budget.cost, pruner.config, "round")
+    assert set(gates.drift()) == {"drift", "drift_h", "drift_f", "drift_a", "drift_k", "drift_v"}
+    return gates
 
 
 def test_while_alphas_are_trained_weights_are_frozen(make_pruner, monkeypatch):
     pruner = make_pruner(rounds=1, alpha_steps=3)
-    before = copy.deepcopy(pruner.model.state_dict())
+    before = copy.deepcopy(pruner.setup.dense.state_dict())
     seen = []
 
     step = TrainingLoop._train_step
 
     def watched(loop, batches):
         result = step(loop, batches)
-        seen.append([(p.requires_grad, p.grad) for p in pruner.model.parameters()])
+        seen.append([(p.requires_grad, p.grad) for p in pruner.setup.dense.parameters()])
         return result
 
     monkeypatch.setattr(TrainingLoop, "_train_step", watched)
-    gates = train_alphas(alone(pruner))
+    gates = train_alone(pruner)
     assert len(seen) == 3
     assert all(entry == (False, None) for step in seen for entry in step)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in pruner.model.state_dict().items())
-    assert all(parameter.requires_grad for parameter in pruner.model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pruner.setup.dense.state_dict().items())
+    assert all(parameter.requires_grad for parameter in pruner.setup.dense.parameters())
     assert all(not torch.equal(alpha, torch.ones_like(alpha)) for alpha in gates.values().values())
 
 
 def test_training_masks_are_not_the_evaluations(make_pruner):
-    data = make_pruner(train_dataset=make_examples(24), eval_dataset=make_examples(24)).data
+    data = make_pruner(train_dataset=make_examples(24), eval_dataset=make_examples(24)).setup.data
     example = data.eval_stream[0]
     assert data.eval_stream[0]["input_ids"] == make_examples(24)[0]["input_ids"]
     batches = [collator([example] * 8)["labels"] for collator in (data.collator, data.eval_collator)]
@@ -264,7 +285,11 @@ def test_bad_input_is_refused_before_any_work(make_pruner, tmp_path, options, er
             PruningDataError,
             "has 99 word pieces, the model 98",
         ),
-        (lambda tiny: SchuBertForSequenceClassification(tiny()), ObjectiveError, "has no masked-language-model head"),
+        (
+            lambda tiny: SchuBertForSequenceClassification(tiny()),
+            ObjectiveError,
+            "no masked-language-model head.*Give the objective of its task, such as .*ClassificationObjective.*--task",
+        ),
         (lambda tiny: BertModel(BertConfig(**BERT)), ObjectiveError, "has no masked-language-model head"),
         (
             lambda tiny: DistilBertForMaskedLM(

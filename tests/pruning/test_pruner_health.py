@@ -46,7 +46,7 @@ def test_a_loss_that_is_not_finite_halves_the_learning_rate_once(make_pruner, tm
     with caplog.at_level(logging.WARNING):
         result = make_pruner(output_dir=tmp_path, **options).prune()
     assert "loss nan" in caplog.text
-    assert "Going on from step 2 with half the learning rate" in caplog.text  # that of the last checkpoint
+    assert "Resuming from step 2 with half the learning rate" in caplog.text  # that of the last checkpoint
     assert [record.halved for record in result.rounds] == [[phase]] * 2
     first = [rate for step, rate in rates if step == 3]
     # Once before, once after; and in the second round the halved rate from its first step on.

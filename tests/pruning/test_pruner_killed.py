@@ -136,7 +136,7 @@ def test_torn_checkpoints_are_skipped_with_a_warning(whole, tmp_path):
     weights = newest / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     _, errors = run(folder, "schubert", "--resume")
-    assert f"The checkpoint {newest.name} is torn and left out" in errors
+    assert f"The checkpoint {newest.name} is damaged and skipped" in errors
     assert "was being written when a run stopped" in errors
     assert outcome(folder) == outcome(whole["schubert"][0])
 

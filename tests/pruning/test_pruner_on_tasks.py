@@ -111,3 +111,18 @@ def test_the_task_head_reads_fewer_channels_where_h_shrinks(tiny, make_pruner):
         data_collator=collate,
     ).prune()
     assert result.model.classifier.in_features == result.model.config.hidden_sizes[-1] < 40
+
+
+def test_a_task_has_its_own_learning_rate_and_the_record_says_so(tiny, make_pruner):
+    """Whoever calls, and however: the objective decides, not a word on a command line."""
+    head, _, objective, fields = HEADS["classification"]
+    data = {
+        "train_dataset": make_labelled("classification", 40),
+        "eval_dataset": make_labelled("classification", 24, seed=1),
+        "data_collator": collate,
+    }
+    torch.manual_seed(0)
+    result = make_pruner(head(tiny(**fields)), rounds=1, target=0.8, objective=objective, **data).prune()
+    assert result.config.recovery_learning_rate is None
+    assert result.to_json()["config"]["recovery_learning_rate"] == 5e-5
+    assert make_pruner().config.recovery_learning_rate == 5e-4

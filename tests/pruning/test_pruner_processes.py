@@ -146,4 +146,4 @@ def test_two_processes_resume_a_stream(tmp_path):
     assert reports[0]["processes"] == 2
     assert reports[0]["lives"] == 4
     state = json.loads(next((tmp_path / "two" / "resumed" / "checkpoints").glob("*/state.json")).read_text())
-    assert len(state["data_state"]) == 2
+    assert len(state["training"]["data_state"]) == 2

@@ -1,6 +1,8 @@
 """A run that was killed between two rounds and resumed is, bit for bit, the run that was not."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from oracles import make_examples
 from transformers import DataCollatorForLanguageModeling
 
 from schubert_hf import SchuBertForPreTraining, SchuBertPruner
-from schubert_hf.pruning.run_folder import RunFolder
+from schubert_hf.pruning import pruner as module
 from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
+from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.training.loop import TrainingLoop
 
 
 def kill_in_round(monkeypatch, number):
@@ -17,7 +21,7 @@ def kill_in_round(monkeypatch, number):
     replace_model = SchuBertPruner._replace_model
 
     def die(self, model):
-        if len(self.progress.records) + 1 == number:
+        if len(self.progress.plans) == number:
             raise KeyboardInterrupt
         replace_model(self, model)
 
@@ -60,7 +64,7 @@ def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, monkey
 
 def test_only_the_result_was_missing(make_pruner, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, "write_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make_pruner(output_dir=tmp_path).prune()
     result = make_pruner(output_dir=tmp_path).prune(resume=True)
@@ -83,7 +87,7 @@ def one_round(make_pruner, tmp_path, monkeypatch):
 
 
 def test_checkpoints_are_not_run_over(make_pruner, one_round):
-    with pytest.raises(CheckpointError, match=r"holds the checkpoints of an earlier run\. Go on with it by resuming"):
+    with pytest.raises(CheckpointError, match=r"holds checkpoints of an earlier run\. Resume it \(`--resume`"):
         make_pruner(output_dir=one_round).prune()
 
 
@@ -96,7 +100,9 @@ def test_checkpoints_are_not_run_over(make_pruner, one_round):
             {"multiple_of": 4},
             "`multiple_of` was {'h': 8, 'f': 8, 'k': 8, 'v': 8} and is {'h': 4, 'f': 4, 'k': 4, 'v': 4}",
         ),
-        ({"train_dataset": make_examples(99)}, "`train_dataset` was 100 and is 99"),
+        ({"train_dataset": make_examples(99)}, r"`train_dataset` was \[100, '\w+'\] and is \[99, '\w+'\]"),
+        ({"train_dataset": make_examples(100, seed=5)}, r"`train_dataset` was \[100, '\w+'\] and is \[100, '\w+'\]"),
+        ({"eval_dataset": make_examples(24, seed=5)}, r"`eval_dataset` was \[24, '\w+'\] and is \[24, '\w+'\]"),
     ],
 )
 def test_other_settings_are_refused_by_name(make_pruner, one_round, options, message):
@@ -117,5 +123,42 @@ def test_smaller_micro_batches_are_the_same_run(make_pruner, one_round):
 @pytest.mark.parametrize("state", [{}, {"settings": [], "position": 0}, {"step": 3, "history": {}}])
 def test_a_foreign_checkpoint_is_refused(make_pruner, one_round, state):
     (one_round / "checkpoints" / "round-001" / "state.json").write_text(json.dumps(state))
-    with pytest.raises(CheckpointError, match="is no checkpoint of a pruning run"):
+    with pytest.raises(CheckpointError, match="is no checkpoint of such a run"):
         make_pruner(output_dir=one_round).prune(resume=True)
+
+
+@pytest.mark.parametrize("method", ["auto", "schubert"])
+@pytest.mark.parametrize("instant", [3, 8, 11])
+def test_a_notebook_stops_a_pruner_and_resumes_the_same_object(make_pruner, tmp_path, monkeypatch, method, instant):
+    """Ctrl-C at any step of any round, then `prune(resume=True)` once more; and once more from the beginning."""
+    options = {"method": method, "rounds": 2, "alpha_steps": 3, "recovery_steps": 5, "save_steps": 2}
+    whole = make_pruner(output_dir=tmp_path / "whole", **options).prune()
+    pruner, step, taken = make_pruner(output_dir=tmp_path / "stopped", **options), TrainingLoop._train_step, []
+
+    def interrupted(loop, batches):
+        taken.append(loop.step)
+        if len(taken) == min(instant, 10 if method == "auto" else 16):
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(loop, batches)
+
+    monkeypatch.setattr(TrainingLoop, "_train_step", interrupted)
+    with pytest.raises(Interrupted):
+        pruner.prune()
+    with pytest.raises(CheckpointError, match="holds checkpoints of an earlier run"):
+        pruner.prune()
+    resumed = pruner.prune(resume=True)
+    assert resumed.plans == whole.plans
+    assert same_weights(resumed.model, whole.model)
+    untimed = [[{**record.to_json(), "seconds": None} for record in result.rounds] for result in (whole, resumed)]
+    assert untimed[0] == untimed[1]
+
+
+def test_without_a_folder_the_same_object_begins_again(make_pruner, monkeypatch):
+    pruner, step = make_pruner(recovery_steps=3), TrainingLoop._train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoop, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or step(*_))
+        with pytest.raises(Interrupted):
+            pruner.prune()
+    first, second = pruner.prune(resume=True), pruner.prune()
+    assert first.plans == second.plans == make_pruner(recovery_steps=3).prune().plans
+    assert same_weights(first.model, second.model)

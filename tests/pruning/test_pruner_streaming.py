@@ -11,7 +11,7 @@ from oracles import documents, make_examples
 from schubert_hf.data.stream import StreamError
 from schubert_hf.data.streaming import StreamedPairs
 from schubert_hf.data.streaming_sources import not_held_out
-from schubert_hf.run.checkpoint import newest_checkpoint
+from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 from schubert_hf.training.loop import TrainingLoop
 
 
@@ -79,7 +79,7 @@ def test_another_number_of_processes_is_refused(make_pruner, streamed, tmp_path,
         pruner.prune()
     path = newest_checkpoint(tmp_path / "checkpoints") / "state.json"
     state = json.loads(path.read_text())
-    state["data_state"] *= 2
+    state["training"]["data_state"] *= 2
     path.write_text(json.dumps(state))
     with pytest.raises(StreamError, match="`processes` 2, this one has 1"):
         make_pruner(train_dataset=streamed(), **options).prune(resume=True)
@@ -95,4 +95,20 @@ def test_accumulation_reads_the_same(make_pruner, streamed):
 
 
 def test_examples_by_number_need_no_state(make_pruner):
-    assert make_pruner(train_dataset=make_examples(30)).data.state() is None
+    assert make_pruner(train_dataset=make_examples(30)).setup.data.begin is None
+
+
+def test_another_stream_is_another_run(make_pruner, streamed, tmp_path, monkeypatch):
+    make_pruner(output_dir=tmp_path, train_dataset=streamed(), rounds=1, recovery_steps=0).prune()
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="`train_dataset` was "):
+        make_pruner(output_dir=tmp_path, train_dataset=streamed(files=3), rounds=1, recovery_steps=0).prune(
+            resume=True
+        )
+
+
+def test_the_same_object_begins_again_where_the_stream_began(make_pruner, streamed):
+    pruner = make_pruner(train_dataset=streamed(), rounds=1)
+    first, second = pruner.prune(), pruner.prune()
+    theirs = second.model.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in first.model.state_dict().items())

@@ -1,10 +1,12 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from schubert_hf import PruningConfig
+from schubert_hf.evaluation.objectives import ClassificationObjective, TaskObjective
 from schubert_hf.pruning.config import PruningConfigError, parse_multiples
+from schubert_hf.training.objective import PretrainingObjective
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_other_dimensions_are_refused(dimensions):
 
 def test_loops():
     config = PruningConfig(dimensions="vfh", recovery_steps=3, recovery_warmup_steps=5, micro_batch_size=4, seed=7)
-    assert config.dimensions == "hfv"
+    assert config.resolve().dimensions == "hfv"
     alphas, recovery = config.alpha_loop(), config.recovery_loop()
     assert (alphas.schedule, alphas.weight_decay, alphas.max_grad_norm) == ("constant", 0, 0)
     assert (recovery.steps, recovery.warmup_steps) == (3, 3)
@@ -70,4 +72,23 @@ def test_loops():
 
 def test_settings_are_json():
     settings = json.loads(json.dumps(asdict(PruningConfig(multiple_of="h=16"))))
-    assert PruningConfig(**settings) == PruningConfig(multiple_of={"h": 16})
+    assert PruningConfig(**settings).resolve() == PruningConfig(multiple_of={"h": 16}).resolve()
+
+
+def test_fields_stay_as_given_and_defaults_follow_the_other_settings():
+    config = PruningConfig(multiple_of="h=16", dimensions="fh")
+    assert (config.teacher_weight, config.recovery_learning_rate) == (None, None)
+    assert (config.multiple_of, config.dimensions) == ("h=16", "fh")
+    assert config.resolve().teacher_weight == 1
+    assert replace(config, method="schubert").resolve().teacher_weight == 0
+    layers = PruningConfig(method="layers")
+    assert (layers.dimensions, layers.resolve().dimensions) == ("hfakv", "l")
+    assert replace(layers, method="auto").resolve().dimensions == "hfakv"
+    assert replace(config, teacher_weight=0.5).resolve().teacher_weight == 0.5
+    assert config.resolve().resolve(TaskObjective) == config.resolve()
+
+
+def test_the_objective_knows_its_learning_rate():
+    assert PruningConfig().resolve(PretrainingObjective).recovery_loop().learning_rate == 5e-4
+    assert PruningConfig().resolve(ClassificationObjective).recovery_loop().learning_rate == 5e-5
+    assert PruningConfig(recovery_learning_rate=0.1).resolve(ClassificationObjective).recovery_learning_rate == 0.1

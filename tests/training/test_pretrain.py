@@ -152,17 +152,36 @@ def test_sigterm_is_a_clean_stop_too(
     with pytest.raises(SystemExit) as caught:
         run("out")
     assert caught.value.code == 143
-    assert "Go on with --resume" in capsys.readouterr().err
+    assert "Resume it with --resume" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
     monkeypatch.setattr(TrainingLoop, "_count", count)
 
-    with pytest.raises(SystemExit, match=r"holds checkpoints\. Go on with --resume"):
+    with pytest.raises(SystemExit, match="holds checkpoints of an earlier run"):
         run("out")
-    with pytest.raises(SystemExit, match=r"`learning_rate` = 0\.001, now 0\.5"):
+    with pytest.raises(SystemExit, match=r"`learning_rate` was 0\.001 and is 0\.5"):
         run("out", "--resume", learning_rate=0.5)
-    with pytest.raises(SystemExit, match="`vocab_size` = 120, now 90"):
+    with pytest.raises(SystemExit, match="`vocab_size` was 120 and is 90"):
         run("out", "--resume", vocab_size=90)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]
+
+
+def test_one_bad_step_halves_the_learning_rate(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    backward, rates = TrainingLoop._backward, []
+
+    def spoiled(self: TrainingLoop, batches: list, counts: dict[str, float]) -> tuple:
+        sums, penalty = backward(self, batches, counts)
+        rates.append((self.step, self.optimizer.param_groups[0]["lr"]))
+        if self.step == 4 and sum(step == 4 for step, _ in rates) == 1:
+            sums["mlm"] = sums["mlm"] * float("nan")
+        return sums, penalty
+
+    monkeypatch.setattr(TrainingLoop, "_backward", spoiled)
+    report = json.loads((run("out") / "pretraining.json").read_text())
+    assert report["halved"] == ["pretraining"]
+    assert [step for step, _ in rates] == [0, 1, 2, 3, 4, 3, 4, 5, 6, 7]  # back to the checkpoint of step 3
+    first, second = (rate for step, rate in rates if step == 4)
+    assert second == pytest.approx(first / 2)
+    assert [record["step"] for record in report["evaluations"]] == [3, 6, 8]
 
 
 def test_trains_onwards_from_a_bert_without_heads(
