@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..training.loop_config import LoopConfig, LoopConfigError, option
+from ..training.loop_config import LoopConfig, LoopConfigError, check_ranges, option
 
 
 @dataclass(frozen=True)
@@ -17,38 +17,24 @@ class FinetuningConfig:
     """
 
     epochs: float = option(3.0, "Passes over the training examples.")
-    steps: int = option(0, "Optimizer steps; 0: as `epochs` says.")
-    batch_size: int = option(32, "Examples per step, over all processes.")
+    steps: int = option(0, "Optimizer steps; 0: as `epochs` says.", least=0)
+    batch_size: int = option(32, "Examples per step, over all processes.", least=1)
     micro_batch_size: int | None = option(None, "Examples per process and forward pass. Default: no accumulation.")
     learning_rate: float = option(5e-5, "Peak learning rate.")
     schedule: str = option("linear", "Schedule of the learning rate: a name from transformers' get_scheduler.")
-    warmup: float = option(0.1, "Share of the steps that warm the learning rate up.")
+    warmup: float = option(0.1, "Share of the steps that warm the learning rate up.", least=0, most=1)
     weight_decay: float = option(0.01, "Weight decay of matrices; biases and LayerNorm have none.")
     max_grad_norm: float = option(1.0, "Clipping of the gradients; 0 for none.")
-    eval_steps: int = option(0, "Steps between evaluations; 0: one after every epoch.")
-    save_steps: int = option(500, "Steps between checkpoints; each evaluation leaves one, too.")
-    keep_checkpoints: int = option(1, "How many checkpoints stay while a model is trained; none after it.")
-    eval_batch_size: int = option(64, "Examples per process and forward pass of an evaluation.")
+    eval_steps: int = option(0, "Steps between evaluations; 0: one after every epoch.", least=0)
+    save_steps: int = option(500, "Steps between checkpoints; each evaluation leaves one, too.", least=1)
+    keep_checkpoints: int = option(1, "How many checkpoints stay while a model is trained; none after it.", least=1)
+    eval_batch_size: int = option(64, "Examples per process and forward pass of an evaluation.", least=1)
     workers: int = option(0, "Processes that prepare batches; 0 prepares them in the main process.")
 
     def __post_init__(self) -> None:
-        least = {
-            "batch_size": 1,
-            "steps": 0,
-            "eval_steps": 0,
-            "save_steps": 1,
-            "keep_checkpoints": 1,
-            "eval_batch_size": 1,
-        }
-        for name, allowed in least.items():
-            if getattr(self, name) < allowed:
-                raise LoopConfigError(
-                    f"`{name}` is {getattr(self, name)!r}; allowed is a number of at least {allowed}."
-                )
+        check_ranges(self, LoopConfigError)
         if not 0 < self.epochs < math.inf:
             raise LoopConfigError(f"`epochs` is {self.epochs!r}; allowed is a number above 0.")
-        if not 0 <= self.warmup <= 1:
-            raise LoopConfigError(f"`warmup` is {self.warmup!r}; allowed is a number from 0 to 1.")
         self.loop(1, 0)
 
     def steps_per_epoch(self, examples: int) -> int:
@@ -62,15 +48,4 @@ class FinetuningConfig:
             seed: of order and dropout.
         """
         steps = self.steps or max(1, math.ceil(self.epochs * examples / self.batch_size))
-        return LoopConfig(
-            steps=steps,
-            batch_size=self.batch_size,
-            micro_batch_size=self.micro_batch_size,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            warmup_steps=int(self.warmup * steps),
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            seed=seed,
-            workers=self.workers,
-        )
+        return LoopConfig.of(self, steps=steps, warmup_steps=int(self.warmup * steps), seed=seed)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS
-from ..training.loop_config import LoopConfig, option
+from ..training.loop_config import LoopConfig, check_ranges, option
 from ..training.objective import Objective
 from .methods import METHODS
 from .units import check_dimensions
@@ -47,8 +46,8 @@ class PruningConfig:
         "What the target counts: parameters, flops or latency, the last two of one forward pass without a head. "
         "Default: what the target's unit says, else parameters.",
     )
-    cost_batch_size: int = option(1, "Sequences of that forward pass.")
-    cost_seq_len: int = option(128, "Tokens per sequence of that forward pass.")
+    cost_batch_size: int = option(1, "Sequences of that forward pass.", least=1)
+    cost_seq_len: int = option(128, "Tokens per sequence of that forward pass.", least=1)
     method: str = option(
         "auto", "What is removed: " + "; ".join(f"{name}: {one.help}" for name, one in METHODS.items()) + "."
     )
@@ -56,39 +55,50 @@ class PruningConfig:
         "hfakv",
         "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers.",
     )
-    rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.")
+    rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.", least=1)
     multiple_of: str | int | Mapping[str, int] = option(
         8,
         'What kept widths are multiples of: 8 means h, f, k and v; "h=16,k=4" sets them one by one; others are free.',
     )
     calibration_examples: int = option(
-        128, "Examples per round that method auto measures the model on, in whole batches."
+        128, "Examples per round that method auto measures the model on, in whole batches.", least=1
     )
-    alpha_steps: int = option(30, "Steps per round that train the alphas of method schubert, the weights frozen.")
-    alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.")
+    alpha_steps: int = option(
+        30, "Steps per round that train the alphas of method schubert, the weights frozen.", least=1
+    )
+    alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.", least=0)
     gamma: float = option(
-        1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model."
+        1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model.", least=0
     )
-    recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.")
+    recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.", least=0)
     recovery_learning_rate: float | None = option(
-        None, "Peak learning rate of the recovery. Default: 5e-4 on text, 5e-5 on a task, which is learned already."
+        None,
+        "Peak learning rate of the recovery. Default: 5e-4 on text, 5e-5 on a task, which is learned already.",
+        least=0,
     )
-    recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.")
-    weight_decay: float = option(0.01, "Weight decay of matrices in the recovery.")
+    recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.", least=0)
+    weight_decay: float = option(0.01, "Weight decay of matrices in the recovery.", least=0)
     teacher_weight: float | None = option(
         None,
         "Weight of the dense model's predictions in the recovery's loss; 0 for none. Default: 1 with method auto, "
         "else 0.",
+        least=0,
     )
-    teacher_temperature: float = option(1.0, "Temperature at which these predictions are compared.")
-    teacher_hidden_weight: float = option(0.0, "Weight of the dense model's hidden states in the recovery's loss.")
-    batch_size: int = option(32, "Examples per step, over all processes.")
-    micro_batch_size: int | None = option(None, "Examples per process and forward pass; default: no accumulation.")
-    max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.")
-    eval_examples: int = option(256, "Held-out examples per evaluation.")
-    save_steps: int = option(200, "Steps of training between checkpoints; each cut and each round leave one, too.")
-    keep_checkpoints: int | None = option(2, "How many checkpoints stay.")
-    seed: int = option(0, "Seed of order, masks and dropout.")
+    teacher_temperature: float = option(1.0, "Temperature at which these predictions are compared.", least=0.01)
+    teacher_hidden_weight: float = option(
+        0.0, "Weight of the dense model's hidden states in the recovery's loss.", least=0
+    )
+    batch_size: int = option(32, "Examples per step, over all processes.", least=1)
+    micro_batch_size: int | None = option(
+        None, "Examples per process and forward pass; default: no accumulation.", least=1
+    )
+    max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.", least=0)
+    eval_examples: int = option(256, "Held-out examples per evaluation.", least=1)
+    save_steps: int = option(
+        200, "Steps of training between checkpoints; each cut and each round leave one, too.", least=1
+    )
+    keep_checkpoints: int | None = option(2, "How many checkpoints stay.", least=1)
+    seed: int = option(0, "Seed of order, masks and dropout.", least=0)
 
     def __post_init__(self) -> None:
         for name, allowed in {"method": tuple(METHODS), "cost": (None, *COSTS)}.items():
@@ -99,9 +109,7 @@ class PruningConfig:
             check_dimensions(self.dimensions)
         except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
-        for setting in fields(self):
-            if setting.name in _LEAST:
-                _check_number(setting.name, getattr(self, setting.name), str(setting.type))
+        check_ranges(self, PruningConfigError)
         parse_multiples(self.multiple_of)
 
     def resolve(self, objective: type[Objective] = Objective) -> PruningConfig:
@@ -135,65 +143,18 @@ class PruningConfig:
 
     def alpha_loop(self) -> LoopConfig:
         """How the alphas are trained: no decay, no clipping (it would scale the penalty's pull with the loss's)."""
-        return LoopConfig(
-            steps=self.alpha_steps,
-            batch_size=self.batch_size,
-            micro_batch_size=self.micro_batch_size,
-            learning_rate=self.alpha_learning_rate,
-            schedule="constant",
-            weight_decay=0.0,
-            max_grad_norm=0.0,
-            seed=self.seed,
-        )
+        fixed = {"schedule": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0}
+        return LoopConfig.of(self, steps=self.alpha_steps, learning_rate=self.alpha_learning_rate, **fixed)
 
     def recovery_loop(self) -> LoopConfig:
         """How the smaller model is trained after each cut."""
         rate = self.recovery_learning_rate
-        return LoopConfig(
+        return LoopConfig.of(
+            self,
             steps=self.recovery_steps,
-            batch_size=self.batch_size,
-            micro_batch_size=self.micro_batch_size,
             learning_rate=Objective.recovery_learning_rate if rate is None else rate,
-            schedule="linear",
             warmup_steps=min(self.recovery_warmup_steps, self.recovery_steps),
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            seed=self.seed,
         )
-
-
-_LEAST = {
-    "cost_batch_size": 1,
-    "cost_seq_len": 1,
-    "rounds": 1,
-    "calibration_examples": 1,
-    "alpha_steps": 1,
-    "alpha_learning_rate": 0,
-    "gamma": 0,
-    "recovery_steps": 0,
-    "recovery_learning_rate": 0,
-    "recovery_warmup_steps": 0,
-    "weight_decay": 0,
-    "teacher_weight": 0,
-    "teacher_temperature": 0.01,
-    "teacher_hidden_weight": 0,
-    "batch_size": 1,
-    "micro_batch_size": 1,
-    "max_grad_norm": 0,
-    "eval_examples": 1,
-    "save_steps": 1,
-    "keep_checkpoints": 1,
-    "seed": 0,
-}
-
-
-def _check_number(name: str, value: Any, declared: str) -> None:
-    if value is None and "None" in declared:
-        return
-    kinds = (int,) if declared.startswith("int") else (int, float)
-    if type(value) not in kinds or not math.isfinite(value) or value < _LEAST[name]:
-        kind = "a whole number" if kinds == (int,) else "a number"
-        raise PruningConfigError(f"`{name}` is {value!r}; allowed is {kind} of at least {_LEAST[name]}.")
 
 
 def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:

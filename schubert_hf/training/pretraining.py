@@ -43,17 +43,16 @@ class PretrainingConfig(LoopConfig):
     warmup_steps: int = option(100, "Steps of linear warm-up, part of all steps.")
     adam_beta2: float = option(0.98, "AdamW's decay of the second moments.")
     mask_probability: float = option(0.15, "Share of the tokens that are predicted while training.")
-    skip_examples: int = option(0, "Examples of the shuffled stream to leave out: what an earlier stage has seen.")
-    eval_examples: int = option(1000, "Held-out examples per evaluation.")
-    save_steps: int = option(500, "Steps between checkpoints (and evaluations).")
+    skip_examples: int = option(
+        0, "Examples of the shuffled stream to leave out: what an earlier stage has seen.", least=0
+    )
+    eval_examples: int = option(1000, "Held-out examples per evaluation.", least=1)
+    save_steps: int = option(500, "Steps between checkpoints (and evaluations).", least=1)
     seed: int = option(0, "Seed of weights, order, masks and dropout.")
     half: bool = option(True, "Store the finished weights in float16.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"eval_examples": 1, "save_steps": 1, "skip_examples": 0}.items():
-            if getattr(self, name) < least:
-                raise LoopConfigError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least {least}.")
         if not 0 < self.mask_probability < 1:
             raise LoopConfigError(
                 f"`mask_probability` is {self.mask_probability}; allowed is a number between 0 and 1."
