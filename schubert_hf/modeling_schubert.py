@@ -178,14 +178,12 @@ class SchuBertSelfAttention(nn.Module):
         return attn_output.reshape(*input_shape, -1).contiguous(), attn_weights
 
 
-class SchuBertSelfOutput(nn.Module):
-    """The attention's output projection, a v -> h, with dropout, residual and LayerNorm."""
+class SchuBertSublayerOutput(nn.Module):
+    """The end of a sublayer: projection of its units (a v or f) -> h, with dropout, residual and LayerNorm."""
 
-    def __init__(self, config: SchuBertConfig, layer_idx: int) -> None:
+    def __init__(self, config: SchuBertConfig, units: int, hidden: int) -> None:
         super().__init__()
-        hidden = config.hidden_sizes[layer_idx]
-        values = config.head_counts[layer_idx] * config.value_sizes[layer_idx]
-        self.dense = nn.Linear(values, hidden) if values else BiasOnly(hidden)
+        self.dense = nn.Linear(units, hidden) if units else BiasOnly(hidden)
         self.LayerNorm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -198,7 +196,8 @@ class SchuBertAttention(nn.Module):
     def __init__(self, config: SchuBertConfig, layer_idx: int) -> None:
         super().__init__()
         self.self = SchuBertSelfAttention(config, layer_idx)
-        self.output = SchuBertSelfOutput(config, layer_idx)
+        values = config.head_counts[layer_idx] * config.value_sizes[layer_idx]
+        self.output = SchuBertSublayerOutput(config, values, config.hidden_sizes[layer_idx])
 
     def forward(
         self,
@@ -225,21 +224,6 @@ class SchuBertIntermediate(nn.Module):
         return self.intermediate_act_fn(self.dense(hidden_states))  # (B, S, f)
 
 
-class SchuBertOutput(nn.Module):
-    """The way back, f -> h, with dropout, residual and LayerNorm."""
-
-    def __init__(self, config: SchuBertConfig, layer_idx: int) -> None:
-        super().__init__()
-        hidden, filters = config.hidden_sizes[layer_idx], config.filter_sizes[layer_idx]
-        self.dense = nn.Linear(filters, hidden) if filters else BiasOnly(hidden)
-        self.LayerNorm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.dropout(self.dense(hidden_states))
-        return self.LayerNorm(hidden_states + input_tensor)
-
-
 class SchuBertLayer(GradientCheckpointingLayer):
     """One post-LayerNorm layer, on the first `hidden_sizes[layer_idx]` channels of the stream."""
 
@@ -249,7 +233,7 @@ class SchuBertLayer(GradientCheckpointingLayer):
         self.chunk_size_feed_forward = config.chunk_size_feed_forward
         self.attention = SchuBertAttention(config, layer_idx)
         self.intermediate = SchuBertIntermediate(config, layer_idx)
-        self.output = SchuBertOutput(config, layer_idx)
+        self.output = SchuBertSublayerOutput(config, config.filter_sizes[layer_idx], self.hidden_size)
 
     def forward(
         self,
