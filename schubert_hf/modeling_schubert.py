@@ -307,34 +307,6 @@ class SchuBertLMPredictionHead(nn.Module):
         return self.decoder(self.transform(hidden_states))  # (B, S, vocabulary)
 
 
-class SchuBertOnlyMLMHead(nn.Module):
-    def __init__(self, config: SchuBertConfig) -> None:
-        super().__init__()
-        self.predictions = SchuBertLMPredictionHead(config)
-
-    def forward(self, sequence_output: torch.Tensor) -> torch.Tensor:
-        return self.predictions(sequence_output)
-
-
-class SchuBertOnlyNSPHead(nn.Module):
-    def __init__(self, config: SchuBertConfig) -> None:
-        super().__init__()
-        self.seq_relationship = nn.Linear(config.hidden_sizes[-1], 2)
-
-    def forward(self, pooled_output: torch.Tensor) -> torch.Tensor:
-        return self.seq_relationship(pooled_output)
-
-
-class SchuBertPreTrainingHeads(nn.Module):
-    def __init__(self, config: SchuBertConfig) -> None:
-        super().__init__()
-        self.predictions = SchuBertLMPredictionHead(config)
-        self.seq_relationship = nn.Linear(config.hidden_sizes[-1], 2)
-
-    def forward(self, sequence_output: torch.Tensor, pooled_output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.predictions(sequence_output), self.seq_relationship(pooled_output)
-
-
 class SchuBertPreTrainedModel(PreTrainedModel):
     """What all SchuBERT classes share: initialisation, loading from BERT, and loading that is whole or an error."""
 
@@ -550,7 +522,10 @@ class SchuBertForPreTraining(_MaskedLMMixin, SchuBertPreTrainedModel):
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
         self.bert = SchuBertModel(config)
-        self.cls = SchuBertPreTrainingHeads(config)
+        predictions = SchuBertLMPredictionHead(config)
+        self.cls = nn.ModuleDict(
+            {"predictions": predictions, "seq_relationship": nn.Linear(config.hidden_sizes[-1], 2)}
+        )
         self.post_init()
 
     @can_return_tuple
@@ -569,7 +544,8 @@ class SchuBertForPreTraining(_MaskedLMMixin, SchuBertPreTrainedModel):
         outputs = self.bert(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        predictions, relationship = self.cls(outputs.last_hidden_state, outputs.pooler_output)
+        predictions = self.cls["predictions"](outputs.last_hidden_state)
+        relationship = self.cls["seq_relationship"](outputs.pooler_output)
 
         loss = None
         if labels is not None and next_sentence_label is not None:
@@ -592,7 +568,7 @@ class SchuBertForMaskedLM(_MaskedLMMixin, SchuBertPreTrainedModel):
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
         self.bert = SchuBertModel(config, add_pooling_layer=False)
-        self.cls = SchuBertOnlyMLMHead(config)
+        self.cls = nn.ModuleDict({"predictions": SchuBertLMPredictionHead(config)})
         self.post_init()
 
     @can_return_tuple
@@ -610,7 +586,7 @@ class SchuBertForMaskedLM(_MaskedLMMixin, SchuBertPreTrainedModel):
         outputs = self.bert(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        logits = self.cls(outputs.last_hidden_state)
+        logits = self.cls["predictions"](outputs.last_hidden_state)
 
         loss = None
         if labels is not None:
@@ -627,7 +603,7 @@ class SchuBertForNextSentencePrediction(SchuBertPreTrainedModel):
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
         self.bert = SchuBertModel(config)
-        self.cls = SchuBertOnlyNSPHead(config)
+        self.cls = nn.ModuleDict({"seq_relationship": nn.Linear(config.hidden_sizes[-1], 2)})
         self.post_init()
 
     @can_return_tuple
@@ -645,7 +621,7 @@ class SchuBertForNextSentencePrediction(SchuBertPreTrainedModel):
         outputs = self.bert(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        logits = self.cls(outputs.pooler_output)
+        logits = self.cls["seq_relationship"](outputs.pooler_output)
         loss = cross_entropy(logits.view(-1, 2), labels.view(-1)) if labels is not None else None
         return NextSentencePredictorOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
