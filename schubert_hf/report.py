@@ -64,8 +64,8 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     console.print(draw(WIDTHS, width_table(inspection.shape, inspection.base)))
     title = f"{inspection.architecture}: size by part (FLOPs: {SEQUENCE} tokens, without the head)"
     console.print(draw(title, size_table(inspection)))
-    if (before := inspection.base_parameters) is not None:
-        kept = inspection.parameters.total / before.total
+    if (dense := inspection.dense) is not None:
+        kept = inspection.parameters.total / dense.parameters.total
         name = f" from {inspection.base_name}" if inspection.base_name else ""
         console.print(
             f"Removed{name}: {1 - kept:.1%} of the parameters; "

@@ -14,7 +14,6 @@ from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..anatomy import masked_lm
@@ -23,7 +22,7 @@ from ..data.stream import ExampleStream, MaskingCollator, StreamError
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
 from ..run.processes import make_accelerator
-from ..run.progress import seconds_between_updates
+from ..run.progress import progress_bar
 from ..training.evaluate import evaluate
 from ..training.objective import PretrainingObjective
 from .results import Evaluation
@@ -33,39 +32,24 @@ TASK = "mlm"
 
 @dataclass(frozen=True)
 class LanguageModelResult:
-    """What was measured.
+    """What was measured; the pseudo-perplexity is that of Salazar et al. 2020 (arXiv 1910.14659)."""
 
-    Attributes:
-        loss: mean cross-entropy of a masked token, in nats.
-        accuracy: the share of masked tokens that are filled in right.
-        masked_examples: sentence pairs that both are the mean of.
-        pseudo_perplexity: exp of the mean negative log-probability of a token, each masked on its own (Salazar et al.
-            2020, arXiv 1910.14659); None if it was not asked for.
-        scored_examples, scored_tokens: that it is the mean of.
-        next_sentence_loss, next_sentence_accuracy: of a model that has the head; else None.
-        seed: of the masks.
-    """
-
-    loss: float
-    accuracy: float
-    masked_examples: int
+    loss: float  # mean cross-entropy of a masked token, in nats
+    accuracy: float  # the share of masked tokens that are predicted correctly
+    masked_examples: int  # sentence pairs that both are the mean of
+    # exp of the mean negative log-probability of a token, each masked on its own; None if it was not asked for
     pseudo_perplexity: float | None
-    scored_examples: int
+    scored_examples: int  # that it is the mean of
     scored_tokens: int
-    next_sentence_loss: float | None
+    next_sentence_loss: float | None  # None without that head
     next_sentence_accuracy: float | None
-    seed: int
+    seed: int  # of the masks
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def to_evaluation(self, dataset: str, run: dict[str, Any]) -> Evaluation:
-        """The same in the form of all results.
-
-        Args:
-            dataset: the text's name.
-            run: what reproduces it, see `Evaluation`.
-        """
+        """The same in the form of all results; see there."""
         names = ("loss", "accuracy", "pseudo_perplexity", "next_sentence_loss", "next_sentence_accuracy")
         measured = self.to_json()
         return Evaluation(
@@ -119,8 +103,7 @@ def evaluate_model(
             f"`task` is {task!r}; allowed is '{TASK}'. GLUE and SQuAD: examples/run_glue.py and examples/run_squad.py."
         )
     accelerator = accelerator or make_accelerator()
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    was_training = model.training
+    flags, was_training = {parameter: parameter.requires_grad for parameter in model.parameters()}, model.training
     try:
         objective = PretrainingObjective(model)
         with accelerator.main_process_first():
@@ -177,26 +160,18 @@ def _pseudo_surprise(
     """The negative log-probabilities of all tokens that are not special, each masked on its own, summed; how many."""
     model, head = objective.model, masked_lm(objective.model)
     assert head is not None
-    was_training = model.training
     model.to(accelerator.device).eval()
     own = range(len(pairs))[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(2, dtype=torch.float64)
-    bar = tqdm(
-        own,
-        desc="pseudo-perplexity",
-        leave=False,
-        disable=not accelerator.is_main_process,
-        mininterval=seconds_between_updates(),
-    )
+    bar = progress_bar(accelerator, own, "pseudo-perplexity")
     with torch.no_grad(), accelerator.autocast():
         for number in bar:
-            for copies, places, wanted in _masked_copies(pairs[number], tokenizer, batch_size):
-                encoded = model.base_model(**send_to_device(copies, accelerator.device)).last_hidden_state
-                rows = torch.arange(len(places), device=encoded.device)
-                logits = head.module(encoded[rows, places.to(encoded.device)])  # (copies, vocab)
-                sums[0] += float(cross_entropy(logits.float(), wanted.to(encoded.device), reduction="sum"))
+            for batch in _masked_copies(pairs[number], tokenizer, batch_size):
+                copies, places, wanted = send_to_device(batch, accelerator.device)
+                encoded = model.base_model(**copies).last_hidden_state
+                logits = head.module(encoded[range(len(places)), places])  # (copies, vocab)
+                sums[0] += float(cross_entropy(logits.float(), wanted, reduction="sum"))
                 sums[1] += len(places)
-    model.train(was_training)
     # In float32 where the device has no double; the sums of few processes lose nothing that counts.
     total = accelerator.reduce(sums.float().to(accelerator.device), reduction="sum").tolist()
     return total[0], round(total[1])
@@ -209,9 +184,7 @@ def _masked_copies(
     ids = torch.tensor(example["input_ids"])
     special = torch.tensor(tokenizer.all_special_ids)
     for places in (~torch.isin(ids, special)).nonzero().flatten().split(batch_size):  # type: ignore[no-untyped-call]
-        copies = ids.repeat(len(places), 1)
-        copies[torch.arange(len(places)), places] = tokenizer.mask_token_id
-        batch = {"input_ids": copies}
-        if "token_type_ids" in example:
-            batch["token_type_ids"] = torch.tensor(example["token_type_ids"]).repeat(len(places), 1)
+        names = {"input_ids", "token_type_ids"} & example.keys()
+        batch = {name: torch.tensor(example[name]).repeat(len(places), 1) for name in names}
+        batch["input_ids"][range(len(places)), places] = tokenizer.mask_token_id
         yield batch, places, ids[places]

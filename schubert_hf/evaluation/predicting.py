@@ -9,10 +9,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..data.stream import Collator
-from ..run.progress import seconds_between_updates
+from ..run.progress import progress_bar
 from ..training.objective import Objective
 
 
@@ -46,18 +45,11 @@ def predict(
         batch_sampler=[own[i : i + batch_size] for i in range(0, len(own), batch_size)],
         collate_fn=collator,
     )
-    bar = tqdm(
-        loader,
-        desc=description,
-        leave=False,
-        disable=not accelerator.is_main_process,
-        mininterval=seconds_between_updates(),
-    )
     rows: dict[str, list[Any]] = {term: [] for term in objective.terms}
     was_training = objective.training
     objective.to(accelerator.device).eval()
     with torch.no_grad(), accelerator.autocast():
-        for batch in bar:
+        for batch in progress_bar(accelerator, loader, description):
             predicted = objective.predict(send_to_device(batch, accelerator.device)).logits
             for term in objective.terms:
                 rows[term].extend(predicted[term].float().cpu().numpy())

@@ -105,9 +105,9 @@ class Evaluation:
 
     def std(self, metric: str | None = None) -> float | None:
         """The sample standard deviation over the seeds; None for a single value."""
-        name = metric or self.main_metric
-        values = self.metrics[name]
-        return statistics.stdev(values) if len(values) > 1 else self.stds.get(name)
+        metric = metric or self.main_metric
+        values = self.metrics[metric]
+        return statistics.stdev(values) if len(values) > 1 else self.stds.get(metric)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value != {}}
@@ -118,15 +118,15 @@ class Evaluation:
         fields = dict(value)
         if "metric" not in fields:
             return cls(**fields)
-        metric = fields.pop("metric")
-        numbers = {name: fields.pop(name, None) for name in ("value", "base_value", "std")}
+        metric, hub = fields.pop("metric"), fields.pop("hub", True)
+        mean, base, std = ({metric: fields.pop(name, None)} for name in ("value", "base_value", "std"))
         run: dict[str, Any] = {name: fields.pop(name) for name in ("date", "revision") if name in fields}
         return cls(
-            **{name: part for name, part in fields.items() if name != "hub"},
-            metrics={metric: [numbers["value"]]},
-            base={} if numbers["base_value"] is None else {metric: numbers["base_value"]},
-            stds={} if numbers["std"] is None else {metric: numbers["std"]},
-            run=run if fields.get("hub", True) else {**run, "data": {"hub": False}},
+            **fields,
+            metrics={metric: [mean[metric]]},
+            base=base if base[metric] is not None else {},
+            stds=std if std[metric] is not None else {},
+            run=run if hub else {**run, "data": {"hub": False}},
         )
 
 
@@ -186,9 +186,8 @@ class Results:
     @property
     def average(self) -> float | None:
         """The mean of the main metrics of the paper's six tasks, in per cent; None if one of them is missing."""
-        first: dict[str, Evaluation] = {}
-        for result in self.results:
-            first.setdefault(result.task, result)  # of MNLI's two splits, matched is the first
+        # Of MNLI's two splits, matched is the first: it is set last.
+        first = {result.task: result for result in reversed(self.results)}
         if not set(PAPER) <= first.keys():
             return None
         return statistics.fmean(first[task].mean() * (1 if task.startswith("squad") else 100) for task in PAPER)
@@ -196,22 +195,6 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         results = [result.to_json() for result in self.results]
         return {"format": FORMAT, "model": self.model, "results": results, "average": self.average}
-
-    @classmethod
-    def from_json(cls, value: Any) -> Results:
-        """The inverse of `to_json`.
-
-        Raises:
-            ResultsError: `value` holds no results; the message names the first mistake.
-        """
-        try:
-            if value.get("format") != FORMAT:
-                raise ResultsError(f"its `format` is {value.get('format')!r}; allowed is {FORMAT}")
-            return cls(value["model"], tuple(Evaluation.from_json(item) for item in value["results"]))
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ResultsError(
-                f"These are no results: {error}. Write them with run_glue.py or run_squad.py."
-            ) from error
 
     def write(self, path: Path) -> None:
         write_json(path, self.to_json())
@@ -221,11 +204,18 @@ class Results:
         """Reads a `results.json`, or the one in a folder.
 
         Raises:
-            ResultsError: the file cannot be read or holds no results.
+            ResultsError: the file cannot be read or holds no results; the message names the first mistake.
         """
         path = path / FILE if path.is_dir() else path
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ResultsError(f"`{path}` cannot be read: {error}. Give the {FILE} of a run.") from error
-        return cls.from_json(value)
+        try:
+            if value.get("format") != FORMAT:
+                raise ResultsError(f"its `format` is {value.get('format')!r}; allowed is {FORMAT}")
+            return cls(value["model"], tuple(map(Evaluation.from_json, value["results"])))
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ResultsError(
+                f"These are no results: {error}. Write them with run_glue.py or run_squad.py."
+            ) from error

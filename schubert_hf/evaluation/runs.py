@@ -97,10 +97,10 @@ class Runs:
         """What an earlier run left must have the same settings, and `resume` be on."""
         folder, settings = self.folder(task, seed), self.settings(task, seed)
         begun = list_checkpoints(folder / CHECKPOINTS)
-        for checkpoint in begun[-1:]:
-            check_settings(load_state(checkpoint).get("settings", {}), settings, checkpoint)
+        if begun:
+            check_settings(load_state(begun[-1]).get("settings", {}), settings, begun[-1])
         if (finished(folder, settings) is not None or begun) and not resume:
-            what = "a model" if not begun else "checkpoints"
+            what = "checkpoints" if begun else "a model"
             raise OutputFolderError(
                 f"`{folder}` already holds {what}. Continue with --resume, or give another --output-dir."
             )
@@ -112,14 +112,8 @@ class Runs:
         """What a fine-tuning depends on: a resumed run must have the same."""
         free = {"save_steps", "keep_checkpoints", "eval_batch_size", "workers", "micro_batch_size"}
         trained = {name: value for name, value in asdict(self.config).items() if name not in free}
-        return {
-            "model": identity(self.description),
-            "task": task.name,
-            "max_length": task.max_length,
-            "data": task.digest,
-            "seed": seed,
-            **trained,
-        }
+        of_task = {"task": task.name, "max_length": task.max_length, "data": task.digest}
+        return {"model": identity(self.description), **of_task, "seed": seed, **trained}
 
     def finetune(self, task: TaskExamples, *, resume: bool) -> list[Evaluation]:
         """Every seed of a task; what is already finished is read."""

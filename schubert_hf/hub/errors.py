@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from ..errors import SchuBertError
 
-# The base of the client's transport errors (no route, cut connections, time-outs), whatever HTTP library it uses.
-TransportError = HfHubHTTPError.__mro__[1]
+# Whatever a request may end in: an answer that is an error, a file that is not there or could not be fetched, and the
+# base of the client's transport errors (no route, cut connections, time-outs), whatever HTTP library it uses.
+FAILURES = (HfHubHTTPError, EntryNotFoundError, HfHubHTTPError.__mro__[1], ConnectionError)
 
 # Worth another attempt: time-outs, conflicts with another commit, too many requests, server errors.
 TRANSIENT = {408, 409, 412, 425, 429, 500, 502, 503, 504}
@@ -26,17 +27,13 @@ class InspectError(SchuBertError):
 
 
 def status_of(error: Exception) -> int | None:
-    """The HTTP status behind an error of the client; None without an answer."""
-    response = getattr(error, "response", None)
-    return getattr(response, "status_code", None)
+    """The HTTP status behind one of `FAILURES`; None without an answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, OfflineModeIsEnabled):
-        return False
-    status = status_of(error)
-    return status in TRANSIENT if status is not None else isinstance(error, TransportError | ConnectionError)
+    """Whether the request behind one of `FAILURES` may succeed later."""
+    return not isinstance(error, OfflineModeIsEnabled) and status_of(error) in {None, *TRANSIENT}
 
 
 def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:

@@ -34,13 +34,10 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
     """
     path = folder / FILE
     try:
-        return parse_evaluations(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
+        items = json.loads(path.read_text(encoding="utf-8")) if path.exists() else ()
+        return tuple(map(Evaluation.from_json, items))
     except (ValueError, TypeError, KeyError) as error:
         raise RecordError(f"`{FILE}` holds no list of results: {error}. Remove it, or write it again.") from error
-
-
-def parse_evaluations(value: Any) -> tuple[Evaluation, ...]:
-    return tuple(Evaluation.from_json(item) for item in value)
 
 
 def write_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
@@ -64,10 +61,11 @@ def add_results(folder: Path, results: Sequence[Path], base_results: Sequence[Pa
         RecordError: the results are another model's, or the base was evaluated on other examples. Nothing is changed.
     """
     own, dense = ([Results.read(path) for path in paths] for paths in (results, base_results))
+    base = {(result.task, result.split): result for read in dense for result in read.results}
+    added = []
     for read in own:
         _check_model(folder, read)
-    base = {(result.task, result.split): result for read in dense for result in read.results}
-    added = [_beside(result, base.get((result.task, result.split))) for read in own for result in read.results]
+        added += [_beside(result, base.get((result.task, result.split))) for result in read.results]
     new = {(_place(result), metric) for result in added for metric in result.metrics}
     kept = []
     for result in read_evaluations(folder):
@@ -99,25 +97,28 @@ def model_index(evaluations: Sequence[Evaluation]) -> list[EvalResult]:
 def eval_result_files(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     """Path in the repository -> YAML, one file per data set of the Hub."""
     files: dict[str, list[dict[str, Any]]] = {}
-    for result in (result for result in evaluations if result.hub):
-        name = re.sub(r"[^A-Za-z0-9]+", "-", result.dataset).strip("-").lower()
-        files.setdefault(f"{FOLDER}/{name}.yaml", []).extend(_entries(result))
+    for result in evaluations:
+        if result.hub:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", result.dataset).strip("-").lower()
+            files.setdefault(f"{FOLDER}/{name}.yaml", []).extend(_entries(result))
     return {path: yaml.safe_dump(entries, sort_keys=False, allow_unicode=True) for path, entries in files.items()}
 
 
 def _entries(result: Evaluation) -> list[dict[str, Any]]:
     """Items of `.eval_results/*.yaml`, as `huggingface_hub.EvalResultEntry` has them; older clients lack that."""
-    dataset = {"id": result.dataset, "task_id": result.config or result.task}
-    if "revision" in result.run:
-        dataset["revision"] = result.run["revision"]
-    date = {"date": result.run["date"]} if "date" in result.run else {}
+    dataset = {"id": result.dataset, "task_id": result.config or result.task, "revision": result.run.get("revision")}
     entries = []
     for metric in result.shown:
         std = result.std(metric)
         spread = None if std is None else f"standard deviation {std:.4g}"
         notes = ", ".join(filter(None, [metric, result.split, spread, result.remarks]))
-        entries.append({"dataset": dict(dataset), "value": result.mean(metric), **date, "notes": notes})
+        entry = {"value": result.mean(metric), "date": result.run.get("date"), "notes": notes}
+        entries.append({"dataset": _known(dataset), **_known(entry)})
     return entries
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _beside(result: Evaluation, dense: Evaluation | None) -> Evaluation:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from ..configuration_schubert import ARCHITECTURES, LAYER_LISTS, PRESETS, SchuBertConfig
+from ..configuration_schubert import ARCHITECTURES, PRESETS, SchuBertConfig
 from ..run.output import PRUNING_RECORD
 from ..shape import DIMENSIONS, Shape
-from .errors import InspectError, RecordError, TransportError, explain
+from .errors import FAILURES, InspectError, RecordError, explain
 
 BERT_BASE = "bert-base"
 CONFIG = "config.json"
@@ -39,16 +38,13 @@ def inspect(name: str | Path, *, base: str | None = None, revision: str | None =
         RecordError: its files cannot be read.
     """
     model = _open(str(name), revision)
-    if base is None:
-        return model
-    return Inspection(model.name, model.config, Shape.of(_open(base, None).config), base)
+    return model if base is None else replace(model, base=_open(base, None).shape, base_name=base)
 
 
 def inspect_preset(preset: str) -> Inspection:
     """One of the paper's shapes, next to BERT-base."""
-    base = None if preset == BERT_BASE else BERT_BASE
-    shape = None if base is None else Shape.of(SchuBertConfig.from_preset(base))
-    return Inspection(preset, SchuBertConfig.from_preset(preset), shape, base)
+    model = Inspection(preset, SchuBertConfig.from_preset(preset))
+    return model if preset == BERT_BASE else replace(model, base=Shape.of(SchuBertConfig()), base_name=BERT_BASE)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -98,10 +94,10 @@ class Parts(NamedTuple):
     head: int
     total: int
 
-
-def _parts(embeddings: int, attention: int, filters: int, pooler: int, head: int) -> Parts:
-    encoder = attention + filters
-    return Parts(embeddings, encoder, attention, filters, pooler, head, embeddings + encoder + pooler + head)
+    @classmethod
+    def of(cls, attention: int, filters: int, pooler: int, *, embeddings: int = 0, head: int = 0) -> Parts:
+        encoder = attention + filters
+        return cls(embeddings, encoder, attention, filters, pooler, head, embeddings + encoder + pooler + head)
 
 
 def parameter_parts(config: SchuBertConfig, architecture: str) -> Parts:
@@ -110,16 +106,16 @@ def parameter_parts(config: SchuBertConfig, architecture: str) -> Parts:
     attention, filters = (
         sum(count for name, count in known.items() if name.endswith(kind)) for kind in (".attention", ".filters")
     )
-    return _parts(known["embeddings"], attention, filters, known["pooler"], known["head"])
+    return Parts.of(attention, filters, known["pooler"], embeddings=known["embeddings"], head=known["head"])
 
 
 def flop_parts(config: SchuBertConfig, seq_len: int = SEQUENCE) -> Parts:
     """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups; heads are not counted."""
     none, total = [0] * config.num_hidden_layers, config.flops(seq_len)
     attention, filters = (
-        total - _with(config, **{name: none}).flops(seq_len) for name in ("head_counts", "filter_sizes")
+        total - _with(config, {name: none}).flops(seq_len) for name in ("head_counts", "filter_sizes")
     )
-    return _parts(0, attention, filters, total - attention - filters, 0)
+    return Parts.of(attention, filters, total - attention - filters)
 
 
 @dataclass(frozen=True)
@@ -155,24 +151,19 @@ class Inspection:
         return Shape.of(self.config)
 
     @property
-    def base_config(self) -> SchuBertConfig | None:
-        return None if self.base is None else _with(self.config, **self.base.lists())
+    def dense(self) -> Inspection | None:
+        """The base on its own, with this model's vocabulary and head; None if it is unknown."""
+        if self.base is None:
+            return None
+        return Inspection(self.base_name or "base", _with(self.config, self.base.lists()))
 
     @property
     def parameters(self) -> Parts:
         return parameter_parts(self.config, self.architecture)
 
     @property
-    def base_parameters(self) -> Parts | None:
-        return None if self.base_config is None else parameter_parts(self.base_config, self.architecture)
-
-    @property
     def flops(self) -> Parts:
         return flop_parts(self.config)
-
-    @property
-    def base_flops(self) -> Parts | None:
-        return None if self.base_config is None else flop_parts(self.base_config)
 
     @property
     def pruned_dimensions(self) -> list[str]:
@@ -188,28 +179,24 @@ class Inspection:
         return [letter for letter, (base, own) in sizes.items() if min(own) < min(base)] + ["l"]
 
     def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {"name": self.name, "architecture": self.architecture}
-        value |= _side(self.shape, self.parameters, self.flops)
-        if self.base is not None and self.base_parameters is not None and self.base_flops is not None:
-            value["base"] = {"name": self.base_name, **_side(self.base, self.base_parameters, self.base_flops)}
-            sizes = {name: (sum(getattr(self.shape, name)), sum(getattr(self.base, name))) for name in LAYER_LISTS}
-            sizes["parameters"] = (self.parameters.total, self.base_parameters.total)
-            sizes["flops"] = (self.flops.total, self.base_flops.total)
-            value["removed"] = {
-                name: round(1 - now / before, 4) if before else 0.0 for name, (now, before) in sizes.items()
-            }
+        value: dict[str, Any] = {"name": self.name, "architecture": self.architecture, **self._costs()}
+        if dense := self.dense:
+            value["base"] = {"name": self.base_name, **dense._costs()}
+            own = self._sums()
+            value["removed"] = {name: round(1 - own[name] / n, 4) if n else 0.0 for name, n in dense._sums().items()}
         return value
 
+    def _costs(self) -> dict[str, Any]:
+        flops = {name: count for name, count in self.flops._asdict().items() if count}
+        parameters = self.parameters._asdict()
+        return {"shape": self.shape.lists(), "parameters": parameters, "flops": {"sequence_length": SEQUENCE, **flops}}
 
-def _side(shape: Shape, parameters: Parts, flops: Parts) -> dict[str, Any]:
-    return {
-        "shape": shape.lists(),
-        "parameters": parameters._asdict(),
-        "flops": {"sequence_length": SEQUENCE, **{name: count for name, count in flops._asdict().items() if count}},
-    }
+    def _sums(self) -> dict[str, int]:
+        widths = {name: sum(sizes) for name, sizes in self.shape.lists().items()}
+        return {**widths, "parameters": self.parameters.total, "flops": self.flops.total}
 
 
-def _with(config: SchuBertConfig, **lists: list[int]) -> SchuBertConfig:
+def _with(config: SchuBertConfig, lists: dict[str, list[int]]) -> SchuBertConfig:
     """A copy with other widths; the scalars follow from them."""
     changed = copy.deepcopy(config)
     for name, widths in lists.items():
@@ -222,19 +209,12 @@ def _open(name: str, revision: str | None) -> Inspection:
     if not folder.is_dir():
         if name in PRESETS:
             return inspect_preset(name)
-        folder = _download(name, revision)
+        try:
+            folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
+            with contextlib.suppress(EntryNotFoundError):  # of a model that was not pruned
+                hf_hub_download(name, PRUNING_RECORD, revision=revision)
+        except (HFValidationError, *FAILURES) as error:
+            raise InspectError(
+                f"`{name}` is neither a folder nor a preset ({', '.join(PRESETS)}). On the Hub: {explain(error, name)}"
+            ) from None
     return Inspection.of_json(name, read_config(folder), read_json(folder / PRUNING_RECORD))
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """A folder with the model's config and, if there is one, the record of its pruning."""
-    try:
-        validate_repo_id(name)
-        folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
-        with contextlib.suppress(EntryNotFoundError):
-            hf_hub_download(name, PRUNING_RECORD, revision=revision)
-    except (HFValidationError, EntryNotFoundError, HfHubHTTPError, TransportError, ConnectionError) as error:
-        raise InspectError(
-            f"`{name}` is neither a folder nor a preset ({', '.join(PRESETS)}). On the Hub: {explain(error, name)}"
-        ) from None
-    return folder

@@ -8,45 +8,34 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..pruning.result import PruningResult
 from ..run.checkpoint import write_json
 from ..run.output import PRUNING_RECORD
-from .errors import PublishError, RecordError, TransportError, explain, is_transient
+from .errors import FAILURES, PublishError, RecordError, explain, is_transient
 from .staging import save_model, stage
 from .writing import README, handwritten_page
 
 ATTEMPTS = 5
-LONGEST_WAIT = 30.0  # seconds
 
-_FAILURES = (HfHubHTTPError, TransportError, OfflineModeIsEnabled, ConnectionError)
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published model.
+    """A published model: `from_pretrained(repo_id, revision=commit)` always loads this state."""
 
-    Attributes:
-        repo_id: with the organisation.
-        url: of the model's page.
-        commit: its hash; `from_pretrained(repo_id, revision=commit)` always loads this state.
-        files: that were published.
-        kept_readme: whether the repository had a page written by hand, which is kept.
-    """
-
-    repo_id: str
-    url: str
+    repo_id: str  # with the organisation
+    url: str  # of the model's page
     commit: str
     files: tuple[str, ...]
-    kept_readme: bool
+    kept_readme: bool  # whether the repository had a page written by hand, which is kept
 
 
 def publish(
@@ -88,7 +77,8 @@ def publish(
             stage(folder, staged, repo_id, license=license, latency=latency, keep_readme=not overwrite_readme)
         except RecordError as error:
             raise PublishError(str(error)) from error
-        return _upload(HfApi(token=token), staged, repo_id, private, overwrite_readme, commit_message)
+        api = HfApi(token=token)
+        return _retry(lambda: _upload(api, staged, repo_id, private, overwrite_readme, commit_message), repo_id)
 
 
 def check_ready(repo_id: str, *, token: str | None = None) -> str:
@@ -109,12 +99,14 @@ def check_ready(repo_id: str, *, token: str | None = None) -> str:
 
 def _as_folder(source: Any, tokenizer: PreTrainedTokenizerBase | None, saved: Path) -> Path:
     """The folder of a source; a model in memory is saved to `saved`."""
-    if isinstance(source, PruningResult) and source.output_dir is not None:
-        return source.output_dir
-    if not isinstance(source, PruningResult | PreTrainedModel):
+    if isinstance(source, PreTrainedModel):
+        save_model(source, tokenizer, saved)
+    elif not isinstance(source, PruningResult):
         return Path(source)
-    save_model(source.model if isinstance(source, PruningResult) else source, tokenizer, saved)
-    if isinstance(source, PruningResult):
+    elif source.output_dir is not None:
+        return source.output_dir
+    else:
+        save_model(source.model, tokenizer, saved)
         write_json(saved / PRUNING_RECORD, source.to_json())
     return saved
 
@@ -122,63 +114,48 @@ def _as_folder(source: Any, tokenizer: PreTrainedTokenizerBase | None, saved: Pa
 def _upload(
     api: HfApi, staged: Path, repo_id: str, private: bool | None, overwrite_readme: bool, message: str
 ) -> Published:
-    repo_id = _retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True).repo_id, repo_id)
-
-    def commit() -> Published:
-        head = api.model_info(repo_id)
-        if private and not head.private:
-            raise PublishError(
-                f"`{repo_id}` exists and is public. Make it private in its settings on the Hub, or take another name."
-            )
-        paths = (path for path in sorted(staged.rglob("*")) if path.is_file())
-        files = {path.relative_to(staged).as_posix(): path for path in paths}
-        has_page = any(file.rfilename == README for file in head.siblings or ())
-        keep = has_page and not overwrite_readme and _is_handwritten(api, repo_id, head.sha)
-        if keep:
-            files.pop(README)
-        operations = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    head = api.model_info(repo_id)
+    if private and not head.private:
+        raise PublishError(
+            f"`{repo_id}` exists and is public. Make it private in its settings on the Hub, or take another name."
+        )
+    paths = (path for path in sorted(staged.rglob("*")) if path.is_file())
+    files = {path.relative_to(staged).as_posix(): path for path in paths}
+    keep = False
+    if not overwrite_readme and any(file.rfilename == README for file in head.siblings or ()):
+        page = hf_hub_download(repo_id, README, revision=head.sha, token=api.token, endpoint=api.endpoint)
+        keep = handwritten_page(Path(page).parent) is not None
+    if keep:
+        files.pop(README)
+    operations = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+    try:
         # On top of the state just read. A commit in between, perhaps our own whose answer was lost, gives a 412; the
         # next attempt reads again, and files that are already there are no change.
-        info = _create_commit(api, repo_id, operations, message, head.sha)
-        return Published(repo_id, f"{api.endpoint}/{repo_id}", info.oid, tuple(files), keep)
-
-    return _retry(commit, repo_id)
-
-
-def _is_handwritten(api: HfApi, repo_id: str, revision: str | None) -> bool:
-    try:
-        path = hf_hub_download(repo_id, README, revision=revision, token=api.token, endpoint=api.endpoint)
-    except LocalEntryNotFoundError as error:  # the file exists but could not be fetched; the client says no more
-        raise ConnectionError(str(error)) from None
-    return handwritten_page(Path(path).parent) is not None
-
-
-def _create_commit(
-    api: HfApi, repo_id: str, operations: list[CommitOperationAdd], message: str, head: str | None
-) -> Any:
-    try:
-        return api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
+        info = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.sha)
     except HfHubHTTPError:
         raise
     except ValueError as error:  # the Hub checks the page's metadata first
         text = str(error).replace(str(api.token), "***")
         raise PublishError(f"`{repo_id}`: the Hub does not accept README.md: {text}") from None
+    return Published(repo_id, f"{api.endpoint}/{repo_id}", info.oid, tuple(files), keep)
 
 
-def _retry(action: Callable[[], T], repo_id: str) -> T:
-    """Runs an action until it succeeds, with growing pauses; only failures that may pass are repeated."""
-    for attempt in range(1, ATTEMPTS + 1):
+def _retry(action: Callable[[], Published], repo_id: str) -> Published:
+    """Runs an action until it succeeds, with growing pauses; only failures that may pass are repeated.
+
+    The client itself repeats only some of its requests: not those that create a repository, read it or commit.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return action()
-        except _FAILURES as error:
+        except FAILURES as error:
             if attempt == ATTEMPTS or not is_transient(error):
+                reason = explain(error, repo_id, attempts=attempt)
                 # Not chained: the client's text may repeat what was sent.
-                raise PublishError(
-                    f"{explain(error, repo_id, attempts=attempt)} Your local result is unchanged."
-                ) from None
-            wait = min(2.0 ** (attempt - 1), LONGEST_WAIT)
-            _log.info(
-                "Attempt %d of %d failed (%s); next attempt in %.0f s.", attempt, ATTEMPTS, type(error).__name__, wait
-            )
+                raise PublishError(f"{reason} Your local result is unchanged.") from None
+            name, wait = type(error).__name__, 2.0 ** (attempt - 1)
+            _log.info("Attempt %d of %d failed (%s); next attempt in %.0f s.", attempt, ATTEMPTS, name, wait)
             time.sleep(wait)
-    raise AssertionError("unreachable")

@@ -10,7 +10,7 @@ from ..evaluation.results import Evaluation
 from ..latency.measure import measure
 from ..run.checkpoint import write_json
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
-from .evaluations import parse_evaluations, read_evaluations
+from .evaluations import read_evaluations
 from .inspection import Inspection, read_config, read_json
 
 LATENCY = "latency.json"
@@ -61,14 +61,12 @@ class Record:
         if self.run is None and self.tuned is not None:
             # Version 0.1 kept it among the settings.
             return {"base_model": self.tuned.get("base_model") or self.tuned.get("settings", {}).get("model", {})}
-        provenance: dict[str, Any] = (self.run or {}).get("provenance", {})
-        return provenance
+        return dict((self.run or {}).get("provenance", {}))
 
     @property
     def base_model(self) -> dict[str, Any]:
         """What `provenance.base_model` recorded; empty if nothing is known."""
-        base: dict[str, Any] = self.provenance.get("base_model", {})
-        return base
+        return dict(self.provenance.get("base_model", {}))
 
     def inspect(self, name: str) -> Inspection:
         """Its shape next to that of the model it was pruned from."""
@@ -82,19 +80,18 @@ class Record:
         """
         if self.latency is not None:
             return self
-        inspection = self.inspect("model")
-        latency = measure(inspection.config, inspection.base_config)
+        model = self.inspect("model")
+        latency = measure(model.config, model.dense.config if model.dense else None)
         if folder is not None:
             write_json(folder / LATENCY, latency)
         return replace(self, latency=latency)
 
     def to_json(self) -> dict[str, Any]:
-        evaluations = [evaluation.to_json() for evaluation in self.evaluations]
-        return {**vars(self), "evaluations": evaluations}
+        return {**vars(self), "evaluations": [evaluation.to_json() for evaluation in self.evaluations]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
-        return cls(**{**value, "evaluations": parse_evaluations(value["evaluations"])})
+        return cls(**{**value, "evaluations": tuple(map(Evaluation.from_json, value["evaluations"]))})
 
 
 Facts = Record  # its public name in version 0.1

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +18,6 @@ from ..auto import auto_map
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
-from ..run.provenance import sha256
 from .errors import PublishError
 from .evaluations import FILE as EVALUATIONS
 from .inspection import CONFIG, read_config
@@ -28,7 +25,8 @@ from .page import check_card
 from .record import LATENCY
 from .writing import README, handwritten_page, write_page
 
-SHIPPED = ("configuration_schubert.py", "modeling_schubert.py")
+PACKAGE = Path(__file__).parent.parent
+SHIPPED = [PACKAGE / name for name in ("configuration_schubert.py", "modeling_schubert.py")]
 
 # What else is uploaded from a result's folder: no checkpoints, optimizers, logs, or other people's Python files.
 _TAKEN = (
@@ -81,17 +79,17 @@ def stage(
         RecordError: its records or the metadata of its page cannot be read.
     """
     _check_source(source)
-    for pattern in _TAKEN:
-        for path in sorted(source.glob(pattern)):
-            _place(path, target / path.name)
+    for path in [path for pattern in _TAKEN for path in source.glob(pattern)]:
+        try:
+            os.link(path.resolve(), target / path.name)  # the weights are large
+        except OSError:  # on another disk
+            shutil.copyfile(path, target / path.name)
     for shipped in SHIPPED:
-        shutil.copyfile(_own(shipped), target / shipped)
+        shutil.copyfile(shipped, target / shipped.name)
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
     config["auto_map"] = auto_map()
     (target / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    model = _load(target)
-    if (target / "tokenizer_config.json").exists():
-        _check_tokenizer(target, model.config)
+    _check_weights_and_tokenizer(target)
     write_page(target, name, license=license, latency=latency)
     if keep_readme and (text := handwritten_page(source)) is not None:
         (target / README).write_text(text, encoding="utf-8")
@@ -107,43 +105,28 @@ def _check_source(source: Path) -> None:
             f"`{source}` holds a {model_type!r} model; allowed is 'schubert'. Prune it, or convert it first."
         )
     for shipped in SHIPPED:
-        if (source / shipped).exists() and sha256(source / shipped) != sha256(_own(shipped)):
+        copy = source / shipped.name
+        if copy.exists() and copy.read_bytes() != shipped.read_bytes():
             raise PublishError(
-                f"`{source / shipped}` is not the file of this version of schubert_hf. Remove it to publish the "
+                f"`{copy}` is not the file of this version of schubert_hf. Remove it to publish the "
                 "package's, or install the version that it comes from."
             )
 
 
-def _load(folder: Path) -> PreTrainedModel:
+def _check_weights_and_tokenizer(folder: Path) -> None:
     """Loads a folder as a reader would."""
+    words, what = 0, "model"
     try:
         model = load(folder)
+        if (folder / "tokenizer_config.json").exists():
+            what = "tokenizer"
+            words = len(AutoTokenizer.from_pretrained(folder))
     except (SafetensorError, OSError, ValueError) as error:
-        raise PublishError(f"The model does not load: {error}".replace(str(folder), "the folder")) from error
-    broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise PublishError(f"`{broken[0]}` holds NaN or infinite values. Train again, or go back a round.")
-    return model
-
-
-def _check_tokenizer(folder: Path, config: Any) -> None:
-    try:
-        size = len(AutoTokenizer.from_pretrained(folder))
-    except (OSError, ValueError) as error:
-        raise PublishError(f"The tokenizer does not load: {error}".replace(str(folder), "the folder")) from error
-    if size > config.vocab_size:
+        raise PublishError(f"The {what} does not load: {error}".replace(str(folder), "the folder")) from error
+    for name, tensor in model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise PublishError(f"`{name}` holds NaN or infinite values. Train again, or go back a round.")
+    if words > model.config.vocab_size:
         raise PublishError(
-            f"The tokenizer has {size} words, the model {config.vocab_size}. Save the tokenizer of this model."
+            f"The tokenizer has {words} words, the model {model.config.vocab_size}. Save the tokenizer of this model."
         )
-
-
-def _own(name: str) -> Path:
-    return Path(str(files("schubert_hf").joinpath(name)))
-
-
-def _place(source: Path, target: Path) -> None:
-    """A hard link where the disk allows it, else a copy."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..cost import format_size
 from ..evaluation.results import Evaluation
 from ..shape import Shape
-from .inspection import Inspection, Parts
+from .inspection import Inspection
 
 TITLES = {
     "hidden_sizes": "hidden h",
@@ -59,24 +59,19 @@ def loss_unit(terms: Iterable[str]) -> str:
 
 def size_table(inspection: Inspection, now: str = "this model") -> Table:
     """Parameters and FLOPs by part: of the base (where it is known), of this model, and the share that is kept."""
-    header = ["part", "parameters", "FLOPs"]
-    if inspection.base is not None:
+    header, dense = ["part", "parameters", "FLOPs"], inspection.dense
+    if dense:
         header = ["part", "parameters: base", now, "kept", "FLOPs: base", now, "kept"]
-    costs = ((inspection.parameters, inspection.base_parameters), (inspection.flops, inspection.base_flops))
     rows = []
     for part, label in _PARTS.items():
-        cells = [cell for mine, base in costs for cell in _size_cells(part, mine, base)]
+        cells: list[str] = []
+        for kind in ("parameters", "flops"):
+            size, base = (getattr(getattr(one, kind), part) for one in (inspection, dense or inspection))
+            texts = [format_size(base), format_size(size), f"{size / base:.1%}"] if base else [""] * 3
+            cells += texts if dense else texts[:1]
         if any(cells):
             rows.append([label, *(f"**{cell}**" if part == "total" else cell for cell in cells)])
     return Table(header, rows)
-
-
-def _size_cells(part: str, now: Parts, before: Parts | None) -> list[str]:
-    value = getattr(now, part)
-    if before is None:
-        return [format_size(value) if value else ""]
-    base = getattr(before, part)
-    return [format_size(base), format_size(value), f"{value / base:.1%}"] if base else [""] * 3
 
 
 def width_table(shape: Shape, base: Shape | None, kept: Sequence[int] | None = None) -> Table:
@@ -109,13 +104,11 @@ def round_table(run: dict[str, Any]) -> Table:
     Args:
         run: the content of `pruning.json`.
     """
-    first = run["rounds"][0]
-    known = first["before"]
+    known, whole = run["rounds"][0]["before"], run["rounds"][0]["size_before"]
     terms = [term for term in known if not term.endswith("_accuracy") and term != "loss"]
     right = [term for term in RIGHT if f"{term}_accuracy" in known]
     columns = dict.fromkeys(terms, ".3f") | {f"{term}_accuracy": ".1%" for term in right}
     header = ["round", run["unit"], "kept", *(f"{TERMS.get(term, term)} loss" for term in terms)]
-    whole = first["size_before"]
     rows = [["before", format_size(whole), "100.0%", *(format(known[name], form) for name, form in columns.items())]]
     for record in run["rounds"]:
         cut, after = record["after_cut"], record["after_recovery"]
@@ -128,14 +121,14 @@ def round_table(run: dict[str, Any]) -> Table:
 def latency_table(latency: dict[str, Any]) -> Table:
     """Median and interquartile range of the times, and the speed-up over the base."""
     names = {"base": "base", "model": "this model"}
-    milliseconds = latency["milliseconds"]
+    times = latency["milliseconds"]
+    header = ["", "median", "interquartile range", "speed-up"][: 4 if "base" in times else 3]
     rows = []
-    for name, (low, median, high) in milliseconds.items():
-        row = [names[name], f"{median:.2f} ms", f"{low:.2f} to {high:.2f} ms"]
-        if "base" in milliseconds:
-            row.append("1" if name == "base" else f"**{milliseconds['base'][1] / median:.2f}**")
-        rows.append(row)
-    return Table(["", "median", "interquartile range"] + (["speed-up"] if "base" in milliseconds else []), rows)
+    for name, (low, median, high) in times.items():
+        speed_up = "1" if name == "base" else f"**{times.get('base', times[name])[1] / median:.2f}**"
+        row = [names[name], f"{median:.2f} ms", f"{low:.2f} to {high:.2f} ms", speed_up]
+        rows.append(row[: len(header)])
+    return Table(header, rows)
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:

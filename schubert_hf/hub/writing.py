@@ -31,8 +31,8 @@ def write_page(folder: Path, name: str, *, license: str | None = None, latency: 
     record = Record.of_folder(folder, license=license)
     if latency:
         record = record.measured(folder)
-    texts = {**eval_result_files(record.evaluations), README: render_card(record, name)}
-    _write(folder, record.inspect(name), texts, record.run)
+    files = {**eval_result_files(record.evaluations), README: render_card(record, name)}
+    _write(folder, record.inspect(name), files, record.run)
 
 
 def write_missing_pages(output: Path) -> list[Path]:
@@ -54,9 +54,9 @@ def write_missing_pages(output: Path) -> list[Path]:
 
 def write_record(record: Record, folder: Path) -> None:
     """Writes the page, pictures and data of a model whose weights are elsewhere."""
-    texts = {PAGE_DATA: json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"}
-    texts[README] = render_card(record, folder.name)
-    _write(folder, record.inspect(folder.name), texts, record.run)
+    data = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
+    files = {PAGE_DATA: data, README: render_card(record, folder.name)}
+    _write(folder, record.inspect(folder.name), files, record.run)
 
 
 def read_record(folder: Path) -> Record:

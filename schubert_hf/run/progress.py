@@ -6,11 +6,15 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import datasets
 from accelerate import Accelerator
+from tqdm.auto import tqdm
 from transformers.utils import logging
+
+T = TypeVar("T")
 
 
 def show_on_main_process_only(accelerator: Accelerator) -> None:
@@ -45,6 +49,13 @@ def quiet() -> Iterator[None]:
 def seconds_between_updates() -> float:
     """How often a bar is drawn: a terminal overwrites it, a log file keeps every line."""
     return float(os.environ.get("TQDM_MININTERVAL", 0.2 if sys.stderr.isatty() else 10.0))
+
+
+def progress_bar(accelerator: Accelerator, items: Iterable[T], description: str) -> Iterable[T]:
+    """The items, with a bar on the main process that disappears at the end."""
+    shown, interval = accelerator.is_main_process, seconds_between_updates()
+    bar: Iterable[T] = tqdm(items, desc=description, leave=False, disable=not shown, mininterval=interval)
+    return bar
 
 
 class Clock:

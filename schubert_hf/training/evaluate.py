@@ -9,10 +9,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..data.stream import Collator, ExampleStream, for_stream
-from ..run.progress import seconds_between_updates
+from ..run.progress import progress_bar
 from .objective import Objective
 from .step import NonFiniteLossError
 
@@ -54,17 +53,10 @@ def evaluate(
         collate_fn=for_stream(collator),
     )
     sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
-    bar = tqdm(
-        loader,
-        desc=description,
-        leave=False,
-        disable=not accelerator.is_main_process,
-        mininterval=seconds_between_updates(),
-    )
     was_training = objective.training
     objective.to(accelerator.device).eval()
     with torch.no_grad(), accelerator.autocast():
-        for batch in bar:
+        for batch in progress_bar(accelerator, loader, description):
             for name, count in objective.count(batch).items():
                 sums[f"{name}_count"] += count
             for name, value in objective(send_to_device(batch, accelerator.device)).items():
