@@ -24,13 +24,8 @@ def positional(text: str) -> Any:
 def parse(description: str, *kinds: type[Any], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Parses a command line into one instance of each dataclass.
 
-    The `help` metadata of a field is its help text. Fields of type `list[...]` take several values, booleans become
-    `--x/--no-x`.
-
-    Args:
-        description: first lines of the help.
-        kinds: dataclasses with disjoint field names.
-        arguments: those of the process by default.
+    The `help` metadata of a field is its help text; no two dataclasses may share a field's name. Fields of type
+    `list[...]` take several values, booleans become `--x/--no-x`.
     """
     parser = _parser(argparse.ArgumentParser, kinds, description=description)
     values = vars(parser.parse_args(arguments))
@@ -44,14 +39,9 @@ def parse_command(
     version: str,
     arguments: Sequence[str] | None = None,
 ) -> Any:
-    """Parses `prog COMMAND ...` into an instance of the dataclass of that command.
+    """Parses `prog COMMAND ...` into an instance of the dataclass of that command, whose docstring describes it.
 
-    Args:
-        prog: name of the program.
-        description: first lines of its help.
-        commands: a dataclass for each command; its docstring is the description of the command.
-        version: printed by `--version`.
-        arguments: those of the process by default. Without any the help is printed, and the exit code is 2.
+    Without arguments the help is printed, and the exit code is 2.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--version", action="version", version=version)
@@ -73,10 +63,12 @@ def _parser(make: Callable[..., Any], kinds: Sequence[type[Any]], **settings: An
     for kind in kinds:
         hints = typing.get_type_hints(kind)
         for option in dataclasses.fields(kind):
+            text = option.metadata["help"].replace("%", "%%")  # argparse formats help texts with %
             if option.metadata.get("positional"):
-                parser.add_argument(option.name, help=_help(option))
+                parser.add_argument(option.name, help=text)
             else:
-                parser.add_argument(_flag(option), dest=option.name, **_argument(option, hints[option.name]))
+                settings = _argument(option, hints[option.name])
+                parser.add_argument(_flag(option), dest=option.name, help=text, **settings)
     return parser
 
 
@@ -88,11 +80,8 @@ def _fill(kind: type[Any], values: Mapping[str, Any]) -> Any:
 def command_line(script: str, *values: Any) -> str:
     """The command line for these values, defaults omitted: the inverse of `parse`.
 
-    Only the last part of a file's or folder's path is kept, so that no private path is published.
-
-    Args:
-        script: how the program is called.
-        values: dataclasses whose fields all have defaults.
+    Only the last part of a file's or folder's path is kept, so that no private path is published. All fields of the
+    dataclasses must have defaults.
     """
     words = [script]
     for value in values:
@@ -110,32 +99,21 @@ def _words(option: dataclasses.Field[Any], given: Any) -> list[str]:
         return [flag if given else flag.replace("--", "--no-", 1)]
     if isinstance(given, dict):
         given = ",".join(f"{key}={part}" for key, part in given.items())
-    parts = given if isinstance(given, list) else [given]
-    parts = [Path(part).name if isinstance(part, str) and _is_local(part) else part for part in parts]
-    return [flag, *(shlex.quote(str(part)) for part in parts)]
-
-
-def _is_local(text: str) -> bool:
-    return Path(text).is_absolute() or Path(text).exists()
+    parts = [str(part) for part in (given if isinstance(given, list) else [given])]
+    parts = [Path(part).name if Path(part).is_absolute() or Path(part).exists() else part for part in parts]
+    return [flag, *map(shlex.quote, parts)]
 
 
 def _flag(option: dataclasses.Field[Any]) -> str:
     return f"--{option.name.replace('_', '-')}"
 
 
-def _help(option: dataclasses.Field[Any]) -> str:
-    text: str = option.metadata["help"]
-    return text.replace("%", "%%")  # argparse formats help texts with %
-
-
 def _argument(option: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"help": _help(option)}
-    if option.default is not dataclasses.MISSING:
-        settings["default"] = option.default
-    elif option.default_factory is not dataclasses.MISSING:
-        settings["default"] = option.default_factory()
-    else:
-        settings["required"] = True
+    settings: dict[str, Any] = {"default": option.default}
+    if option.default_factory is not dataclasses.MISSING:
+        settings = {"default": option.default_factory()}
+    elif option.default is dataclasses.MISSING:
+        settings = {"required": True}
     if hint is bool:
         return {**settings, "action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is list:

@@ -23,35 +23,19 @@ from .task_examples import TaskExamples
 
 @dataclass(frozen=True)
 class Runs:
-    """One model on one or more tasks.
-
-    Attributes:
-        accelerator: as `accelerate launch` configured it; every process must call.
-        model: a folder, or a name on the Hub.
-        description: what `provenance.base_model` says of the model.
-        tokenizer: of the model.
-        config: of the fine-tuning.
-        seeds: one fine-tuning each.
-        output: the output folder; models are saved in `TASK/seed-N`.
-        command: reproduces the runs.
-    """
+    """One model on one or more tasks; every process must call."""
 
     accelerator: Accelerator
-    model: str
-    description: dict[str, Any]
+    model: str  # a folder, or a name on the Hub
+    description: dict[str, Any]  # what `provenance.base_model` says of the model
     tokenizer: PreTrainedTokenizerBase
     config: FinetuningConfig
-    seeds: tuple[int, ...]
-    output: Path
-    command: str
+    seeds: tuple[int, ...]  # one fine-tuning each
+    output: Path  # models are saved in `TASK/seed-N` of this folder
+    command: str  # reproduces the runs
 
     def run(self, tasks: Sequence[TaskExamples], *, evaluate_only: bool = False, resume: bool = False) -> Results:
-        """Fine-tunes and evaluates on every task, and writes `results.json` after each.
-
-        Args:
-            tasks: in the order in which they are run.
-            evaluate_only: evaluate the checkpoint as it is.
-            resume: continue from what the output folder holds.
+        """Fine-tunes on every task unless `evaluate_only`, evaluates, and writes `results.json` after each.
 
         Raises:
             ValueError: bad input; `check` reports it before training starts.

@@ -18,30 +18,18 @@ LATENCY = "latency.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a model and its making.
+    """What is known of a model and its making; None stands for what is not."""
 
-    Attributes:
-        config: the content of its `config.json`.
-        run: the content of `pruning.json`: settings, rounds, provenance; None for a model that was not pruned.
-        latency: the result of `latency.measure`; None if it was not measured.
-        evaluations: results on tasks.
-        license: the Hub's name for it, e.g. "apache-2.0"; None if unknown.
-        tuned: the content of `finetuning.json`; None for a model that was not fine-tuned by our scripts.
-    """
-
-    config: dict[str, Any]
-    run: dict[str, Any] | None = None
-    latency: dict[str, Any] | None = None
+    config: dict[str, Any]  # the content of `config.json`
+    run: dict[str, Any] | None = None  # of `pruning.json`: settings, rounds, provenance
+    latency: dict[str, Any] | None = None  # the result of `latency.measure`
     evaluations: tuple[Evaluation, ...] = ()
-    license: str | None = None
-    tuned: dict[str, Any] | None = None
+    license: str | None = None  # the Hub's name for it, e.g. "apache-2.0"
+    tuned: dict[str, Any] | None = None  # of `finetuning.json`
 
     @classmethod
     def of_folder(cls, folder: Path, *, license: str | None = None) -> Record:
-        """Reads `config.json` and the records next to it.
-
-        Args:
-            license: by default the base model's, if the run recorded it.
+        """Reads `config.json` and the records next to it; the licence is the base model's by default, if recorded.
 
         Raises:
             RecordError: one of the files cannot be read.
@@ -73,11 +61,7 @@ class Record:
         return Inspection.of_json(name, self.config, self.run)
 
     def measured(self, folder: Path | None = None) -> Record:
-        """The same with its latency, measured now unless it is known.
-
-        Args:
-            folder: where `latency.json` is written; None writes nothing.
-        """
+        """The same with its latency, measured now unless it is known, and written to a folder if one is given."""
         if self.latency is not None:
             return self
         model = self.inspect("model")

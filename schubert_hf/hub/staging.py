@@ -68,9 +68,7 @@ def stage(
 
     Args:
         source: the folder of a result; it is only read.
-        name: what the page calls the model.
-        license: see `Record.of_folder`.
-        latency: measure it, unless the folder holds a `latency.json`.
+        name, license, latency: see `write_page`.
         keep_readme: keep the page of `source` if it was written by hand.
 
     Raises:

@@ -24,7 +24,7 @@ def write_page(folder: Path, name: str, *, license: str | None = None, latency: 
     """Writes README.md, its pictures and `.eval_results/` into a model's folder, from the data in it.
 
     Args:
-        name: what the page calls the model.
+        name: of the model on the page.
         license: see `Record.of_folder`.
         latency: measure it first, unless the folder holds a `latency.json`.
     """
@@ -36,14 +36,7 @@ def write_page(folder: Path, name: str, *, license: str | None = None, latency: 
 
 
 def write_missing_pages(output: Path) -> list[Path]:
-    """Writes the pages that a killed run did not write for results that it had finished.
-
-    Args:
-        output: of the run; its results are in it, or in folders in it.
-
-    Returns:
-        The folders whose pages were missing.
-    """
+    """Writes the pages that a killed run had not yet written for results in `output` or in folders in it; which."""
     folders = [output, *sorted(output.iterdir())] if output.is_dir() else []
     whole = [folder for folder in folders if all((folder / name).exists() for name in (MARKER, PRUNING_RECORD))]
     missing = [folder for folder in whole if not (folder / README).exists()]
