@@ -7,7 +7,7 @@ h = a k and k = v. Loading a BERT checkpoint by name needs none of this: `SchuBe
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from transformers import BertConfig, PreTrainedModel
@@ -32,11 +32,9 @@ class ConversionError(SchuBertError):
 
 
 def convert_bert(bert: PreTrainedModel, **kwargs: Any) -> SchuBertPreTrainedModel:
-    """The SchuBERT class with `bert`'s head, with its weights; `bert` is left as it is.
+    """The SchuBERT class with `bert`'s head and weights: of `BertModel`, or a BERT with one of the seven heads.
 
-    Args:
-        bert: `BertModel` or a BERT with one of the seven heads.
-        **kwargs: see `SchuBertPreTrainedModel.from_bert`.
+    `bert` is left unchanged. For `kwargs` see `SchuBertPreTrainedModel.from_bert`.
 
     Raises:
         ConversionError: for a class without counterpart, e.g. `BertLMHeadModel`.
@@ -61,24 +59,18 @@ def to_bert(model: PreTrainedModel) -> PreTrainedModel:
     fields = {name: value for name, value in config.to_dict().items() if name not in {*LAYER_LISTS, "auto_map"}}
     bert_config = BertConfig.from_dict({**fields, "model_type": "bert", "architectures": None})
     bert_config._attn_implementation = config._attn_implementation
-
     bert_class = getattr(transformers, type(model).__name__.removeprefix("Schu"))
     pooled = {"add_pooling_layer": model.pooler is not None} if type(model).__name__ == SchuBertModel.__name__ else {}
     bert: PreTrainedModel = bert_class(bert_config, **pooled).to(model.dtype)
     bert.load_state_dict(model.state_dict())
     bert.tie_weights()
-    bert.to(model.device)
-    return bert.train(model.training)
+    return bert.to(model.device).train(model.training)
 
 
 def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
-    """Open any BERT or SchuBERT checkpoint as the SchuBERT class that its `architectures` names.
+    """Open any BERT or SchuBERT checkpoint, a folder or a model on the Hub, as the class its `architectures` names.
 
-    A checkpoint that names none is opened as `SchuBertModel`.
-
-    Args:
-        name_or_path: a folder, or a model on the Hub.
-        **kwargs: arguments of `from_pretrained`.
+    A checkpoint that names none is opened as `SchuBertModel`. `kwargs` are those of `from_pretrained`.
 
     Raises:
         ConversionError: the class that it names has no counterpart.
@@ -87,8 +79,7 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
     hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
     config = SchuBertConfig.from_pretrained(name_or_path, **{key: kwargs[key] for key in hub if key in kwargs})
     names = config.architectures or [SchuBertModel.__name__]
-    model: SchuBertPreTrainedModel = _head(names[0]).from_pretrained(name_or_path, **kwargs)
-    return model
+    return cast(SchuBertPreTrainedModel, _head(names[0]).from_pretrained(name_or_path, **kwargs))
 
 
 def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
@@ -114,8 +105,7 @@ def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
             ) from error
         missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
         if not any(key.startswith(needed) for key in missing):
-            found: SchuBertPreTrainedModel = model
-            return found
+            return cast(SchuBertPreTrainedModel, model)
     raise ConversionError(
         f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so no loss to train it with. Take a "
         "checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model."

@@ -77,18 +77,16 @@ def evaluate_model(
     seed: int = 0,
     accelerator: Accelerator | None = None,
 ) -> LanguageModelResult:
-    """Measures a model with a masked-LM head on held-out text; the model stays as it is.
+    """Measures a SchuBERT or BERT with a masked-LM head on held-out text; the model is left unchanged.
 
     Args:
-        model: a SchuBERT or BERT with a masked-LM head.
         task: "mlm". Task heads are evaluated by examples/run_glue.py and run_squad.py.
         dataset: text as `load_documents` takes it, documents (column `text`), or pairs as `make_pairs` gives them.
-        tokenizer: of the model.
         max_length: word pieces per sentence pair.
         batch_size: examples per process and forward pass.
         examples: sentence pairs, at most; None: all.
-        scored_examples: of these, the first so many are used for the pseudo-perplexity, which takes one forward pass
-            of a sentence pair for each of its tokens; 0 leaves it out.
+        scored_examples: how many of them, from the first on, the pseudo-perplexity is measured on, which takes one
+            forward pass for each token; 0 omits it.
         seed: of the masks, which are 15 % of the tokens.
         accelerator: decides devices, processes and precision; every process must call. By default one is made.
 

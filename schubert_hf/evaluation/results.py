@@ -151,15 +151,10 @@ def identity(model: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Results:
-    """All results of one model.
+    """All results of one model."""
 
-    Attributes:
-        model: `provenance.base_model` of the checkpoint that was fine-tuned or evaluated, and its `parameters`.
-        results: one per task and split.
-    """
-
-    model: dict[str, Any]
-    results: tuple[Evaluation, ...] = ()
+    model: dict[str, Any]  # `provenance.base_model` of the fine-tuned or evaluated checkpoint, and its `parameters`
+    results: tuple[Evaluation, ...] = ()  # one per task and split
 
     @classmethod
     def open(cls, folder: Path, model: dict[str, Any]) -> Results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,25 @@ class Runs:
             raise EvaluationDataError(f"`{task.name}` has no training examples. Give some, or evaluate only.")
         metrics: list[Metrics] = []
         for seed in self.seeds:
-            done = finished(self.folder(task, seed), self.settings(task, seed)) if resume else None
-            metrics.append(done.metrics if done is not None else self._finetune_once(task, seed, resume))
+            output, settings = self.folder(task, seed), self.settings(task, seed)
+            done = finished(output, settings) if resume else None
+            if done is None:
+                objective = task.objective(load_for_task(self.model, task.head, task.labels, seed=seed))
+                done = Finetuning(
+                    self.accelerator,
+                    objective,
+                    self.tokenizer,
+                    task.train,
+                    task.collator,
+                    self.config,
+                    seed=seed,
+                    evaluate=partial(task.evaluate, self.accelerator, objective, self.config.eval_batch_size),
+                    output=output,
+                    settings=settings,
+                    base_model=self.description,
+                ).run(resume=resume)
+                self.accelerator.free_memory()
+            metrics.append(done.metrics)
         return self._evaluations(task, metrics, list(self.seeds), task.train_examples)
 
     def evaluate(self, task: TaskExamples) -> list[Evaluation]:
@@ -114,26 +132,6 @@ class Runs:
         objective = task.objective(load_for_task(self.model, task.head, task.labels, trained=True))
         metrics = task.evaluate(self.accelerator, objective, self.config.eval_batch_size)
         return self._evaluations(task, [metrics], [], None)
-
-    def _finetune_once(self, task: TaskExamples, seed: int, resume: bool) -> Metrics:
-        accelerator = self.accelerator
-        objective = task.objective(load_for_task(self.model, task.head, task.labels, seed=seed))
-        run = Finetuning(
-            accelerator,
-            objective,
-            self.tokenizer,
-            task.train,
-            task.collator,
-            self.config,
-            seed=seed,
-            evaluate=lambda: task.evaluate(accelerator, objective, self.config.eval_batch_size),
-            output=self.folder(task, seed),
-            settings=self.settings(task, seed),
-            base_model=self.description,
-        )
-        metrics = run.run(resume=resume).metrics
-        accelerator.free_memory()
-        return metrics
 
     def _evaluations(
         self, task: TaskExamples, metrics: list[Metrics], seeds: list[int], trained: int | None

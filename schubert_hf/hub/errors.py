@@ -61,6 +61,5 @@ def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:
         413: "the files are too large for the Hub. Save the model in half precision",
         429: "the Hub asks for fewer requests. Publish again later",
     }
-    default = "the Hub failed. Publish again later: what was uploaded is not sent twice"
-    tried = f" after {times}" if attempts > 1 else ""
-    return f"`{repo_id}`: {reasons.get(status, default)} (HTTP {status}{tried})."
+    reason = reasons.get(status, "the Hub failed. Publish again later: what was uploaded is not sent twice")
+    return f"`{repo_id}`: {reason} (HTTP {status}{f' after {times}' if attempts > 1 else ''})."

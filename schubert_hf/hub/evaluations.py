@@ -50,8 +50,7 @@ def add_results(folder: Path, results: Sequence[Path], base_results: Sequence[Pa
 
     Args:
         folder: of the model that was evaluated, or fine-tuned for the evaluation.
-        results: `results.json` files, or folders that hold one.
-        base_results: the same for the dense model.
+        results, base_results: `results.json` files, or folders that hold one; the same for the dense model.
 
     Returns:
         All results that the folder holds now.

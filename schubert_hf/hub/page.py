@@ -40,12 +40,7 @@ _MARK = re.compile(r"\n<!-- schubert_hf made this page from data \(([0-9a-f]{16}
 
 
 def render_card(record: Record, name: str) -> str:
-    """The README.md of a model.
-
-    Args:
-        record: all that is known of it.
-        name: what `from_pretrained` takes: its name on the Hub, or its folder.
-    """
+    """The README.md of a model; `name` is what `from_pretrained` takes: its name on the Hub, or its folder."""
     inspection = record.inspect(name)
     by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
     architecture = inspection.architecture
@@ -89,9 +84,7 @@ def card_metadata(record: Record, name: str) -> ModelCardData:
 def fill_template(inspection: Inspection, metadata: ModelCardData, *, now: str = "this model", **data: Any) -> str:
     """A page with a checksum at its end, by which a page that was edited by hand is recognised.
 
-    Args:
-        now: what the size table calls the model.
-        data: whatever else the template names; what is absent counts as false there.
+    What the template names and `data` lacks counts as false there.
     """
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=_Absent, autoescape=False)
     environment.globals |= {"machine": describe_machine, "size": format_size, "link": tables.link}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from huggingface_hub import ModelCardData
 
-from .inspection import BERT_BASE, Inspection, inspect_preset, parameter_parts
+from .inspection import BERT_BASE, Inspection, inspect_preset
 from .page import TAGS, fill_template, wrap_command
 from .tables import Table
 
@@ -55,8 +55,8 @@ def render_preset(preset: str) -> str:
     inspection = inspect_preset(preset)
     paper = None
     if preset in RESULTS:
-        names = {BERT_BASE: BERT_BASE, preset: f"{variant(preset)} ({preset})"}
-        paper = Table(["", *COLUMNS], [[shown, *RESULTS[name]] for name, shown in names.items()])
+        rows = [[BERT_BASE, *RESULTS[BERT_BASE]], [f"{variant(preset)} ({preset})", *RESULTS[preset]]]
+        paper = Table(["", *COLUMNS], rows)
     metadata = ModelCardData(
         library_name="transformers", language="en", base_model=BASE, base_model_relation="finetune", tags=TAGS
     )
@@ -76,8 +76,7 @@ def render_preset(preset: str) -> str:
 
 def command(inspection: Inspection) -> str:
     """Prunes BERT-base to this shape's exact number of parameters."""
-    head = "SchuBertForPreTraining"  # what the checkpoint of BERT-base holds
-    target = parameter_parts(inspection.config, head).total
+    target = inspection.config.num_parameters("SchuBertForPreTraining")  # what the checkpoint of BERT-base holds
     hidden_alone = variant(inspection.name) == "schuBERT-h"
     return wrap_command(
         f"accelerate launch examples/prune.py --model {BASE} --dataset {TEXT} --dataset-config {TEXT_CONFIG} "

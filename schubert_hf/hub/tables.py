@@ -77,8 +77,7 @@ def size_table(inspection: Inspection, now: str = "this model") -> Table:
 def width_table(shape: Shape, base: Shape | None, kept: Sequence[int] | None = None) -> Table:
     """The widths of every layer, in bold where they differ from the base's; if the base is ragged, next to its width.
 
-    Args:
-        kept: the layer of the base that each layer was; None if the layers are as many, or unknown.
+    `kept` is the layer of the base that each layer was; None if there are as many, or if it is unknown.
     """
     rows = []
     ragged = base is not None and any(len(set(getattr(base, name))) > 1 for name in TITLES)
@@ -99,11 +98,7 @@ def width_table(shape: Shape, base: Shape | None, kept: Sequence[int] | None = N
 
 
 def round_table(run: dict[str, Any]) -> Table:
-    """Sizes, and every term of the held-out loss: before, and in each round after the cut and after recovery.
-
-    Args:
-        run: the content of `pruning.json`.
-    """
+    """Sizes, and every term of the held-out loss: before, and in each round after the cut and after recovery."""
     known, whole = run["rounds"][0]["before"], run["rounds"][0]["size_before"]
     terms = [term for term in known if not term.endswith("_accuracy") and term != "loss"]
     right = [term for term in RIGHT if f"{term}_accuracy" in known]
