@@ -4,9 +4,7 @@ The weights keep their names and shapes both ways: a BERT is a SchuBERT whose la
 h = a k and k = v. Loading a BERT checkpoint by name needs none of this: `SchuBertFor....from_pretrained` converts.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any, cast
 
 import transformers
@@ -94,33 +92,25 @@ def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
         ConversionError: nothing can be opened there, or it has no masked-LM head.
         SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
     """
-    for head, needed in ((SchuBertForPreTraining, ("cls.", "pooler.")), (SchuBertForMaskedLM, ("cls.",))):
-        try:
-            with _quiet():
-                model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
-        except OSError as error:
-            raise ConversionError(
-                f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
-                "Give a folder with a config.json and safetensors, or a model's name on the Hub."
-            ) from error
-        missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
-        if not any(key.startswith(needed) for key in missing):
-            return cast(SchuBertPreTrainedModel, model)
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # no warning about a head that is tried and not there
+    try:
+        for head, needed in ((SchuBertForPreTraining, ("cls.", "pooler.")), (SchuBertForMaskedLM, ("cls.",))):
+            model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+            missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
+            if not any(key.startswith(needed) for key in missing):
+                return cast(SchuBertPreTrainedModel, model)
+    except OSError as error:
+        raise ConversionError(
+            f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
+            "Give a folder with a config.json and safetensors, or a model's name on the Hub."
+        ) from error
+    finally:
+        logging.set_verbosity(level)
     raise ConversionError(
         f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so no loss to train it with. Take a "
         "checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model."
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warning about a head that is tried and not there."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def _head(name: str) -> type[SchuBertPreTrainedModel]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from importlib.resources import files
 from typing import Any
 
@@ -155,6 +156,9 @@ def _checksum(text: str) -> str:
 
 def _pruning(record: Record, run: dict[str, Any]) -> dict[str, Any]:
     """What the page says of the run."""
+    seconds: Counter[str] = Counter()
+    for round_ in run["rounds"]:
+        seconds.update(round_["seconds"])
     return {
         "run": run,
         "method": describe_method(run["config"]),
@@ -163,6 +167,6 @@ def _pruning(record: Record, run: dict[str, Any]) -> dict[str, Any]:
         "loss_unit": tables.loss_unit(run["rounds"][0]["before"]),
         "round_table": tables.round_table(run),
         "setting_table": tables.setting_table(run["config"]),
-        "seconds": tables.seconds_by_phase(run),
+        "seconds": seconds,
         "data_table": tables.data_table(record.provenance),
     }

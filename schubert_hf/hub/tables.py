@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -160,14 +159,6 @@ def data_table(provenance: dict[str, Any]) -> Table:
             digest = f"`{data['sha256'][:16]}…`" if "sha256" in data else ""
             rows.append([title, name, f"{data['examples']:,}" if "examples" in data else "", digest])
     return Table(["", "text", "examples", "SHA-256"], rows)
-
-
-def seconds_by_phase(run: dict[str, Any]) -> dict[str, float]:
-    """The time of all rounds."""
-    phases: Counter[str] = Counter()
-    for record in run["rounds"]:
-        phases.update(record["seconds"])
-    return dict(phases)
 
 
 def link(name: str, kind: str = "") -> str:
