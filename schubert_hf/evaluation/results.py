@@ -33,38 +33,26 @@ class ResultsError(SchuBertError):
 class Evaluation:
     """The metrics of a model on one split of one task.
 
-    Attributes:
-        task: our name for it, e.g. "sst2".
-        dataset: its name on the Hub, e.g. "nyu-mll/glue".
-        config: its configuration there, e.g. "sst2"; None if it has only one.
-        task_type: the Hub's name for the kind of task, e.g. "text-classification".
-        split: the evaluated split, e.g. "validation".
-        metrics: name -> one value per seed. SQuAD's F1 and exact match are out of 100, all others are fractions or
-            correlations. The first metric selects the best checkpoint and enters the average.
-        seeds: of the fine-tuning runs, in the order of the values; empty if a checkpoint was evaluated as it is.
-        examples, train_examples: how many examples the model was evaluated and trained on.
-        run: what reproduces it, as JSON: command, settings, data, versions, machine, date, the data set's revision.
-        notes: what a reader must know, e.g. that only part of a split was used.
-        base: metric -> mean over the seeds of the dense model, evaluated in the same way.
-        stds: metric -> standard deviation, where only the mean over the seeds is known.
-
     Raises:
         ResultsError: there are no metrics, or not one number per seed.
     """
 
-    task: str
-    dataset: str
-    config: str | None = None
-    task_type: str
-    split: str | None = None
+    task: str  # our name for it, e.g. "sst2"
+    dataset: str  # its name on the Hub, e.g. "nyu-mll/glue"
+    config: str | None = None  # its configuration there; None if it has only one
+    task_type: str  # the Hub's name for the kind of task, e.g. "text-classification"
+    split: str | None = None  # the evaluated one, e.g. "validation"
+    # Name -> one value per seed. SQuAD's F1 and exact match are out of 100, all others are fractions or correlations.
+    # The first metric selects the best checkpoint and enters the average.
     metrics: dict[str, list[float]]
-    seeds: list[int] = field(default_factory=list)
-    examples: int | None = None
+    seeds: list[int] = field(default_factory=list)  # of the values; empty if a checkpoint was evaluated as it is
+    examples: int | None = None  # that the model was evaluated on
     train_examples: int | None = None
+    # What reproduces it, as JSON: command, settings, data, versions, machine, date, the data set's revision.
     run: dict[str, Any] = field(default_factory=dict)
-    notes: str | None = None
-    base: dict[str, float] = field(default_factory=dict)
-    stds: dict[str, float] = field(default_factory=dict)
+    notes: str | None = None  # what a reader must know, e.g. that only part of a split was used
+    base: dict[str, float] = field(default_factory=dict)  # metric -> the dense model's mean, evaluated the same way
+    stds: dict[str, float] = field(default_factory=dict)  # metric -> where only the mean over the seeds is known
 
     def __post_init__(self) -> None:
         if not self.metrics:

@@ -120,18 +120,11 @@ def flop_parts(config: SchuBertConfig, seq_len: int = SEQUENCE) -> Parts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model's widths and costs, next to its base's where that is known.
+    """A model's widths and costs, next to its base's where that is known."""
 
-    Attributes:
-        name: as the user gave it.
-        config: of the model.
-        base: the shape that it was pruned from or is compared with; None if unknown.
-        base_name: the name of the base.
-    """
-
-    name: str
+    name: str  # as the user gave it
     config: SchuBertConfig
-    base: Shape | None = None
+    base: Shape | None = None  # what it was pruned from or is compared with
     base_name: str | None = None
 
     @classmethod

@@ -30,7 +30,6 @@ OLDEST_TRANSFORMERS = "5.4"  # the first whose configurations are dataclasses, a
 TAGS = ["schubert", "bert", "pruning", "structured-pruning", "pruned", "arxiv:2005.06628"]
 PIPELINES = {
     "SchuBertModel": "feature-extraction",
-    "SchuBertForPreTraining": "fill-mask",
     "SchuBertForMaskedLM": "fill-mask",
     "SchuBertForSequenceClassification": "text-classification",
     "SchuBertForTokenClassification": "token-classification",
@@ -44,12 +43,12 @@ def render_card(record: Record, name: str) -> str:
     """The README.md of a model; `name` is what `from_pretrained` takes: its name on the Hub, or its folder."""
     inspection = record.inspect(name)
     by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
-    architecture = inspection.architecture
+    architecture = inspection.architecture.replace("ForPreTraining", "ForMaskedLM")  # what a page shows of both heads
     return fill_template(
         inspection,
-        card_metadata(record, name),
+        card_metadata(record, name, PIPELINES.get(architecture)),
         name=name,
-        auto_class=by_class["SchuBertForMaskedLM" if architecture == "SchuBertForPreTraining" else architecture],
+        auto_class=by_class[architecture],
         pipeline_tag=PIPELINES.get(architecture),
         oldest_transformers=OLDEST_TRANSFORMERS,
         provenance=record.provenance,
@@ -63,7 +62,7 @@ def render_card(record: Record, name: str) -> str:
     )
 
 
-def card_metadata(record: Record, name: str) -> ModelCardData:
+def card_metadata(record: Record, name: str, pipeline_tag: str | None) -> ModelCardData:
     """What the Hub reads: base model and relation, licence, tags, data sets, results."""
     base, text = record.base_model, record.provenance.get("train_data", {})
     has_base = bool(base.get("hub"))
@@ -71,7 +70,7 @@ def card_metadata(record: Record, name: str) -> ModelCardData:
     return ModelCardData(
         model_name=name.rpartition("/")[2] if published else None,
         library_name="transformers",
-        pipeline_tag=PIPELINES.get(record.inspect(name).architecture),
+        pipeline_tag=pipeline_tag,
         license=record.license,
         language=base.get("language"),
         base_model=base["name"] if has_base else None,
