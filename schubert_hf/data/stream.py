@@ -65,6 +65,12 @@ class ExampleStream(Dataset[dict[str, Any]]):
         index = int(self._order[offset]) if self.shuffle else offset
         return {**self.examples[index], POSITION: position}
 
+    def state(self) -> None:
+        """None, since examples are addressed by number."""
+
+    def load_state(self, states: Any) -> None:
+        """Does nothing, like `state`."""
+
     def digest(self) -> str:
         """Of the first of `examples`, whatever the seed; see the function `digest`."""
         return digest(self.examples[number] for number in range(min(CHECKED, len(self.examples))))
@@ -143,7 +149,7 @@ def for_stream(collator: Collator) -> Collator:
 class Stream(Protocol):
     """What a training loop reads: examples by position.
 
-    Streams other than `ExampleStream` are read in order, and resume with `state()` and `load_state(states)`.
+    Streams other than `ExampleStream` are read in order, and resume where `state` was taken.
     """
 
     @property
@@ -152,6 +158,12 @@ class Stream(Protocol):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The example at a position."""
+
+    def state(self) -> dict[str, Any] | None:
+        """The process's place, as plain JSON; None where examples are addressed by number."""
+
+    def load_state(self, states: list[dict[str, Any]] | None) -> None:
+        """Continues from the places of all processes, by rank; None: from the beginning."""
 
 
 class PulledBatch(NamedTuple):
@@ -164,12 +176,11 @@ class PulledBatch(NamedTuple):
 class StatefulCollator:
     """Adds the stream's place to each batch: in a loader's worker process nothing else has it."""
 
-    def __init__(self, stream: Any, collator: Collator) -> None:
+    def __init__(self, stream: Stream, collator: Collator) -> None:
         self.stream, self.collator = stream, collator
 
     def __call__(self, examples: list[dict[str, Any]]) -> PulledBatch:
-        state = None if isinstance(self.stream, ExampleStream) else self.stream.state()
-        return PulledBatch(self.collator(examples), state)
+        return PulledBatch(self.collator(examples), self.stream.state())
 
 
 def workers_for(stream: Stream, workers: int) -> int:

@@ -83,15 +83,18 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         """Where this process is in the stream, as plain JSON; see `load_state`."""
         return {**self._settings(), **self._place}
 
-    def load_state(self, states: list[dict[str, Any]]) -> None:
+    def load_state(self, states: list[dict[str, Any]] | None) -> None:
         """Continues with the example after those that had been read when the states were taken.
 
         Args:
-            states: of all processes, by rank.
+            states: of all processes, by rank; None: begins.
 
         Raises:
             StreamError: the states are from a stream with other settings or another number of processes.
         """
+        self._examples, self._place = None, _START
+        if states is None:
+            return
         if len(states) != self.processes:
             raise StreamError(
                 f"The saved stream has `processes` {len(states)}, this one has {self.processes}. Resume with as many "
@@ -104,7 +107,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
                     f"The saved stream has `{name}` {states[self.rank][name]}, this one has {value}. Resume with the "
                     "settings the run began with, or start a new run."
                 )
-        self._examples, self._place = None, place
+        self._place = place
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_examples": None}

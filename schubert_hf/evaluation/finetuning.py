@@ -20,17 +20,13 @@ from ..run.checkpoint import (
     atomic_folder,
     check_settings,
     list_checkpoints,
-    load_model,
     load_state,
+    save_model,
     write_json,
 )
 from ..run.output import FINETUNING_RECORD, MARKER, check_output_folder, result_files
-from ..run.progress import quiet
-from ..run.session import CHECKPOINTS, Session
-from ..training.history import History
-from ..training.loop import TrainingLoop
-from ..training.phase import Phases
-from ..training.step import StepResult
+from ..run.session import CHECKPOINTS
+from ..training.evaluated import EvaluatedTraining, step_name
 from .finetuning_config import FinetuningConfig
 from .objectives import TaskObjective
 
@@ -59,7 +55,7 @@ class FinetuningResult:
     halved: bool = False
 
 
-class Finetuning:
+class Finetuning(EvaluatedTraining):
     """One run, from one checkpoint, with one seed.
 
     Args:
@@ -73,7 +69,7 @@ class Finetuning:
         evaluate: the metrics of the model as it is; called on every process. The first is what models are chosen by:
             the larger the better, of equal ones the earlier.
         output: folder for the best model; its `checkpoints` for the checkpoints.
-        settings: everything that a resumed run must have in common with the one that it continues; plain JSON.
+        settings: those that a resumed run must share with the one that it continues; plain JSON.
         base_model: what the model's page says of the checkpoint that was fine-tuned.
 
     Raises:
@@ -95,25 +91,19 @@ class Finetuning:
         settings: dict[str, Any],
         base_model: dict[str, Any] | None = None,
     ) -> None:
-        self.accelerator, self.model, self.tokenizer = accelerator, objective.model, tokenizer
-        self.config, self.output, self.evaluate = config, output, evaluate
-        self.loop = TrainingLoop(
-            accelerator, objective, objective.model.named_parameters(), config.loop(len(train), seed)
-        )
-        self.every = config.eval_steps or config.steps_per_epoch(len(train))
-        self.base_model = base_model or {}
-        self.history = History()
-        stream = ExampleStream(train, seed=seed)
-        self.session = Session(
+        super().__init__(
             accelerator,
-            output / CHECKPOINTS,
-            {"history": self.history},
-            settings={**settings, "seed": seed, "examples": len(train), "digest": stream.digest()},
-            name=lambda: _step_name(self.loop.step),
+            objective,
+            ExampleStream(train, seed=seed),
+            collator,
+            config.loop(len(train), seed),
+            output=output,
+            settings={**settings, "seed": seed},
+            eval_steps=config.eval_steps or config.steps_per_epoch(len(train)),
+            save_steps=config.save_steps,
             keep=config.keep_checkpoints,
         )
-        self.session.model = self.model
-        self.phases = Phases(self.session, stream, collator, save_steps=config.save_steps)
+        self.tokenizer, self.evaluate, self.base_model = tokenizer, evaluate, base_model or {}
 
     def run(self, *, resume: bool = False) -> FinetuningResult:
         """Trains to the end; `output` then holds the best model, and the result as `finetuning.json`.
@@ -129,33 +119,26 @@ class Finetuning:
             OutputFolderError: `output` already holds a model.
         """
         check_output_folder(self.output)
-        with self.session as session, session.guard.deferred():
-            if (checkpoint := session.open(resume=resume)) is not None:
-                self.model.load_state_dict(load_model(checkpoint, self.model).state_dict())
-            self.phases.run("fine-tuning", self.loop, self.output.name, on_step=self._after_step)
+        guard = self.session.guard
+        with guard, guard.deferred():
+            self.train("fine-tuning", self.output.name, resume=resume)
             result = self._finish()
-            session.guard.check()  # a signal in the last step ends what would come after this run
+            guard.check()  # a signal in the last step ends what would come after this run
         return result
 
-    def _after_step(self, taken: StepResult) -> bool:
-        self.history.note(taken)
-        due = self.loop.step == self.loop.config.steps or self.loop.step % self.every == 0
-        if due:
-            self._forget_weights()
-            metrics, evaluations = self.evaluate(), self.history.evaluations
-            before = max(map(_rank, evaluations), default=None)
-            self.history.add(self.loop.step, train_loss=self.history.means()["loss"], metrics=metrics)
-            if before is None or _rank(evaluations[-1]) > before:  # of equal ones the first stays
-                self._keep_best()
-        return due
+    def evaluate_now(self, means: dict[str, float]) -> dict[str, Any]:
+        self._forget_weights()
+        record = {"train_loss": means["loss"], "metrics": self.evaluate()}
+        if all(_rank(record) > _rank(earlier) for earlier in self.evaluations):  # of equal ones the first stays
+            self._keep_best()
+        return record
 
     def _keep_best(self) -> None:
         """Written before a checkpoint says so, beside the best so far: a run may yet be resumed from before."""
         if self.accelerator.is_main_process:
             try:
-                with atomic_folder(self._weights(self.loop.step)) as folder, quiet():
-                    self.model.save_pretrained(folder)
-                    self.tokenizer.save_pretrained(folder)
+                with atomic_folder(self._weights(self.loop.step)) as folder:
+                    save_model(folder, self.model, self.tokenizer)
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(
                     f"The best weights cannot be written below `{self.output}`: {error}. The checkpoints are whole: "
@@ -164,7 +147,7 @@ class Finetuning:
         self.accelerator.wait_for_everyone()
 
     def _weights(self, step: int) -> Path:
-        return self.output / BEST / _step_name(step)
+        return self.output / BEST / step_name(step)
 
     def _forget_weights(self) -> None:
         """Removes weights that no checkpoint's evaluations call the best."""
@@ -176,14 +159,13 @@ class Finetuning:
                 shutil.rmtree(folder)
 
     def _finish(self) -> FinetuningResult:
-        evaluations = self.history.evaluations
-        best = _best(evaluations)
+        best = _best(self.evaluations)
         result = FinetuningResult(
             metrics=best["metrics"],
             best_step=best["step"],
             steps=self.loop.step,
-            evaluations=evaluations,
-            seconds=round(self.history.seconds, 1),
+            evaluations=self.evaluations,
+            seconds=round(self.seconds, 1),
             halved=bool(self.phases.halved),
         )
         if self.accelerator.is_main_process:
@@ -195,10 +177,6 @@ class Finetuning:
                 shutil.rmtree(self.output / leftover, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return result
-
-
-def _step_name(step: int) -> str:
-    return f"step-{step:08d}"
 
 
 def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any]:

@@ -33,7 +33,6 @@ class PruningData:
         collator: makes batches of them.
         eval_stream, eval_collator: the same for held-out ones.
         sample: the first training examples, as one batch.
-        begin: where a stream that is read in order begins; None for one that is addressed by number.
         digests: of the first training and held-out examples: tells another corpus of the same size.
     """
 
@@ -42,7 +41,6 @@ class PruningData:
     eval_stream: ExampleStream
     eval_collator: Collator
     sample: Batch
-    begin: dict[str, Any] | None
     digests: tuple[str, str]
 
     def calibration(self, accelerator: Accelerator, position: int, config: PruningConfig) -> Iterator[Batch]:
@@ -111,12 +109,10 @@ def open_data(
     eval_stream = _open_stream("eval_dataset", eval_dataset, shuffle=False)
     sample, train_digest = _check_examples("train_dataset", stream, collator, objective)
     _, eval_digest = _check_examples("eval_dataset", eval_stream, eval_collator, objective)
-    begin = None
     if isinstance(stream, StreamedPairs):  # every process has checked the same examples, and trains on its own
         rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         stream = stream.for_process(rank, processes)
-        begin = stream.state()
-    return PruningData(stream, collator, eval_stream, eval_collator, sample, begin, (train_digest, eval_digest))
+    return PruningData(stream, collator, eval_stream, eval_collator, sample, (train_digest, eval_digest))
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

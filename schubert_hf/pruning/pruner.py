@@ -104,7 +104,7 @@ class SchuBertPruner:
         """
         self.progress, dense = Progress(), self.setup.dense
         self.session, self.phases = self.setup.open_session(self.progress)
-        with self.session:
+        with self.session.guard:
             checkpoint = self.session.open(resume=resume)
             if not resume:
                 check_empty(self.folders)

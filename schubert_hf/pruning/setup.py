@@ -85,8 +85,7 @@ class Setup:
         session = Session(
             self.accelerator, folder, {"progress": progress}, settings=self.settings(), name=name, keep=keep
         )
-        data = self.data
-        phases = Phases(session, data.stream, data.collator, save_steps=save_steps, begin=data.begin)
+        phases = Phases(session, self.data.stream, self.data.collator, save_steps=save_steps)
         return session, phases
 
     def evaluate(self, objective: Objective, description: str) -> dict[str, float]:

@@ -38,8 +38,8 @@ class CheckpointError(SchuBertError):
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A new folder to write into; it takes `target`'s place when the block ends without an error.
 
-    Whatever stops the block leaves what stood at `target` untouched. A process that is killed in the block leaves a
-    hidden folder beside `target`, which the next writer of the same `target` clears away.
+    Otherwise `target` is left as it was. A process that is killed in the block leaves a hidden folder beside it, which
+    the next writer of the same `target` removes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     beside, replaced = target.with_name(f".{target.name}.writing"), target.with_name(f".{target.name}.replaced")
@@ -50,7 +50,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     beside.mkdir()
     try:
         yield beside
-        _flush(beside)
+        _flush(*beside.rglob("*"))
         if target.exists():
             target.rename(replaced)
         try:
@@ -59,7 +59,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             if replaced.exists():
                 replaced.rename(target)
             raise
-        _flush_folder(target.parent)
+        _flush(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -68,11 +68,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON beside `path` and renames it into place."""
     beside = path.with_name(f".{path.name}.writing")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _flush(beside)
     beside.replace(path)
+
+
+def save_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
+) -> None:
+    """Writes weights, config and tokenizer without a word; `options` go to `save_pretrained`."""
+    with quiet():
+        model.save_pretrained(folder, **options)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
 
 
 def save_checkpoint(
@@ -80,7 +88,7 @@ def save_checkpoint(
     model: PreTrainedModel,
     *,
     state: dict[str, Any],
-    optimizer: dict[str, Tensor] | None = None,
+    optimizer: Mapping[str, Tensor] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     keep: int | None = None,
 ) -> None:
@@ -91,14 +99,21 @@ def save_checkpoint(
         model: its weights and config go to `MODEL`.
         state: any JSON.
         optimizer: the tensors of `TrainingLoop.state_tensors`.
-        tokenizer: goes beside the weights.
+        tokenizer: saved beside the weights.
         keep: how many checkpoints stay in `target`'s parent, this one included; None: all.
 
     Raises:
-        CheckpointError: the disk refuses; what stood there before is whole.
+        CheckpointError: the disk refuses; what was there before is whole.
     """
+    for torn in target.parent.glob(".*.writing"):
+        shutil.rmtree(torn, ignore_errors=True)
     try:
-        _write_checkpoint(target, model, state, optimizer, tokenizer)
+        with atomic_folder(target) as folder:
+            save_model(folder / MODEL, model, tokenizer)
+            if optimizer:
+                tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}
+                save_file(tensors, folder / OPTIMIZER)
+            write_json(folder / STATE, state)  # last: a folder with this file is whole
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"The checkpoint `{target}` cannot be written: {error}. Earlier ones are whole: make room and resume."
@@ -108,30 +123,9 @@ def save_checkpoint(
             shutil.rmtree(old)
 
 
-def _write_checkpoint(
-    target: Path,
-    model: PreTrainedModel,
-    state: dict[str, Any],
-    optimizer: dict[str, Tensor] | None,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> None:
-    for torn in target.parent.glob(".*.writing"):
-        shutil.rmtree(torn, ignore_errors=True)
-    with atomic_folder(target) as folder:
-        with quiet():
-            model.save_pretrained(folder / MODEL)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(folder / MODEL)
-        if optimizer:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}
-            save_file(tensors, folder / OPTIMIZER)
-        # Last: a folder with this file is whole.
-        write_json(folder / STATE, state)
-
-
 def list_checkpoints(parent: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return [folder for folder in _candidates(parent) if _complaint(folder) is None]
+    return [folder for folder in _candidates(parent) if _damage(folder) is None]
 
 
 def newest_checkpoint(parent: Path) -> Path | None:
@@ -139,9 +133,9 @@ def newest_checkpoint(parent: Path) -> Path | None:
     for torn in sorted(parent.glob(".*.writing")):
         logger.warning("%s was being written when a run stopped: it is skipped.", torn.name)
     for folder in reversed(_candidates(parent)):
-        if (complaint := _complaint(folder)) is None:
+        if (damage := _damage(folder)) is None:
             return folder
-        logger.warning("The checkpoint %s is damaged and skipped: %s", folder.name, complaint)
+        logger.warning("The checkpoint %s is damaged and skipped: %s", folder.name, damage)
     return None
 
 
@@ -212,37 +206,23 @@ def _candidates(parent: Path) -> list[Path]:
     return sorted(folder for folder in parent.glob("[!.]*") if folder.is_dir())
 
 
-def _complaint(folder: Path) -> str | None:
+def _damage(folder: Path) -> str | None:
     """Why a folder is no whole checkpoint; None if it is one."""
+    weights = [*(folder / MODEL).glob("*.safetensors")]
     try:
         load_state(folder)
-        weights = list((folder / MODEL).glob("*.safetensors"))
-        if not weights:
-            return f"`{MODEL}` holds no weights."
-        for path in weights:
-            _check_tensors(path)
-        if (folder / OPTIMIZER).exists():
-            _check_tensors(folder / OPTIMIZER)
+        for path in (*weights, *folder.glob(OPTIMIZER)):
+            with safe_open(path, framework="pt"):  # compares the file's length with what its header says
+                pass
     except (CheckpointError, OSError, SafetensorError) as error:
         return str(error)
-    return None
+    return None if weights else f"`{MODEL}` holds no weights."
 
 
-def _check_tensors(path: Path) -> None:
-    with safe_open(path, framework="pt") as tensors:  # compares the file's length with what its header says
-        tensors.keys()
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _flush(*paths: Path) -> None:
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -9,7 +9,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -27,9 +27,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class InterruptGuard:
-    """Inside `with InterruptGuard(accelerator) as guard`, a signal only leaves a note; `guard.check()` raises on it.
+    """Within `with InterruptGuard(accelerator) as guard`, a signal only leaves a note; `guard.check()` raises.
 
-    Launchers send the same signal twice (to the group, and on to each process), so repeated ones change nothing.
+    Launchers send a signal twice, to the group and to each process, so repeated ones change nothing.
 
     Args:
         accelerator: of the run; every process must call `check` after every step.
@@ -48,9 +48,7 @@ class InterruptGuard:
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -15,11 +15,8 @@ from transformers import PreTrainedModel
 from ..errors import SchuBertError
 from .checkpoint import atomic_folder
 
-# What shows that a folder holds a model. Written last, so a folder with it is whole.
-MARKER = "config.json"
-# What runs say of themselves beside the model that they made.
-PRUNING_RECORD = "pruning.json"
-FINETUNING_RECORD = "finetuning.json"
+MARKER = "config.json"  # written last: a folder with it holds a whole model
+PRUNING_RECORD, FINETUNING_RECORD = "pruning.json", "finetuning.json"  # of the run that made the model
 
 
 class OutputFolderError(SchuBertError):

@@ -1,31 +1,23 @@
-"""What a number was measured with: machine, device, versions. Goes into every JSON beside the seed and the data."""
+"""The processes of a run: all that were started work together, and an error on the main one reaches them all."""
 
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
-import accelerate
 import torch
-import transformers
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, str_to_bool
 
 from ..errors import SchuBertError
+from .provenance import count_cores
+
+UNSUPPORTED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
 
 
 class ProcessesError(SchuBertError):
     """More processes were started than work together, or the main one of them met bad input."""
-
-
-UNSUPPORTED = {
-    "FSDP": "ACCELERATE_USE_FSDP",
-    "DEEPSPEED": "ACCELERATE_USE_DEEPSPEED",
-    "MEGATRON_LM": "ACCELERATE_USE_MEGATRON_LM",
-    "TP": "ACCELERATE_USE_TP",
-}
 
 
 def check_supported(accelerator: Accelerator) -> None:
@@ -46,17 +38,17 @@ def _unsupported(kind: str) -> ProcessesError:
 def make_accelerator(**options: Any) -> Accelerator:
     """An `Accelerator` that knows of all processes that were started.
 
-    Without a GPU, Accelerate takes the processes of `torchrun` for runs of one process each unless it is told that
-    they are on the CPU; they would then train apart and write into the same folder.
+    Without a GPU, unless it is given `cpu=True`, Accelerate takes the processes of `torchrun` for separate runs, which
+    would write into the same folder.
 
     Args:
         options: of `Accelerator`.
 
     Raises:
-        ProcessesError: the processes do not find each other all the same, or the config asks for what does not work.
+        ProcessesError: the processes do not find each other, or the config asks for what is not supported.
     """
-    for kind, variable in UNSUPPORTED.items():  # here, or a missing library would be complained of first
-        if str_to_bool(os.environ.get(variable, "false")):
+    for kind in UNSUPPORTED:  # here, or a missing library would be reported first
+        if str_to_bool(os.environ.get(f"ACCELERATE_USE_{kind}", "false")):
             raise _unsupported(kind)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
     started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -69,7 +61,7 @@ def make_accelerator(**options: Any) -> Accelerator:
 
 
 def on_main_process(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
-    """What the main process makes, as JSON, on every process; an error of bad input there is one on all of them.
+    """What the main process makes, as JSON, on every process; an error of bad input there is raised on all of them.
 
     Raises:
         ValueError: `make` raised one; on the main process it is that one itself.
@@ -90,24 +82,7 @@ def on_main_process(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
 def use_all_cores(accelerator: Accelerator, threads: int | None = None) -> None:
     """Lets a single process on the CPU compute with `threads` threads, by default one per core.
 
-    `accelerate launch` without a config file hands OMP_NUM_THREADS=1 to a single CPU process, which leaves all cores
-    but one idle. Several processes share the cores out among themselves, so they are left as they are.
+    `accelerate launch` without a config file sets OMP_NUM_THREADS=1, which leaves all cores but one idle.
     """
     if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(threads or available)
-
-
-def environment(accelerator: Accelerator) -> dict[str, Any]:
-    """Plain JSON."""
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "precision": accelerator.mixed_precision,
-        "versions": {
-            "python": platform.python_version(),
-            **{library.__name__: library.__version__ for library in (torch, transformers, accelerate)},
-        },
-    }
+        torch.set_num_threads(threads or count_cores())

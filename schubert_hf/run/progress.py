@@ -1,4 +1,4 @@
-"""Progress bars and log lines of the libraries below us, where they are news and on the main process; and a clock."""
+"""Progress bars, on the main process alone and where they are news; and a clock."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import datasets
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 from transformers.utils import logging
-
-T = TypeVar("T")
 
 
 def show_on_main_process_only(accelerator: Accelerator) -> None:
@@ -46,16 +44,14 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def seconds_between_updates() -> float:
-    """How often a bar is drawn: a terminal overwrites it, a log file keeps every line."""
-    return float(os.environ.get("TQDM_MININTERVAL", 0.2 if sys.stderr.isatty() else 10.0))
+def progress_bar(accelerator: Accelerator, items: Any, description: str, **options: Any) -> Any:
+    """A bar of tqdm on the main process, over items or None; it disappears at the end unless `leave` is given.
 
-
-def progress_bar(accelerator: Accelerator, items: Iterable[T], description: str) -> Iterable[T]:
-    """The items, with a bar on the main process that disappears at the end."""
-    shown, interval = accelerator.is_main_process, seconds_between_updates()
-    bar: Iterable[T] = tqdm(items, desc=description, leave=False, disable=not shown, mininterval=interval)
-    return bar
+    A log file keeps every line that a terminal overwrites, so there it is drawn less often.
+    """
+    seconds = float(os.environ.get("TQDM_MININTERVAL", 0.2 if sys.stderr.isatty() else 10.0))
+    options = {"leave": False, "disable": not accelerator.is_main_process, "mininterval": seconds, **options}
+    return tqdm(items, desc=description, **options)
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -19,34 +20,42 @@ PACKAGES = ("schubert-hf", "torch", "transformers", "accelerate", "datasets", "t
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what a run depends on; what is not installed is absent."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[package] = metadata.version(package)
+    return installed
 
 
 def machine() -> dict[str, Any]:
     """What a time was measured on: processor, cores, threads, memory, accelerators. Nothing that tells whose it is."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     description: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": count_cores(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
     }
-    if memory := _memory_gib():
-        description["memory_gib"] = memory
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on every system
+        description["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     if torch.cuda.is_available():
         description["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return description
 
 
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_machine(description: dict[str, Any]) -> str:
     """One line, e.g. "AMD EPYC, 2 cores, 1 thread, 23 GiB of memory, Linux"."""
-    parts = [*description.get("accelerators", []), description["processor"], _plural(description["cores"], "core")]
-    parts.append(_plural(description["threads"], "thread"))
+    parts = [*description.get("accelerators", []), description["processor"]]
+    parts += [f"{description[noun]} {noun if description[noun] != 1 else noun[:-1]}" for noun in ("cores", "threads")]
     if "memory_gib" in description:
         parts.append(f"{description['memory_gib']} GiB of memory")
     return ", ".join([*parts, description["system"]])
@@ -65,11 +74,11 @@ def base_model(name: str, *, root: Path | None = None) -> dict[str, Any]:
 
 
 def source(name: str, *, root: Path | None = None) -> dict[str, Any]:
-    """What a model or text is called: a name on the Hub as it is, a file or folder by its last part and its hash.
+    """The name of a model or text: one on the Hub as it is, a file or folder by its last part and its hash.
 
     Args:
         name: as the user gave it.
-        root: what lies in this folder is called by its path in it; that of a public repository, for example.
+        root: files in this folder are named by their path in it, e.g. that of a public repository.
 
     Returns:
         `name`, `hub` (is it a name on the Hub?), and `sha256` for one file or a folder's weights.
@@ -80,11 +89,8 @@ def source(name: str, *, root: Path | None = None) -> dict[str, Any]:
     path = path.resolve()
     inside = root is not None and path.is_relative_to(root.resolve())
     called = path.relative_to(root.resolve()).as_posix() if root is not None and inside else path.name
-    description: dict[str, Any] = {"name": called, "hub": False}
     content = path if path.is_file() else path / "model.safetensors"
-    if content.is_file():
-        description["sha256"] = sha256(content)
-    return description
+    return {"name": called, "hub": False, **({"sha256": sha256(content)} if content.is_file() else {})}
 
 
 def sha256(path: Path) -> str:
@@ -94,23 +100,3 @@ def sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory_gib() -> int | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -1,8 +1,6 @@
 """A session: what a long run needs so that it can be stopped at any instant and resumed as if it had never stopped.
 
-A run is a model and some parts. A part gives its state as JSON and tensors, and takes it back; the session writes them
-all into one checkpoint, finds the newest whole one again, and refuses one of another run. Random numbers and learning
-rates are functions of seed and step, so no generator has to be saved.
+Random numbers and learning rates are functions of seed and step, so no generator has to be saved.
 """
 
 from __future__ import annotations
@@ -12,21 +10,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .checkpoint import (
-    CheckpointError,
-    check_settings,
-    load_optimizer,
-    load_state,
-    newest_checkpoint,
-    save_checkpoint,
-)
+from .checkpoint import CheckpointError, check_settings, load_optimizer, load_state, newest_checkpoint, save_checkpoint
 from .interrupt import InterruptGuard
 from .processes import on_main_process
 from .provenance import versions
@@ -52,13 +42,13 @@ class Part:
 
 
 class Session:
-    """Saves, stops and resumes one run. Within `with session:` signals wait for a step, or for an open file.
+    """Saves and resumes one run: a model and some parts. Within `with session.guard:` signals stop it cleanly.
 
     Args:
         accelerator: of the run. Every process must call every method.
         folder: of the checkpoints; None: the run cannot be resumed.
         parts: the state of the run by name; more may be added.
-        settings: what a resumed run must have in common with the one that it continues; plain JSON.
+        settings: those that a resumed run must share with the one that it continues; plain JSON.
         name: gives a checkpoint's name; later ones must sort after earlier ones.
         keep: how many checkpoints stay; None: all.
         tokenizer: saved beside the weights.
@@ -85,15 +75,6 @@ class Session:
         self.name, self.keep, self.tokenizer = name, keep, tokenizer
         self.guard = InterruptGuard(accelerator, at_once=True)
 
-    def __enter__(self) -> Session:
-        self.guard.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.guard.__exit__(kind, error, traceback)
-
     def open(self, *, resume: bool) -> Path | None:
         """Loads the parts from the newest whole checkpoint.
 
@@ -113,16 +94,17 @@ class Session:
         try:
             check_settings(state["settings"], self.settings, checkpoint)
             for name, part in self.parts.items():
-                own = {
-                    key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")
-                }
+                own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
                 part.load_state(state[name], own)
-            _compare_versions(checkpoint, state["versions"])
-            scaler = state["scaler"]
+            then, now, scaler = state["versions"], versions(), state["scaler"]
+            names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
         except (AttributeError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"`{checkpoint}` is no checkpoint of such a run: {error!r}. Give another output folder."
             ) from error
+        if names:
+            changes = ", ".join(f"{name} {then.get(name)} -> {now.get(name)}" for name in names)
+            logger.warning("%s has other versions (%s): results may differ by rounding.", checkpoint.name, changes)
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
         if self.accelerator.is_main_process:
@@ -146,18 +128,13 @@ class Session:
                 **self.snapshot(),
             }
             if self.accelerator.is_main_process:
-                save_checkpoint(
-                    self.folder / self.name(),
-                    self.model,
-                    state=state,
-                    optimizer={
-                        f"{name}/{key}": value
-                        for name, part in self.parts.items()
-                        for key, value in part.tensors().items()
-                    },
-                    tokenizer=self.tokenizer,
-                    keep=self.keep,
-                )
+                tensors = {
+                    f"{name}/{key}": value
+                    for name, part in self.parts.items()
+                    for key, value in part.tensors().items()
+                }
+                path, tokenizer, keep = self.folder / self.name(), self.tokenizer, self.keep
+                save_checkpoint(path, self.model, state=state, optimizer=tensors, tokenizer=tokenizer, keep=keep)
             self.accelerator.wait_for_everyone()
 
     def snapshot(self) -> dict[str, Any]:
@@ -183,18 +160,3 @@ def find_checkpoint(accelerator: Accelerator, folder: Path, *, resume: bool) -> 
 
     name = on_main_process(accelerator, find)
     return None if name is None else folder / name
-
-
-def _compare_versions(checkpoint: Path, then: Mapping[str, str]) -> None:
-    now = versions()
-    changes = [
-        f"{name} {then.get(name)} -> {now.get(name)}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
-    if changes:
-        logger.warning(
-            "%s was written with other versions (%s): results may differ by rounding.",
-            checkpoint.name,
-            ", ".join(changes),
-        )

@@ -19,8 +19,12 @@ class TrackerError(SchuBertError):
     """A tracker that is not known or not installed."""
 
 
-def parse_trackers(names: str) -> list[str]:
-    """From "tensorboard,wandb" to ["tensorboard", "wandb"], from "none" to [].
+def tracker_options(names: str, output: Path) -> dict[str, Any]:
+    """Options of an `Accelerator` for trackers that write below `output`.
+
+    Args:
+        names: such as "tensorboard,wandb"; "none" for none.
+        output: of the run.
 
     Raises:
         TrackerError: one of them is not known to Accelerate, or not installed.
@@ -32,18 +36,9 @@ def parse_trackers(names: str) -> list[str]:
             raise TrackerError(f"`report_to` names {name!r}; allowed are none, {', '.join(known)}.")
         if name not in installed:
             raise TrackerError(f"`report_to` names {name!r}, which is not installed. Run `pip install {name}`.")
-    return wanted
-
-
-def tracker_options(names: str, output: Path) -> dict[str, Any]:
-    """Options of an `Accelerator` for trackers that write below `output`.
-
-    Raises:
-        TrackerError: see `parse_trackers`.
-    """
     folders = ProjectConfiguration(project_dir=str(output), logging_dir=str(output / LOGS))
     # None, since Accelerate takes an empty list for trackers that are not installed.
-    return {"log_with": parse_trackers(names) or None, "project_config": folders}
+    return {"log_with": wanted or None, "project_config": folders}
 
 
 def begin_tracking(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
@@ -52,9 +47,10 @@ def begin_tracking(accelerator: Accelerator, project: str, settings: Mapping[str
     Args:
         accelerator: made with `tracker_options`.
         project: what they call the run.
-        settings: of the run; what is no number, text or truth value is told as text.
+        settings: of the run; anything but numbers, text and truth values is logged as text.
     """
     if accelerator.log_with:
-        plain = (bool, int, float, str)
-        told = {name: value if isinstance(value, plain) else str(value) for name, value in settings.items()}
-        accelerator.init_trackers(project, config=told)
+        plain = {
+            name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()
+        }
+        accelerator.init_trackers(project, config=plain)

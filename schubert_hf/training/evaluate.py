@@ -1,16 +1,18 @@
-"""The mean loss over held-out examples, shared out among the processes."""
+"""Held-out losses: of a model, and of one that knows only how often each word piece occurs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from ..data.stream import Collator, ExampleStream, for_stream
+from ..data.stream import IGNORED, Collator, ExampleStream, for_stream
 from ..run.progress import progress_bar
 from .objective import Objective
 from .step import NonFiniteLossError
@@ -63,7 +65,12 @@ def evaluate(
                 sums[name] += float(value)
     objective.train(was_training)
     reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
-    means = _means(objective.terms, dict(zip(sums, reduced.tolist(), strict=True)))
+    sums = dict(zip(sums, reduced.tolist(), strict=True))
+    losses, accuracies = (
+        {f"{name}{suffix}": sums[f"{name}{kind}"] / max(1.0, sums[f"{name}_count"]) for name in objective.terms}
+        for suffix, kind in (("", ""), ("_accuracy", "_correct"))
+    )
+    means = {**losses, "loss": sum(losses.values()), **accuracies}
     if not math.isfinite(means["loss"]):
         raise NonFiniteLossError(
             f"{description}: the held-out loss is {means['loss']}. Look for NaN in the weights, and at the data."
@@ -71,7 +78,37 @@ def evaluate(
     return means
 
 
-def _means(terms: tuple[str, ...], sums: dict[str, float]) -> dict[str, float]:
-    losses = {name: sums[name] / max(1.0, sums[f"{name}_count"]) for name in terms}
-    accuracies = {f"{name}_accuracy": sums[f"{name}_correct"] / max(1.0, sums[f"{name}_count"]) for name in terms}
-    return {**losses, "loss": sum(losses.values()), **accuracies}
+def unigram_loss(
+    pairs: Dataset,
+    held_out: ExampleStream,
+    collator: Collator,
+    *,
+    vocab_size: int,
+    special_ids: Sequence[int] = (),
+) -> float:
+    """Cross-entropy, in nats per token, of the training text's unigram distribution on the held-out masked tokens.
+
+    The tokens are those that `evaluate` scores with the same stream and collator. Counts are smoothed by one.
+
+    Args:
+        pairs: training examples with the column `input_ids`.
+        held_out: held-out examples, not shuffled.
+        collator: masks them.
+        vocab_size: number of word pieces.
+        special_ids: tokens that are never predicted, such as `tokenizer.all_special_ids`; they take no probability.
+    """
+    counts = torch.ones(vocab_size, dtype=torch.float64)
+    for batch in pairs.with_format("arrow").iter(batch_size=4096):
+        ids = batch["input_ids"].combine_chunks().flatten().to_numpy()
+        counts += torch.bincount(torch.from_numpy(ids.astype("int64")), minlength=vocab_size)
+    counts[list(special_ids)] = 0
+    log_probabilities = (counts / counts.sum()).log()  # (vocab,)
+    total, number = 0.0, 0
+    loader = DataLoader(
+        held_out, batch_size=64, sampler=range(len(held_out.examples)), collate_fn=for_stream(collator)
+    )
+    for batch in loader:
+        labels = batch["labels"][batch["labels"] != IGNORED]
+        total -= float(log_probabilities[labels].sum())
+        number += len(labels)
+    return total / max(1, number)

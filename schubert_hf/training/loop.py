@@ -1,8 +1,7 @@
 """The training loop on Accelerate: an objective, a list of parameters, a stream of examples, a number of steps.
 
-It knows nothing of pruning. A step is a function of the weights, the optimizer's state, the seed and the step's
-number: the examples come from the stream by position, the learning rate from the step and the dropout from a seed
-per step, so a run continues from a checkpoint as if it had never stopped.
+A step is a function of the weights, the optimizer's state, the seed and the step's number: the examples come from the
+stream by position, the learning rate from the step and the dropout from a seed per step.
 """
 
 from __future__ import annotations
@@ -17,26 +16,15 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..data.stream import Batch, Collator, StatefulCollator, Stream, for_stream, mix_seed, workers_for
 from ..run.checkpoint import CheckpointError
-from ..run.progress import seconds_between_updates
-from .evaluate import evaluate
+from ..run.progress import progress_bar
 from .loop_config import LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
 from .objective import Objective
 from .step import NonFiniteLossError, StepResult
 
 VALUE = "value"
-
-__all__ = [
-    "LoopConfig",
-    "LoopConfigError",
-    "NonFiniteLossError",
-    "StepResult",
-    "TrainingLoop",
-    "evaluate",
-]
 
 
 class TrainingLoop:
@@ -115,24 +103,14 @@ class TrainingLoop:
         """
         stop = self.config.steps if stop is None else min(stop, self.config.steps)
         results: list[StepResult] = []
-        bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            desc=description,
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-            dynamic_ncols=True,
-            mininterval=seconds_between_updates(),
-        )
-        with bar:
+        take, look = on_step or results.append, {"leave": True, "unit": "step", "dynamic_ncols": True}
+        total = self.config.steps
+        with progress_bar(self.accelerator, None, description, total=total, initial=self.step, **look) as bar:
             for batches in self._steps(stream, collator, offset, stop):
                 result = self._train_step(batches)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in result.losses.items()}, refresh=False)
                 bar.update()
-                if on_step is not None:
-                    on_step(result)
-                else:
-                    results.append(result)
+                take(result)
         return results
 
     def state_tensors(self, *, parameters: bool = False) -> dict[str, Tensor]:
@@ -158,8 +136,9 @@ class TrainingLoop:
             CheckpointError: the tensors are not those of these parameters (`torch` itself would not look).
         """
         known = dict(self._named())
+        split = {key: key.rpartition(".")[::2] for key in tensors}  # parameter and kind
         for key, value in tensors.items():
-            name = key.rpartition(".")[0]
+            name, _ = split[key]
             if name not in known or (value.ndim > 0 and value.shape != known[name].shape):
                 expected = tuple(known[name].shape) if name in known else "no such parameter"
                 raise CheckpointError(
@@ -168,7 +147,7 @@ class TrainingLoop:
                 )
         self.optimizer.state.clear()
         for key, value in tensors.items():
-            name, _, kind = key.rpartition(".")
+            name, kind = split[key]
             if kind == VALUE:
                 with torch.no_grad():
                     known[name].copy_(value)
@@ -177,7 +156,7 @@ class TrainingLoop:
             # any address, and kernels round differently there.
             device = known[name].device if value.ndim else value.device
             self.optimizer.state[known[name]][kind] = value.to(device, copy=True)
-        self.step = step
+        self.step, self.data_state = step, None
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         return zip(self.names, self.parameters, strict=True)
@@ -215,7 +194,7 @@ class TrainingLoop:
             group["lr"] = rate
         counts = self._count(batches)
         sums, penalty = self._backward(batches, counts)
-        norm = self._grad_norm()
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf))
         result = self._result(sums, counts, penalty, norm, rate)
         # With a gradient scaler an infinite gradient is a matter of course: it skips the step.
         if not math.isfinite(result.loss + penalty) or not (math.isfinite(norm) or self.accelerator.scaler):
@@ -256,19 +235,11 @@ class TrainingLoop:
         totals = self.accelerator.reduce(totals.to(self.accelerator.device), reduction="sum")
         return {name: max(1.0, float(total)) for name, total in zip(self.terms, totals, strict=True)}
 
-    def _grad_norm(self) -> float:
-        limit = self.config.max_grad_norm or math.inf
-        return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
-
     def _result(
         self, sums: dict[str, Tensor], counts: dict[str, float], penalty: float, norm: float, rate: float
     ) -> StepResult:
-        names = list(sums)
-        totals = self.accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="sum")
-        means = {
-            name: float(total) / counts[name.removesuffix("_correct")]
-            for name, total in zip(names, totals, strict=True)
-        }
+        totals = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
+        means = {name: total / counts[name.removesuffix("_correct")] for name, total in zip(sums, totals, strict=True)}
         return StepResult(
             step=self.step,
             losses={name: means[name] for name in self.terms},

@@ -10,30 +10,28 @@ from typing import Any
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ..data.stream import Collator, ExampleStream
+from ..data.stream import Collator, Stream
 from ..run.interrupt import Interrupted
 from ..run.session import Part, Session
 from .loop import TrainingLoop
 from .step import NonFiniteLossError, StepResult
 
 logger = logging.getLogger(__name__)
-HALF = 0.5
 
 
 class Phases(Part):
-    """Trains one phase after another on a stream.
+    """Trains one phase after another on a stream, from its beginning.
 
-    Should a loss or a gradient not be finite, everything goes back to the last good state (the last checkpoint's, or
+    Should a loss or a gradient not be finite, everything returns to the last good state (the last checkpoint's, or
     the beginning of the phase) and continues at half the learning rate, which holds for all later phases of that name.
     If that does not help, it is an error.
 
     Args:
         session: of the run; this becomes its part "training".
-        stream: of training examples, addressed by number or read in order.
+        stream: of training examples.
         collator: makes batches of them.
         save_steps: steps of a phase between checkpoints.
         position: of the first example in the stream.
-        begin: this process's place in a stream that is read in order; None for one that is addressed by number.
 
     Attributes:
         position: of the next example in the stream, at the beginning of the current phase.
@@ -43,14 +41,7 @@ class Phases(Part):
     """
 
     def __init__(
-        self,
-        session: Session,
-        stream: Any,
-        collator: Collator,
-        *,
-        save_steps: int,
-        position: int = 0,
-        begin: dict[str, Any] | None = None,
+        self, session: Session, stream: Stream, collator: Collator, *, save_steps: int, position: int = 0
     ) -> None:
         self.session, self.accelerator = session, session.accelerator
         self.stream, self.collator, self.save_steps = stream, collator, save_steps
@@ -59,10 +50,9 @@ class Phases(Part):
         self.halved: list[str] = []
         self._step = 0
         self._loop: TrainingLoop | None = None
-        self._resumed: dict[str, Tensor] | None = None  # of the phase that a resumed run continues with
-        self._good: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {})
-        self._data_state = self._everywhere(begin)
-        self._rewind()
+        self._resumed: dict[str, Tensor] | None = None  # what the phase continues with
+        self._places: list[dict[str, Any]] | None = None  # of all processes in the stream, by rank
+        stream.load_state(None)
         session.parts["training"] = self
 
     @property
@@ -71,15 +61,15 @@ class Phases(Part):
         return self._step if self._loop is None else self._loop.step
 
     def state(self) -> dict[str, Any]:
-        if self._loop is not None and self._loop.data_state is not None:
-            self._data_state = self._everywhere(self._loop.data_state)
+        if self._loop is not None:
+            self._gather(self._loop.data_state)
         return {
             "position": self.position,
             "steps": self.steps,
             "phase": self.phase,
             "step": self.step,
             "halved": self.halved,
-            "data_state": self._data_state,
+            "data_state": self._places,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -92,15 +82,14 @@ class Phases(Part):
 
     def load_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self.position, self.steps, self.halved = state["position"], state["steps"], state["halved"]
-        self.phase, self._step, self._data_state = state["phase"], state["step"], state["data_state"]
+        self.phase, self._step, self._places = state["phase"], state["step"], state["data_state"]
         self._resumed = tensors
-        self._rewind()
+        self.stream.load_state(self._places)
 
     def skip(self, examples: int) -> None:
         """Accounts for examples that were read from the stream outside of any phase."""
         self.position += examples
-        if not isinstance(self.stream, ExampleStream):
-            self._data_state = self._everywhere(self.stream.state())
+        self._gather(self.stream.state())
 
     def run(
         self,
@@ -128,31 +117,29 @@ class Phases(Part):
             Interrupted: by a signal, on every process; the last step is in a checkpoint.
             NonFiniteLossError: half the learning rate did not help.
         """
+
+        def after_step(result: StepResult) -> None:
+            if self.accelerator.trackers:
+                values = {**result.to_log(), **(watch() if watch is not None else {})}
+                values = {f"{name}/{key}": value for key, value in values.items()}
+                self.accelerator.log(values, step=self.steps + result.step)
+            due = on_step(result) if on_step is not None else False
+            last = loop.step == loop.config.steps
+            due |= loop.step % self.save_steps == 0 and not last
+            if due:
+                self.session.save()
+            if not last:
+                if due:
+                    self._remember(loop)
+                self.session.guard.check()
+
         with self.session.guard.deferred():
             self._begin(name, loop, save_first)
-
-            def after_step(result: StepResult) -> None:
-                self._log(name, result, watch)
-                due = on_step(result) if on_step is not None else False
-                last = loop.step == loop.config.steps
-                due |= loop.step % self.save_steps == 0 and not last
-                if due:
-                    self.session.save()
-                if not last:
-                    if due:
-                        self._remember(loop)
-                    self.session.guard.check()
-
-            while True:
+            while loop.step < loop.config.steps:
                 try:
                     loop.run(
-                        self.stream,
-                        self.collator,
-                        offset=self.position,
-                        on_step=after_step,
-                        description=description,
+                        self.stream, self.collator, offset=self.position, on_step=after_step, description=description
                     )
-                    break
                 except Interrupted:
                     self.session.save()
                     raise
@@ -162,27 +149,26 @@ class Phases(Part):
                             f"{description}: {error} Half the learning rate did not help. The last checkpoint is "
                             f"whole; start again with a lower `{setting}`, or check the data."
                         ) from error
-                    self._go_back(name, loop, f"{description}: {error}")
-            self._end(loop)
+                    self._go_back(name, loop)
+                    if self.accelerator.is_main_process:
+                        message = "%s: %s Resuming from step %d with half the learning rate."
+                        logger.warning(message, description, error, loop.step)
+            self._gather(loop.data_state)
+            self.stream.load_state(self._places)  # a worker process may have read the examples
+            self.position += loop.config.steps * loop.config.batch_size
+            self.steps += loop.config.steps
+            self.phase, self._step, self._loop = None, 0, None
 
     def _begin(self, name: str, loop: TrainingLoop, save_first: bool) -> None:
-        if name in self.halved:
-            loop.learning_rate_scale = HALF
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None and self.phase == name:
-            loop.load_state(self._step, resumed)
+        loop.learning_rate_scale = 0.5 if name in self.halved else 1.0
+        if self._resumed is not None and self.phase == name:
+            loop.load_state(self._step, self._resumed)
             save_first = False
-        self.phase, self._loop = name, loop
+        self.phase, self._loop, self._resumed = name, loop, None
         if save_first:
             self.session.save()
-        self._rewind()
+        self.stream.load_state(self._places)
         self._remember(loop)
-
-    def _end(self, loop: TrainingLoop) -> None:
-        self.state()  # where the stream is now
-        self.position += loop.config.steps * loop.config.batch_size
-        self.steps += loop.config.steps
-        self.phase, self._step, self._loop = None, 0, None
 
     def _remember(self, loop: TrainingLoop) -> None:
         tensors = loop.state_tensors(parameters=True)
@@ -191,32 +177,16 @@ class Phases(Part):
             {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()},
         )
 
-    def _go_back(self, name: str, loop: TrainingLoop, what: str) -> None:
-        states, tensors = self._good
+    def _go_back(self, name: str, loop: TrainingLoop) -> None:
+        states, tensors = copy.deepcopy(self._good[0]), self._good[1]
         for part_name, part in self.session.parts.items():
-            state = states[part_name]
-            if part is self:
-                loop.load_state(state["step"], tensors)
-                self._data_state, loop.data_state = state["data_state"], None
-            elif part.state() != state:
-                part.load_state(copy.deepcopy(state), {})
-        self._rewind()
-        loop.learning_rate_scale = HALF
+            if part is self or part.state() != states[part_name]:
+                part.load_state(states[part_name], tensors if part is self else {})
+        loop.load_state(self._step, tensors)
+        loop.learning_rate_scale = 0.5
         self.halved.append(name)
-        if self.accelerator.is_main_process:
-            logger.warning("%s Resuming from step %d with half the learning rate.", what, loop.step)
 
-    def _rewind(self) -> None:
-        """Lets a stream that is read in order continue from its state; one that is addressed by number needs none."""
-        if self._data_state is not None:
-            self.stream.load_state(self._data_state)
-
-    def _everywhere(self, state: dict[str, Any] | None) -> list[dict[str, Any]] | None:
-        """The place of every process in the stream, by rank; None where it is addressed by number."""
-        return None if state is None else gather_object([state])
-
-    def _log(self, name: str, result: StepResult, watch: Callable[[], dict[str, float]] | None) -> None:
-        if self.accelerator.trackers:
-            values = {**result.to_log(), **(watch() if watch is not None else {})}
-            step = self.steps + result.step
-            self.accelerator.log({f"{name}/{key}": value for key, value in values.items()}, step=step)
+    def _gather(self, place: dict[str, Any] | None) -> None:
+        """Shares this process's place in a stream that is read in order; None changes nothing."""
+        if place is not None:
+            self._places = gather_object([place])

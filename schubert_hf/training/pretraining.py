@@ -15,19 +15,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.stream import ExampleStream, MaskingCollator
-from ..run.checkpoint import load_model, write_json
+from ..run.checkpoint import save_model, write_json
 from ..run.output import halved, result_files
-from ..run.processes import environment
-from ..run.progress import quiet
-from ..run.session import CHECKPOINTS, Session
-from .evaluate import evaluate
-from .history import History
-from .loop import TrainingLoop
+from ..run.provenance import machine, versions
+from .evaluate import evaluate, unigram_loss
+from .evaluated import EvaluatedTraining
 from .loop_config import LoopConfig, LoopConfigError, option
 from .objective import PretrainingObjective
-from .phase import Phases
-from .step import StepResult
-from .unigram import unigram_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +53,7 @@ class PretrainingConfig(LoopConfig):
             )
 
 
-class Pretraining:
+class Pretraining(EvaluatedTraining):
     """One run.
 
     Args:
@@ -70,7 +64,7 @@ class Pretraining:
         eval_pairs: held-out examples.
         config: how it is trained.
         output: folder for the result; its `checkpoints` for the checkpoints.
-        settings: everything that a resumed run must have in common with the one that it continues; plain JSON.
+        settings: those that a resumed run must share with the one that it continues; plain JSON.
     """
 
     def __init__(
@@ -85,29 +79,25 @@ class Pretraining:
         output: Path,
         settings: dict[str, Any],
     ) -> None:
-        self.accelerator, self.model, self.tokenizer = accelerator, model, tokenizer
-        self.pairs, self.config, self.output = pairs, config, output
+        self.tokenizer, self.pairs, self.config = tokenizer, pairs, config
+        self.objective = PretrainingObjective(model)
         eval_pairs = eval_pairs.select(range(min(config.eval_examples, len(eval_pairs))))
         self.eval_stream = ExampleStream(eval_pairs, shuffle=False)
         # Always at BERT's own rate: then losses of runs that were trained at other rates compare.
         self.eval_collator = MaskingCollator(tokenizer, seed=config.seed + 1)
-        self.objective = PretrainingObjective(model)
-        self.loop = TrainingLoop(accelerator, self.objective, model.named_parameters(), config)
-        self.history = History()
-        stream = ExampleStream(pairs, seed=config.seed)
-        self.session = Session(
+        super().__init__(
             accelerator,
-            output / CHECKPOINTS,
-            {"history": self.history},
-            settings={**settings, "examples": len(pairs), "digest": stream.digest()},
-            name=lambda: f"step-{self.loop.step:08d}",
+            self.objective,
+            ExampleStream(pairs, seed=config.seed),
+            MaskingCollator(tokenizer, mlm_probability=config.mask_probability, seed=config.seed),
+            config,
+            output=output,
+            settings=settings,
+            eval_steps=config.save_steps,
+            save_steps=config.save_steps,
             keep=2,
             tokenizer=tokenizer,
-        )
-        self.session.model = model
-        collator = MaskingCollator(tokenizer, mlm_probability=config.mask_probability, seed=config.seed)
-        self.phases = Phases(
-            self.session, stream, collator, save_steps=config.save_steps, position=config.skip_examples
+            position=config.skip_examples,
         )
 
     def run(self, *, resume: bool = False) -> None:
@@ -121,12 +111,10 @@ class Pretraining:
             Interrupted: by a signal; the last finished step is saved.
             NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
         """
-        with self.session:
-            if (checkpoint := self.session.open(resume=resume)) is not None:
-                self.model.load_state_dict(load_model(checkpoint, self.model).state_dict())
-            self.phases.run("pretraining", self.loop, "pretraining", on_step=self._after_step)
-            if not self.history.evaluations:  # no steps were wanted
-                self._evaluate()
+        with self.session.guard:
+            self.train("pretraining", "pretraining", resume=resume)
+            if not self.evaluations:  # no steps were wanted
+                self.record()
 
     def finish(self, settings: dict[str, Any], convert: Callable[[PreTrainedModel], PreTrainedModel]) -> None:
         """Writes the finished model, and the record of its training as `pretraining.json`.
@@ -137,12 +125,11 @@ class Pretraining:
         """
         if self.accelerator.is_main_process:
             report = self._report(settings)
-            with result_files(self.output) as folder, quiet():
+            with result_files(self.output) as folder:
                 model = convert(self.model)
-                model.save_pretrained(folder, state_dict=halved(model) if self.config.half else None)
-                self.tokenizer.save_pretrained(folder)
+                save_model(folder, model, self.tokenizer, state_dict=halved(model) if self.config.half else None)
                 write_json(folder / "pretraining.json", report)
-            final = self.history.evaluations[-1]["held_out"]
+            final = self.evaluations[-1]["held_out"]
             loss, accuracy = final["mlm"], final["mlm_accuracy"]
             self._say(
                 f"Held-out masked-LM loss {loss:.3f} nats (perplexity {math.exp(loss):.1f}, accuracy {accuracy:.3f}); "
@@ -150,36 +137,30 @@ class Pretraining:
             )
         self.accelerator.wait_for_everyone()
 
+    def evaluate_now(self, means: dict[str, float]) -> dict[str, Any]:
+        held_out = evaluate(self.accelerator, self.objective, self.eval_stream, self.eval_collator, batch_size=64)
+        self._say(f"step {self.loop.step}: " + ", ".join(f"{key} {value:.4f}" for key, value in held_out.items()))
+        return {"train": means, "held_out": held_out}
+
     def _report(self, settings: dict[str, Any]) -> dict[str, Any]:
+        special, vocabulary = self.tokenizer.all_special_ids, len(self.tokenizer)
         return {
             "arguments": settings,
             "parameters": self.model.num_parameters(),
             "examples": len(self.pairs),
             "epochs": self.config.steps * self.config.batch_size / len(self.pairs),
             "unigram_loss": unigram_loss(
-                self.pairs,
-                self.eval_stream,
-                self.eval_collator,
-                vocab_size=len(self.tokenizer),
-                special_ids=self.tokenizer.all_special_ids,
+                self.pairs, self.eval_stream, self.eval_collator, vocab_size=vocabulary, special_ids=special
             ),
-            **environment(self.accelerator),
+            "machine": machine(),
+            "device": str(self.accelerator.device),
+            "processes": self.accelerator.num_processes,
+            "precision": self.accelerator.mixed_precision,
+            "versions": versions(),
             "halved": self.phases.halved,
-            "evaluations": self.history.evaluations,
-            "seconds": self.history.seconds,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
         }
-
-    def _after_step(self, result: StepResult) -> bool:
-        self.history.note(result)
-        due = self.loop.step % self.config.save_steps == 0 or self.loop.step == self.config.steps
-        if due:
-            self._evaluate()
-        return due
-
-    def _evaluate(self) -> None:
-        held_out = evaluate(self.accelerator, self.objective, self.eval_stream, self.eval_collator, batch_size=64)
-        self.history.add(self.loop.step, train=self.history.means(), held_out=held_out)
-        self._say(f"step {self.loop.step}: " + ", ".join(f"{key} {value:.4f}" for key, value in held_out.items()))
 
     def _say(self, text: str) -> None:
         if self.accelerator.is_main_process:

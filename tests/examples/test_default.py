@@ -12,9 +12,8 @@ from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.stream import ExampleStream, MaskingCollator
 from schubert_hf.data.text import load_documents
-from schubert_hf.training.loop import evaluate
+from schubert_hf.training.evaluate import evaluate, unigram_loss
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.unigram import unigram_loss
 
 DEFAULT = Path(__file__).resolve().parents[2] / "examples" / "default"
 MODEL = DEFAULT / "model"

@@ -36,8 +36,9 @@ from schubert_hf.pruning.result import RoundRecord
 from schubert_hf.run.checkpoint import newest_checkpoint
 from schubert_hf.run.output import PRUNING_RECORD, OutputFolderError
 from schubert_hf.shape import Shape
-from schubert_hf.training.loop import NonFiniteLossError, TrainingLoop
+from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.objective import ObjectiveError
+from schubert_hf.training.step import NonFiniteLossError
 
 BERT = {
     "vocab_size": 99,

@@ -18,7 +18,8 @@ from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 from schubert_hf.run.memory import MemoryLimitError
 from schubert_hf.run.output import OutputFolderError
 from schubert_hf.run.processes import ProcessesError, make_accelerator
-from schubert_hf.training.loop import NonFiniteLossError, TrainingLoop
+from schubert_hf.training.loop import TrainingLoop
+from schubert_hf.training.step import NonFiniteLossError
 
 
 def spoil(monkeypatch, times, *, step=3, phase="recovery"):

@@ -130,7 +130,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_last_step(whole, tmp_path, name, co
 def test_torn_checkpoints_are_skipped_with_a_warning(whole, tmp_path):
     folder = tmp_path / "run"
     events = whole["schubert"][1]
-    last = [event for event in events if event.endswith("flushing")][6]
+    last = [event for event in events if event.endswith("writing state.json")][6]
     run(folder, "schubert", "--kill", last.split()[0], code=-9)
     newest = sorted((folder / "output" / "checkpoints").glob("[!.]*"))[-1]
     weights = newest / "model" / "model.safetensors"

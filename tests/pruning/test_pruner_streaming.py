@@ -27,8 +27,6 @@ def streamed(tokenizer):
 @pytest.mark.parametrize("method", ["auto", "schubert"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resumed_is_uninterrupted(make_pruner, streamed, tmp_path, monkeypatch, method, workers):
-    if workers and method == "auto":
-        pytest.skip("one method is enough")
     if workers:
         monkeypatch.setattr("schubert_hf.training.loop.workers_for", lambda *_: 1)
     options = {"method": method, "alpha_steps": 5, "recovery_steps": 5, "save_steps": 2, "calibration_examples": 16}
@@ -95,7 +93,7 @@ def test_accumulation_reads_the_same(make_pruner, streamed):
 
 
 def test_examples_by_number_need_no_state(make_pruner):
-    assert make_pruner(train_dataset=make_examples(30)).setup.data.begin is None
+    assert make_pruner(train_dataset=make_examples(30)).setup.data.stream.state() is None
 
 
 def test_another_stream_is_another_run(make_pruner, streamed, tmp_path, monkeypatch):

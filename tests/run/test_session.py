@@ -132,7 +132,8 @@ def test_a_signal_waits_until_a_checkpoint_is_whole(open_session, tmp_path, monk
         write(*arguments, **options)
 
     monkeypatch.setattr(module, "save_checkpoint", interrupted)
-    with pytest.raises(Interrupted), open_session() as session:
+    session = open_session()
+    with pytest.raises(Interrupted), session.guard:
         session.save()
     assert len(list_checkpoints(tmp_path / "checkpoints")) == 1
 

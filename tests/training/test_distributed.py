@@ -16,7 +16,9 @@ torch.set_num_threads(1)
 from accelerate import Accelerator
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.run.interrupt import Interrupted, InterruptGuard
-from schubert_hf.training.loop import LoopConfig, LoopConfigError, TrainingLoop, evaluate
+from schubert_hf.training.evaluate import evaluate
+from schubert_hf.training.loop import TrainingLoop
+from schubert_hf.training.loop_config import LoopConfig, LoopConfigError
 from schubert_hf.training.objective import PretrainingObjective
 from schubert_hf.data.stream import ExampleStream
 

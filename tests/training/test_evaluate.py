@@ -10,9 +10,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from schubert_hf.data.stream import ExampleStream, MaskingCollator
-from schubert_hf.training.evaluate import evaluate
+from schubert_hf.training.evaluate import evaluate, unigram_loss
 from schubert_hf.training.objective import IGNORED, PretrainingObjective
-from schubert_hf.training.unigram import unigram_loss
 
 
 @pytest.mark.parametrize("examples", [None, 21])

@@ -14,14 +14,10 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerBas
 from schubert_hf import SchuBertForPreTraining
 from schubert_hf.data.stream import ExampleStream, MaskingCollator
 from schubert_hf.run.checkpoint import MODEL, CheckpointError, load_optimizer, load_state, save_checkpoint
-from schubert_hf.training.loop import (
-    LoopConfig,
-    LoopConfigError,
-    NonFiniteLossError,
-    StepResult,
-    TrainingLoop,
-)
+from schubert_hf.training.loop import TrainingLoop
+from schubert_hf.training.loop_config import LoopConfig, LoopConfigError
 from schubert_hf.training.objective import Batch, PretrainingObjective
+from schubert_hf.training.step import NonFiniteLossError, StepResult
 
 Build = Callable[..., PretrainingObjective]
 

@@ -28,7 +28,8 @@ from schubert_hf.run.processes import on_main_process
 from schubert_hf.run.progress import quiet
 from schubert_hf.run.provenance import machine, versions
 from schubert_hf.shape import Shape
-from schubert_hf.training.loop import TrainingLoop, evaluate
+from schubert_hf.training.evaluate import evaluate
+from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.objective import PretrainingObjective
 
 from .peers import PeerError, prune_with_torch_pruning
