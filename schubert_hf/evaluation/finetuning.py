@@ -36,23 +36,14 @@ Metrics = dict[str, dict[str, float]]  # by split, the main split first, its mai
 
 @dataclass(frozen=True)
 class FinetuningResult:
-    """What a fine-tuning leaves beside the model.
+    """What a fine-tuning leaves beside the model."""
 
-    Attributes:
-        metrics: of the best model, by split.
-        best_step: after which step that was.
-        steps: all that were taken.
-        evaluations: `step`, `train_loss` since the last one, and `metrics`, each time.
-        seconds: of training and evaluation, without interruptions.
-        halved: whether it ended at half the learning rate, after a loss that was not finite.
-    """
-
-    metrics: Metrics
-    best_step: int
-    steps: int
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    halved: bool = False
+    metrics: Metrics  # of the best model
+    best_step: int  # after which step that was
+    steps: int  # all that were taken
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # `step`, `train_loss` since the last, `metrics`
+    seconds: float = 0.0  # of training and evaluation, without interruptions
+    halved: bool = False  # whether it ended at half the learning rate, after a loss that was not finite
 
 
 class Finetuning(EvaluatedTraining):
@@ -108,14 +99,9 @@ class Finetuning(EvaluatedTraining):
     def run(self, *, resume: bool = False) -> FinetuningResult:
         """Trains to the end; `output` then holds the best model, and the result as `finetuning.json`.
 
-        Args:
-            resume: continue from the newest whole checkpoint, or begin where there is none.
+        See `EvaluatedTraining.train`; a signal in the last step leaves the model, too.
 
         Raises:
-            CheckpointError: there are checkpoints and `resume` is off, they belong to another run, or the disk refuses
-                another one.
-            Interrupted: by a signal; the last finished step is saved, and after the last of all the model.
-            NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
             OutputFolderError: `output` already holds a model.
         """
         check_output_folder(self.output)
@@ -134,7 +120,7 @@ class Finetuning(EvaluatedTraining):
         return record
 
     def _keep_best(self) -> None:
-        """Written before a checkpoint says so, beside the best so far: a run may yet be resumed from before."""
+        """Before a checkpoint records it, and beside the best so far, which an earlier checkpoint may need."""
         if self.accelerator.is_main_process:
             try:
                 with atomic_folder(self._weights(self.loop.step)) as folder:
@@ -203,8 +189,7 @@ def finished(output: Path, settings: dict[str, Any]) -> FinetuningResult | None:
         return None
     try:
         record = json.loads((output / FINETUNING_RECORD).read_text(encoding="utf-8"))
-        before = record.pop("settings")
-        record.pop("base_model", None)  # for the page
+        before, _ = record.pop("settings"), record.pop("base_model", None)
         result = FinetuningResult(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(

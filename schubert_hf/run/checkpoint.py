@@ -140,11 +140,7 @@ def newest_checkpoint(parent: Path) -> Path | None:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint.
-
-    Raises:
-        CheckpointError: the folder holds no whole checkpoint.
-    """
+    """The JSON of a checkpoint; raises `CheckpointError` where the folder holds no whole one."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         if not isinstance(state, dict):
@@ -163,16 +159,11 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], place: Pat
         before: recorded ones, as JSON gave them back.
         now: those that must be the same; plain JSON.
     """
-    changes = [
-        f"`{name}` was {before.get(name)!r} and is {value!r}"
-        for name, value in sorted(json.loads(json.dumps(now)).items())
-        if before.get(name) != value
-    ]
+    settings = sorted(json.loads(json.dumps(now)).items())
+    changes = [(name, before.get(name), value) for name, value in settings if before.get(name) != value]
     if changes:
-        raise CheckpointError(
-            f"`{place}` belongs to another run: {'; '.join(changes)}. Give the same settings, or another output "
-            "folder."
-        )
+        what = "; ".join(f"`{name}` was {old!r} and is {new!r}" for name, old, new in changes)
+        raise CheckpointError(f"`{place}` belongs to another run: {what}. Give the same settings, or another folder.")
 
 
 def load_model(folder: Path, like: ModelT) -> ModelT:
@@ -188,11 +179,7 @@ def load_model(folder: Path, like: ModelT) -> ModelT:
 
 
 def load_optimizer(folder: Path) -> dict[str, Tensor]:
-    """The optimizer tensors of a checkpoint; empty where none were saved.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
+    """The optimizer tensors of a checkpoint, empty where none were saved; raises `CheckpointError` if damaged."""
     path = folder / OPTIMIZER
     try:
         return load_file(path) if path.exists() else {}

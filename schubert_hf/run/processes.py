@@ -24,11 +24,11 @@ def check_supported(accelerator: Accelerator) -> None:
     """Raises `ProcessesError` where an accelerate config cuts a model into pieces: its shape could not change then."""
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     if kind in UNSUPPORTED or getattr(accelerator, "parallelism_config", None) is not None:
-        raise _unsupported(kind)
+        _refuse(kind)
 
 
-def _unsupported(kind: str) -> ProcessesError:
-    return ProcessesError(
+def _refuse(kind: str) -> None:
+    raise ProcessesError(
         f"The accelerate config asks for {kind}, which shares one model out among devices. Pruning changes its shape "
         "as it goes, and needs it whole on each; a BERT fits. Use data parallelism (`distributed_type: MULTI_GPU`, or "
         "`accelerate launch --multi_gpu`), and `--micro-batch-size` or `mixed_precision: bf16` to save memory."
@@ -49,7 +49,7 @@ def make_accelerator(**options: Any) -> Accelerator:
     """
     for kind in UNSUPPORTED:  # here, or a missing library would be reported first
         if str_to_bool(os.environ.get(f"ACCELERATE_USE_{kind}", "false")):
-            raise _unsupported(kind)
+            _refuse(kind)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:

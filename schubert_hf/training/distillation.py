@@ -14,23 +14,14 @@ from .objective import Objective, Predictions, real_tokens
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model to learn from, and how.
+    """A model to learn from, and how."""
 
-    Attributes:
-        model: of the student's kind, on its device; it is neither trained nor saved.
-        weight: of the divergence from its predictions; the student's own loss has 1.
-        temperature: that logits are divided by.
-        hidden_weight: of the distance from its hidden states.
-        channels: which of its channels the student has, in the student's order; None: all.
-        layers: which of its hidden states the student's are compared with, embeddings first; None: all.
-    """
-
-    model: PreTrainedModel
-    weight: float = 1.0
-    temperature: float = 1.0
-    hidden_weight: float = 0.0
-    channels: tuple[int, ...] | None = None
-    layers: tuple[int, ...] | None = None
+    model: PreTrainedModel  # of the student's kind, on its device; it is neither trained nor saved
+    weight: float = 1.0  # of the divergence from its predictions; the student's own loss has 1
+    temperature: float = 1.0  # that logits are divided by
+    hidden_weight: float = 0.0  # of the distance from its hidden states
+    channels: tuple[int, ...] | None = None  # which of its channels the student has, in the student's order; None: all
+    layers: tuple[int, ...] | None = None  # which hidden states are compared, embeddings first; None: all
 
 
 class DistillationObjective(Objective):

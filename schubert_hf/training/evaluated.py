@@ -8,7 +8,6 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from ..data.stream import Collator, ExampleStream
 from ..run.checkpoint import load_model
@@ -24,18 +23,10 @@ class EvaluatedTraining(Part):
     """Trains all weights of a model in one phase; its evaluations are a part of the session.
 
     Args:
-        accelerator: as `accelerate launch` configured it.
-        objective: with the model.
-        stream: training examples.
-        collator: makes batches of them.
-        config: how it is trained.
-        output: folder for the result; its `checkpoints` for the checkpoints.
-        settings: those that a resumed run must share with the one that it continues; plain JSON.
         eval_steps: steps between evaluations, each of which leaves a checkpoint.
         save_steps: steps between checkpoints.
-        keep: how many checkpoints stay.
-        tokenizer: saved in checkpoints.
         position: of the first example.
+        session: `keep` and `tokenizer` of the session.
 
     Attributes:
         evaluations: each with its `step`, oldest first.
@@ -53,9 +44,8 @@ class EvaluatedTraining(Part):
         settings: dict[str, Any],
         eval_steps: int,
         save_steps: int,
-        keep: int,
-        tokenizer: PreTrainedTokenizerBase | None = None,
         position: int = 0,
+        **session: Any,
     ) -> None:
         self.accelerator, self.model, self.output, self.eval_steps = accelerator, objective.model, output, eval_steps
         self.loop = TrainingLoop(accelerator, objective, self.model.named_parameters(), config)
@@ -68,8 +58,7 @@ class EvaluatedTraining(Part):
             {"history": self},
             settings={**settings, "examples": len(stream.examples), "digest": stream.digest()},
             name=lambda: step_name(self.loop.step),
-            keep=keep,
-            tokenizer=tokenizer,
+            **session,
         )
         self.session.model = self.model
         self.phases = Phases(self.session, stream, collator, save_steps=save_steps, position=position)
@@ -80,7 +69,19 @@ class EvaluatedTraining(Part):
         return time.monotonic() - self._began
 
     def train(self, name: str, description: str, *, resume: bool) -> None:
-        """Trains to the end, from the newest checkpoint if `resume` is on; raises what `Phases.run` raises."""
+        """Trains to the end.
+
+        Args:
+            name: of the phase.
+            description: of the progress bar.
+            resume: continue from the newest whole checkpoint, or begin where there is none.
+
+        Raises:
+            CheckpointError: there are checkpoints and `resume` is off, they belong to another run, or the disk refuses
+                another one.
+            Interrupted: by a signal; the last finished step is saved.
+            NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
+        """
         if (checkpoint := self.session.open(resume=resume)) is not None:
             self.model.load_state_dict(load_model(checkpoint, self.model).state_dict())
         self.phases.run(name, self.loop, description, on_step=self._after_step)

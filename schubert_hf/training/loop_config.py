@@ -100,8 +100,7 @@ def learning_rate_factor(config: LoopConfig) -> Callable[[int], float]:
 
 def parameter_groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """The groups of AdamW: matrices decay, biases and LayerNorm do not."""
-    decayed = {name for name, parameter in trained.items() if parameter.ndim > 1}
-    matrices = [parameter for name, parameter in trained.items() if name in decayed]
-    others = [parameter for name, parameter in trained.items() if name not in decayed]
+    matrices = [parameter for parameter in trained.values() if parameter.ndim > 1]
+    others = [parameter for parameter in trained.values() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

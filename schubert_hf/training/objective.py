@@ -1,7 +1,7 @@
 """What is minimised: modules that turn a batch into sums of losses, with a model inside.
 
-An objective returns sums, not means, and counts what they are sums of apart from the forward pass. The loop divides
-by the count of the whole step, over all processes and micro-batches: a step is the same however it is cut up.
+An objective returns sums and, apart from the forward pass, counts. The loop divides by the count of the whole step,
+over all processes and micro-batches, so a step is the same however it is cut up.
 """
 
 from __future__ import annotations
@@ -38,17 +38,11 @@ def real_tokens(batch: Mapping[str, Tensor]) -> Tensor:
 
 
 class Predictions(NamedTuple):
-    """What a model says of a batch, term by term, and what is right.
+    """What a model predicts for a batch, term by term, and what is right."""
 
-    Attributes:
-        logits: shape (items, classes) each.
-        labels: shape (items,) each.
-        hidden_states: of the embeddings and of every layer, shape (batch, seq, h) each; empty unless asked for.
-    """
-
-    logits: dict[str, Tensor]
-    labels: dict[str, Tensor]
-    hidden_states: tuple[Tensor, ...]
+    logits: dict[str, Tensor]  # (items, classes) each
+    labels: dict[str, Tensor]  # (items,) each
+    hidden_states: tuple[Tensor, ...]  # embeddings and every layer, (batch, seq, h) each; empty unless asked for
 
 
 class Objective(nn.Module):

@@ -58,7 +58,7 @@ class Pretraining(EvaluatedTraining):
 
     Args:
         accelerator: as `accelerate launch` configured it.
-        model: what is trained, with an MLM and a NSP head.
+        model: with an MLM and a NSP head.
         tokenizer: saved with it.
         pairs: training examples, see `make_pairs`.
         eval_pairs: held-out examples.
@@ -101,16 +101,7 @@ class Pretraining(EvaluatedTraining):
         )
 
     def run(self, *, resume: bool = False) -> None:
-        """Trains to the end, evaluating and saving every `save_steps`.
-
-        Args:
-            resume: continue from the newest whole checkpoint, or begin where there is none.
-
-        Raises:
-            CheckpointError: there are checkpoints and `resume` is off, or they belong to another run.
-            Interrupted: by a signal; the last finished step is saved.
-            NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
-        """
+        """Trains to the end, evaluating and saving every `save_steps`; see `EvaluatedTraining.train`."""
         with self.session.guard:
             self.train("pretraining", "pretraining", resume=resume)
             if not self.evaluations:  # no steps were wanted

@@ -9,22 +9,13 @@ from ..errors import SchuBertError
 
 @dataclass(frozen=True)
 class StepResult:
-    """One finished step.
+    """One finished step."""
 
-    Attributes:
-        step: its number, from 0.
-        losses: means over the step's global batch, one per term.
-        accuracies: the share of right predictions, for the terms that are classifications.
-        penalty: what was added to the loss.
-        grad_norm: before clipping.
-        learning_rate: that it was taken with.
-    """
-
-    step: int
-    losses: dict[str, float]
-    accuracies: dict[str, float]
-    penalty: float
-    grad_norm: float
+    step: int  # from 0
+    losses: dict[str, float]  # means over the step's global batch, one per term
+    accuracies: dict[str, float]  # the share of right predictions, for the terms that are classifications
+    penalty: float  # added to the loss
+    grad_norm: float  # before clipping
     learning_rate: float
 
     @property
