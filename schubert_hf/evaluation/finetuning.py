@@ -138,7 +138,7 @@ class Finetuning(EvaluatedTraining):
     def _forget_weights(self) -> None:
         """Removes weights that no checkpoint's evaluations call the best."""
         if self.accelerator.is_main_process:
-            states = [load_state(folder) for folder in list_checkpoints(self.output / CHECKPOINTS)]
+            states = map(load_state, list_checkpoints(self.output / CHECKPOINTS))
             histories = [state["history"]["evaluations"] for state in states]
             best = {self._weights(_best(evaluations)["step"]) for evaluations in histories if evaluations}
             for folder in set((self.output / BEST).glob("step-*")) - best:

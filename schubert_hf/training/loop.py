@@ -85,7 +85,7 @@ class TrainingLoop:
         on_step: Callable[[StepResult], None] | None = None,
         description: str = "training",
     ) -> list[StepResult]:
-        """Trains up to step `stop` (all of them by default).
+        """Trains up to the last step.
 
         Args:
             stream: training examples.
@@ -96,10 +96,10 @@ class TrainingLoop:
             description: of the progress bar.
 
         Returns:
-            The results of the steps of this call; none where `on_step` takes them, since a long run has many.
+            The results of all steps of this call; none where `on_step` takes them.
 
         Raises:
-            NonFiniteLossError: see there.
+            NonFiniteLossError: the loss or the gradient is not finite.
         """
         stop = self.config.steps if stop is None else min(stop, self.config.steps)
         results: list[StepResult] = []
@@ -114,19 +114,11 @@ class TrainingLoop:
         return results
 
     def state_tensors(self, *, parameters: bool = False) -> dict[str, Tensor]:
-        """Adam's moments and step counts by parameter name, `<parameter>.<kind>`; empty before the first step.
-
-        Args:
-            parameters: give what is trained, too, as the kind `value`.
-        """
-        state = self.optimizer.state
-        tensors = {
-            f"{name}.{kind}": torch.as_tensor(value)
-            for name, parameter in self._named()
-            for kind, value in state.get(parameter, {}).items()
-        }
-        if parameters:
-            tensors |= {f"{name}.{VALUE}": parameter.detach() for name, parameter in self._named()}
+        """Adam's moments and step counts, as `<parameter>.<kind>`; with `parameters` their values, too."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self._named():
+            kinds = {**self.optimizer.state.get(parameter, {}), **({VALUE: parameter.detach()} if parameters else {})}
+            tensors |= {f"{name}.{kind}": torch.as_tensor(value) for kind, value in kinds.items()}
         return tensors
 
     def load_state(self, step: int, tensors: dict[str, Tensor]) -> None:
@@ -183,7 +175,7 @@ class TrainingLoop:
         for step in range(first, stop):
             # Before the batches: a collator of the user's may draw its masks from the global generators.
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
-            pulled = [next(batches) for _ in range(math.ceil(share / size))]
+            pulled = [next(batches) for _ in range(0, share, size)]
             self.data_state = pulled[-1].state
             yield [batch.tensors for batch in pulled]
 
