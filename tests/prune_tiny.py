@@ -20,7 +20,7 @@ from transformers import BertTokenizerFast
 
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
 from schubert_hf.pruning import pruner as pruner_module
-from schubert_hf.pruning.weights import fingerprint
+from schubert_hf.pruning.checks import fingerprint
 from schubert_hf.run import checkpoint
 from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.training.loop import TrainingLoop

@@ -38,13 +38,13 @@ from schubert_hf.data.stream import ExampleStream, MaskingCollator, for_stream
 from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
 from schubert_hf.latency.timing import lower_quartile
+from schubert_hf.pruning.checks import check_same_weights
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance
 from schubert_hf.pruning.gates import GatedObjective, Gates
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.surgery import compact
 from schubert_hf.pruning.units import find_groups
-from schubert_hf.pruning.weights import check_same_weights
 from schubert_hf.run.checkpoint import save_checkpoint
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.provenance import describe_machine, machine

@@ -8,15 +8,13 @@ from transformers import PreTrainedModel
 
 from ..cost import Cost, penalty_weights
 from ..shape import Shape
+from ..training.distillation import DistillationObjective, Teacher
 from ..training.loop import TrainingLoop
-from ..training.objective import Objective
+from ..training.objective import Objective, ObjectiveError
 from ..training.phase import Phases
 from .config import PruningConfig
 from .gates import GatedObjective, Gates
-from .plan import PruningPlan
-from .teacher import with_teacher
-
-ALPHAS, RECOVERY = "alphas", "recovery"
+from .plan import PruningPlan, kept_channels, kept_layers
 
 
 def train_alphas(phases: Phases, objective: Objective, cost: Cost, config: PruningConfig, description: str) -> Gates:
@@ -33,28 +31,55 @@ def train_alphas(phases: Phases, objective: Objective, cost: Cost, config: Pruni
             config.alpha_loop(),
             penalty=lambda: config.gamma * gates.penalty(beta),
         )
-        phases.run(ALPHAS, loop, f"{description} alphas", setting="alpha_learning_rate", watch=gates.drift)
+        phases.run("alphas", loop, f"{description} alphas", setting="alpha_learning_rate", watch=gates.drift)
     finally:
         model.requires_grad_(True)
         accelerator.free_memory()
     return gates
 
 
-def recover(
-    phases: Phases,
-    objective: Objective,
-    dense: PreTrainedModel,
-    plans: Sequence[PruningPlan],
-    config: PruningConfig,
-    description: str,
-) -> None:
-    """Step 7: every weight of the smaller model is trained, on the loss alone or with the dense model as teacher."""
-    loop = TrainingLoop(
-        phases.accelerator,
-        with_teacher(objective, dense, plans, config),
-        objective.model.named_parameters(),
-        config.recovery_loop(),
-    )
+def recover(phases: Phases, objective: Objective, config: PruningConfig, description: str) -> None:
+    """Step 7 of Algorithm 1: every weight of the smaller model is trained; see `with_teacher`."""
+    loop = TrainingLoop(phases.accelerator, objective, objective.model.named_parameters(), config.recovery_loop())
     # What was learned about the cut may have cost more than a checkpoint does.
-    phases.run(RECOVERY, loop, f"{description} recovery", setting="recovery_learning_rate", save_first=True)
+    phases.run("recovery", loop, f"{description} recovery", setting="recovery_learning_rate", save_first=True)
     phases.accelerator.free_memory()
+
+
+def wants_teacher(config: PruningConfig) -> bool:
+    """Whether a run with these settings needs the dense model in recovery."""
+    return config.recovery_steps > 0 and ((config.teacher_weight or 0.0) > 0 or config.teacher_hidden_weight > 0)
+
+
+def with_teacher(
+    objective: Objective, dense: PreTrainedModel, plans: Sequence[PruningPlan], config: PruningConfig
+) -> Objective:
+    """The objective with the dense model as teacher; unchanged where the settings want none.
+
+    Args:
+        objective: of the pruned model.
+        dense: the model that the run began with, on the device.
+        plans: of all rounds so far, each in the numbering of the round before.
+        config: resolved; has weights and temperature.
+
+    Raises:
+        ObjectiveError: the objective does not say what a model predicts.
+    """
+    if not wants_teacher(config):
+        return objective
+    if type(objective).predict is Objective.predict:
+        raise ObjectiveError(
+            f"`{type(objective).__name__}` has no `predict`, which a teacher needs. Give it one, or set "
+            "`teacher_weight=0` and `teacher_hidden_weight=0`."
+        )
+    kept = {}
+    if config.teacher_hidden_weight and plans:  # of the hidden states, the embeddings come first
+        kept = {"channels": kept_channels(plans), "layers": (0, *(layer + 1 for layer in kept_layers(plans)))}
+    teacher = Teacher(
+        dense.eval(),
+        weight=config.teacher_weight or 0.0,
+        temperature=config.teacher_temperature,
+        hidden_weight=config.teacher_hidden_weight,
+        **kept,
+    )
+    return DistillationObjective(objective, teacher)

@@ -10,30 +10,35 @@ resumed run ends as if it had never stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.stream import Collator, mix_seed
 from ..run.checkpoint import load_model
+from ..run.memory import check_memory
 from ..run.processes import make_accelerator
 from ..run.progress import Clock
+from ..run.provenance import machine, versions
+from ..run.session import CHECKPOINTS, Session
+from ..shape import Shape
+from ..training.evaluate import evaluate
 from ..training.objective import Objective, PretrainingObjective
+from ..training.phase import Phases
+from .budget import Budget
+from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
 from .config import PruningConfig
-from .data import sum_over_processes
+from .data import open_data, sum_over_processes
 from .methods import METHODS, Problem
-from .output import check_empty, write_result
-from .phases import recover, train_alphas
-from .progress import OpenRound, Progress
-from .result import PruningResult
-from .setup import check_setup
+from .phases import recover, train_alphas, wants_teacher, with_teacher
+from .result import Progress, PruningResult, check_empty, result_folders, write_result
 from .surgery import compact
-from .teacher import wants_teacher
 from .units import find_groups
-from .weights import check_same_weights
 
 
 class SchuBertPruner:
@@ -75,20 +80,42 @@ class SchuBertPruner:
         provenance: Mapping[str, Any] | None = None,
         on_result: Callable[[PruningResult], None] | None = None,
     ) -> None:
-        self.setup = check_setup(
-            model,
-            config or PruningConfig(),
-            accelerator or make_accelerator(),
-            objective,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            collator=data_collator,
+        self.given, self.accelerator = config or PruningConfig(), accelerator or make_accelerator()
+        check_processes(self.accelerator, self.given.batch_size)
+        self.dense, self.make_objective, self.tokenizer = own_copy(model), objective, tokenizer
+        self.objective = build_objective(objective, self.dense)
+        self.config = self.given.resolve(type(self.objective))
+        taught = with_teacher(self.objective, self.dense, (), self.config)
+        self.budget = Budget(self.config, self.dense, self.accelerator)
+        self.data = open_data(
+            train_dataset,
+            eval_dataset,
+            data_collator,
             tokenizer=tokenizer,
-            output_dir=Path(output_dir) if output_dir is not None else None,
-            provenance=provenance or {},
+            objective=self.objective,
+            seed=self.config.seed,
+            accelerator=self.accelerator,
         )
-        self.accelerator, self.config, self.budget = self.setup.accelerator, self.setup.config, self.setup.budget
-        self.folders, self.on_result = self.setup.folders, on_result
+        check_memory(  # of the first recovery: no phase needs more
+            self.accelerator,
+            taught,
+            self.data.sample,
+            batch_size=self.config.batch_size,
+            micro_batch_size=self.config.micro_batch_size,
+            teacher=self.dense if wants_teacher(self.config) else None,
+            trains=self.config.recovery_steps > 0,
+        )
+        self.output_dir = Path(output_dir) if output_dir is not None else None
+        self.folders, self.on_result = result_folders(self.output_dir, self.budget.names), on_result
+        self.provenance = {
+            "examples": self.data.stream.length,
+            "mlm_probability": getattr(self.data.collator, "mlm_probability", None),
+            **(provenance or {}),
+            "processes": self.accelerator.num_processes,
+            "precision": self.accelerator.mixed_precision,
+            "versions": versions(),
+            "machine": machine(),
+        }
 
     def prune(self, *, resume: bool = False) -> PruningResult:
         """Runs all rounds, writes the results to `output_dir`, and returns the last, smallest one.
@@ -102,13 +129,12 @@ class SchuBertPruner:
             Interrupted: by Ctrl-C or SIGTERM; what was trained is in a checkpoint.
             NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
         """
-        self.progress, dense = Progress(), self.setup.dense
-        self.session, self.phases = self.setup.open_session(self.progress)
+        self._open_session()
         with self.session.guard:
             checkpoint = self.session.open(resume=resume)
             if not resume:
                 check_empty(self.folders)
-            self._replace_model(dense if checkpoint is None else load_model(checkpoint, dense))
+            self._replace_model(self.dense if checkpoint is None else load_model(checkpoint, self.dense))
             while (done := len(self.progress.records)) < self.budget.all_rounds:
                 self._write_result()
                 self._run_round(done + 1)
@@ -120,17 +146,18 @@ class SchuBertPruner:
         if progress.open is None:
             last = progress.records[-1] if progress.records else None
             before = last.after_recovery if last else self._evaluate(f"{name} before")
-            progress.open = OpenRound(last.size if last else self.budget.source_size, before)
+            progress.open = {"size_before": last.size if last else self.budget.source_size, "before": before}
         round_ = progress.open
-        clock.seconds = round_.seconds
+        clock.seconds = round_.setdefault("seconds", {})
         clock.lap("evaluation")
-        if round_.after_cut is None:
+        if "after_cut" not in round_:
             self._cut(name, number, round_, clock)
-            round_.after_cut = self._evaluate(f"{name} after the cut")
+            round_["after_cut"] = self._evaluate(f"{name} after the cut")
             clock.lap("evaluation")
-        after_recovery = round_.after_cut
+        after_recovery = round_["after_cut"]
         if self.config.recovery_steps:
-            recover(self.phases, self.objective, self.setup.dense, progress.plans, self.config, name)
+            taught = with_teacher(self.objective, self.dense, progress.plans, self.config)
+            recover(self.phases, taught, self.config, name)
             clock.lap("recovery")
             after_recovery = self._evaluate(f"{name} after recovery")
         clock.lap("evaluation")
@@ -142,15 +169,14 @@ class SchuBertPruner:
         values = {f"round/{term}": value for term, value in {"size": size, **after_recovery}.items()}
         self.accelerator.log(values, step=self.phases.steps)
 
-    def _cut(self, name: str, number: int, round_: OpenRound, clock: Clock) -> None:
+    def _cut(self, name: str, number: int, round_: dict[str, Any], clock: Clock) -> None:
         """Steps 3 to 6 of Algorithm 1: scores -> plan -> compact -> restore."""
-        config, cost, method, data = self.config, self.budget.cost, METHODS[self.config.method], self.setup.data
+        config, cost, method, data = self.config, self.budget.cost, METHODS[self.config.method], self.data
         gates = train_alphas(self.phases, self.objective, cost, config, name) if method.trains_alphas else None
         batches = list(data.calibration(self.accelerator, self.phases.position, config)) if method.calibrates else []
         reduce, seed = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number)
         groups = find_groups(self.model.config, config.dimensions)
-        make_objective = self.setup.make_objective
-        scored = method.score(Problem(self.model, make_objective, groups, cost, batches, reduce, gates, seed))
+        scored = method.score(Problem(self.model, self.make_objective, groups, cost, batches, reduce, gates, seed))
         select = partial(method.select, scored.scores, self.model.config, multiple_of=config.multiples)
         plan = self.budget.choose(self.budget.limit(number), select)
         if method.calibrates:
@@ -160,25 +186,68 @@ class SchuBertPruner:
         if method.restore is not None:
             smaller = method.restore(smaller, scored.model, plan, batches, reduce=reduce)
         self.progress.plans.append(plan)
-        round_.alphas = gates.summary() if gates is not None else {}
+        round_["alphas"] = gates.summary() if gates is not None else {}
         self._replace_model(smaller)
         clock.lap("cut")
 
     def _replace_model(self, model: PreTrainedModel) -> None:
         self.model = self.session.model = model.to(self.accelerator.device)
-        self.objective = self.setup.make_objective(model)
-        if model is not self.setup.dense:  # only a teacher has to stay on the device
-            self.setup.dense.to(self.accelerator.device if wants_teacher(self.config) else "cpu")
+        self.objective = self.make_objective(model)
+        if model is not self.dense:  # only a teacher has to stay on the device
+            self.dense.to(self.accelerator.device if wants_teacher(self.config) else "cpu")
         check_same_weights(self.accelerator, model)
 
     def _evaluate(self, description: str) -> dict[str, float]:
-        return self.setup.evaluate(self.objective, description)
+        """Held-out losses and accuracies."""
+        set_seed(self.config.seed)  # a collator of the user's may draw its masks from the global generators
+        return evaluate(
+            self.accelerator,
+            self.objective,
+            self.data.eval_stream,
+            self.data.eval_collator,
+            batch_size=self.config.micro_batch_size or self.config.batch_size,
+            examples=self.config.eval_examples,
+            description=description,
+        )
 
     def _write_result(self) -> PruningResult:
         """The result of the rounds that are done; written, where they have met a target."""
-        result = self.setup.result(self.model, self.progress)
+        reached = self.budget.reached(len(self.progress.records))
+        result = PruningResult(
+            model=self.model.eval(),
+            source=Shape.of(self.dense.config),
+            rounds=tuple(self.progress.records),
+            plans=tuple(self.progress.plans),
+            unit=self.budget.unit,
+            output_dir=self.folders[reached] if reached is not None and self.folders else None,
+            config=self.given,
+            provenance=self.provenance,
+            tokenizer=self.tokenizer,
+            resolved=self.config,
+        )
         with self.session.guard.deferred():
             if self.accelerator.is_main_process and write_result(result) and self.on_result is not None:
                 self.on_result(result)
             self.accelerator.wait_for_everyone()
         return result
+
+    def _open_session(self) -> None:
+        """A new session, and what it saves: progress and training."""
+        progress, config, data = Progress(), self.config, self.data
+        settings = {  # what a resumed run must have in common with the one that it continues
+            **config.identity(),
+            **asdict(Shape.of(self.dense.config)),
+            "architecture": type(self.dense).__name__,
+            "weights": fingerprint(self.dense),
+            "train_dataset": [data.stream.length, data.digests[0]],
+            "eval_dataset": [data.eval_stream.length, data.digests[1]],
+        }
+
+        def name() -> str:
+            done = f"round-{len(progress.records):03d}"
+            return done if progress.open is None else f"{done}-{phases.phase}-{phases.step:07d}"
+
+        folder, keep = self.output_dir / CHECKPOINTS if self.output_dir else None, config.keep_checkpoints
+        session = Session(self.accelerator, folder, {"progress": progress}, settings=settings, name=name, keep=keep)
+        phases = Phases(session, data.stream, data.collator, save_steps=config.save_steps, begin=data.begin)
+        self.progress, self.session, self.phases = progress, session, phases

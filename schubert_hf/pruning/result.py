@@ -1,20 +1,22 @@
-"""The result of a pruning run: rounds with their sizes and losses, as plain values with a JSON form."""
+"""How far a pruning run has come and what it gave: rounds with their sizes and losses, in checkpoints and on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..run.provenance import machine, versions
+from ..run.checkpoint import write_json
+from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_files
+from ..run.progress import quiet
+from ..run.session import Part
 from ..shape import Shape
-from .config import PruningConfig
-from .data import PruningData
+from .config import PruningConfig, PruningConfigError
 from .plan import PruningPlan
 
 
@@ -26,7 +28,7 @@ class RoundRecord:
         number: 1 for the first.
         budget: the cut's limit, in the cost's unit.
         size_before, size: before and after the cut.
-        before, after_cut, after_recovery: held-out losses and accuracies (see `training.loop.evaluate`).
+        before, after_cut, after_recovery: held-out losses and accuracies (see `training.evaluate`).
         shape: the widths after the cut.
         alphas: smallest, mean and largest alpha by group, before selection.
         seconds: by phase.
@@ -52,6 +54,38 @@ class RoundRecord:
     def from_json(cls, value: dict[str, Any]) -> RoundRecord:
         shape = Shape(**{name: tuple(sizes) for name, sizes in value["shape"].items()})
         return cls(**{**value, "shape": shape})
+
+
+@dataclass
+class Progress(Part):
+    """The part of a run's session that is the pruner's own.
+
+    Attributes:
+        records: one per finished round.
+        plans: one per round that has been cut.
+        open: fields of the current round's record, as they become known; None between two.
+    """
+
+    records: list[RoundRecord] = field(default_factory=list)
+    plans: list[PruningPlan] = field(default_factory=list)
+    open: dict[str, Any] | None = None
+
+    def close(self, **rest: Any) -> None:
+        """Turns the current round into a record; `rest` are the fields that are known at its end."""
+        self.records.append(RoundRecord(**{**(self.open or {}), **rest}))
+        self.open = None
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "rounds": [record.to_json() for record in self.records],
+            "plans": [plan.to_json() for plan in self.plans],
+            "open": self.open,
+        }
+
+    def load_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.records = [RoundRecord.from_json(record) for record in state["rounds"]]
+        self.plans = [PruningPlan.from_json(plan) for plan in state["plans"]]
+        self.open = state["open"]
 
 
 @dataclass(frozen=True)
@@ -116,14 +150,42 @@ class PruningResult:
         return import_module("schubert_hf.hub").publish(self, repo_id, **{"tokenizer": self.tokenizer, **kwargs})
 
 
-def describe(data: PruningData, accelerator: Accelerator, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's record says of text, processes, versions and machine; what was given takes precedence."""
-    return {
-        "examples": data.stream.length,
-        "mlm_probability": getattr(data.collator, "mlm_probability", None),
-        **given,
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-        "versions": versions(),
-        "machine": machine(),
-    }
+def result_folders(output: Path | None, targets: Sequence[str | float]) -> list[Path]:
+    """Where each target's result goes: `output` itself for one; for several, a folder in it named by the target.
+
+    Raises:
+        PruningConfigError: several targets and no `output`.
+        OutputFolderError: `output` already holds a model, or the last target's, or cannot be written.
+    """
+    if output is None:
+        if len(targets) > 1:
+            raise PruningConfigError(
+                f"`target` is {', '.join(map(str, targets))!r}, several sizes, and `output_dir` is None. Give a "
+                "folder for them."
+            )
+        return []
+    folders = [output / str(target).replace("%", "pct") for target in targets] if len(targets) > 1 else [output]
+    check_output_folder(output)
+    check_empty(folders[-1:])
+    return folders
+
+
+def check_empty(folders: Sequence[Path]) -> None:
+    """Raises `OutputFolderError` where one of these folders already holds a model; makes none of them."""
+    for folder in folders:
+        if folder.exists():
+            check_output_folder(folder)
+
+
+def write_result(result: PruningResult) -> bool:
+    """Writes a result into its folder; whether it was missing there."""
+    folder = result.output_dir
+    if folder is None or (folder / MARKER).exists():
+        return False
+    check_output_folder(folder)
+    with result_files(folder) as files, quiet():
+        result.model.save_pretrained(files)
+        if result.tokenizer is not None:
+            result.tokenizer.save_pretrained(files)
+        write_json(files / PRUNING_RECORD, result.to_json())
+    return True

@@ -31,7 +31,6 @@ from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.pruning.data import PruningDataError, sum_over_processes
 from schubert_hf.pruning.phases import train_alphas
-from schubert_hf.pruning.progress import Progress
 from schubert_hf.pruning.result import RoundRecord
 from schubert_hf.run.checkpoint import newest_checkpoint
 from schubert_hf.run.output import PRUNING_RECORD, OutputFolderError
@@ -179,37 +178,37 @@ def test_mixed_precision(make_pruner):
 
 def train_alone(pruner):
     """The alphas of a first round."""
-    session, phases = pruner.setup.open_session(Progress())
-    session.model = pruner.setup.dense
-    objective = pruner.setup.make_objective(session.model)
-    gates = train_alphas(phases, objective, pruner.budget.cost, pruner.config, "round")
+    pruner._open_session()
+    pruner.session.model = pruner.dense
+    objective = pruner.make_objective(pruner.dense)
+    gates = train_alphas(pruner.phases, objective, pruner.budget.cost, pruner.config, "round")
     assert set(gates.drift()) == {"drift", "drift_h", "drift_f", "drift_a", "drift_k", "drift_v"}
     return gates
 
 
 def test_while_alphas_are_trained_weights_are_frozen(make_pruner, monkeypatch):
     pruner = make_pruner(rounds=1, alpha_steps=3)
-    before = copy.deepcopy(pruner.setup.dense.state_dict())
+    before = copy.deepcopy(pruner.dense.state_dict())
     seen = []
 
     step = TrainingLoop._train_step
 
     def watched(loop, batches):
         result = step(loop, batches)
-        seen.append([(p.requires_grad, p.grad) for p in pruner.setup.dense.parameters()])
+        seen.append([(p.requires_grad, p.grad) for p in pruner.dense.parameters()])
         return result
 
     monkeypatch.setattr(TrainingLoop, "_train_step", watched)
     gates = train_alone(pruner)
     assert len(seen) == 3
     assert all(entry == (False, None) for step in seen for entry in step)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in pruner.setup.dense.state_dict().items())
-    assert all(parameter.requires_grad for parameter in pruner.setup.dense.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pruner.dense.state_dict().items())
+    assert all(parameter.requires_grad for parameter in pruner.dense.parameters())
     assert all(not torch.equal(alpha, torch.ones_like(alpha)) for alpha in gates.values().values())
 
 
 def test_training_masks_are_not_the_evaluations(make_pruner):
-    data = make_pruner(train_dataset=make_examples(24), eval_dataset=make_examples(24)).setup.data
+    data = make_pruner(train_dataset=make_examples(24), eval_dataset=make_examples(24)).data
     example = data.eval_stream[0]
     assert data.eval_stream[0]["input_ids"] == make_examples(24)[0]["input_ids"]
     batches = [collator([example] * 8)["labels"] for collator in (data.collator, data.eval_collator)]

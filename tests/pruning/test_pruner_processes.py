@@ -22,7 +22,7 @@ from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, S
 from schubert_hf.latency.cost import LatencyCost
 from schubert_hf.pruning import budget
 from schubert_hf.data import streaming
-from schubert_hf.pruning.weights import fingerprint
+from schubert_hf.pruning.checks import fingerprint
 from schubert_hf.training.loop import TrainingLoop
 
 accelerator = Accelerator(cpu=True)

@@ -93,7 +93,7 @@ def test_accumulation_reads_the_same(make_pruner, streamed):
 
 
 def test_examples_by_number_need_no_state(make_pruner):
-    assert make_pruner(train_dataset=make_examples(30)).setup.data.stream.state() is None
+    assert make_pruner(train_dataset=make_examples(30)).data.stream.state() is None
 
 
 def test_another_stream_is_another_run(make_pruner, streamed, tmp_path, monkeypatch):

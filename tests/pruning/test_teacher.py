@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.pruning.teacher import wants_teacher, with_teacher
+from schubert_hf.pruning.phases import wants_teacher, with_teacher
 from schubert_hf.training.distillation import DistillationObjective
 from schubert_hf.training.objective import Objective, ObjectiveError, PretrainingObjective
 
@@ -44,14 +44,14 @@ def test_hidden_states_are_compared_through_channels_and_layers_of_all_rounds(ma
     """A teacher whose own channels and layers the student is: no distance, whatever was cut."""
     pruner = make_pruner(dimensions="hl", rounds=2, target="55%", teacher_hidden_weight=1.0, multiple_of=2)
     result = pruner.prune()
-    objective = with_teacher(pruner.objective, pruner.setup.dense, result.plans, pruner.config)
+    objective = with_teacher(pruner.objective, pruner.dense, result.plans, pruner.config)
     assert isinstance(objective, DistillationObjective)
-    batch = pruner.setup.data.collator([pruner.setup.data.stream[n] for n in range(4)])
+    batch = pruner.data.collator([pruner.data.stream[n] for n in range(4)])
     teacher = objective._teacher[0]
     assert len(teacher.channels) == result.model.config.hidden_size
     assert len(teacher.layers) == 1 + result.model.config.num_hidden_layers
     assert float(objective(batch)["hidden"].detach()) > 0
-    states = pruner.objective.predict(batch, pruner.setup.dense, hidden_states=True).hidden_states
+    states = pruner.objective.predict(batch, pruner.dense, hidden_states=True).hidden_states
     kept = [states[layer][..., list(teacher.channels)] for layer in teacher.layers]
     predict = pruner.objective.predict
 
