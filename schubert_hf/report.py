@@ -11,7 +11,7 @@ from .cost import format_size
 from .evaluation.results import Results
 from .hub.inspection import SEQUENCE, Inspection
 from .hub.tables import TERMS, Table, loss_unit, round_table, size_table, width_table
-from .pruning.plan import kept_layers
+from .pruning.plan import kept_after
 from .pruning.result import PruningResult
 
 WIDTHS = "Widths, layer by layer"
@@ -31,7 +31,9 @@ def print_report(result: PruningResult, console: Console | None = None) -> None:
     """Widths, rounds, and a one-sentence summary."""
     console = console or Console()
     before, after = result.rounds[0].before, result.rounds[-1].after_recovery
-    console.print(draw(WIDTHS, width_table(result.rounds[-1].shape, result.source, kept_layers(result.plans))))
+    console.print(
+        draw(WIDTHS, width_table(result.rounds[-1].shape, result.source, kept_after(result.plans, "layers")))
+    )
     console.print(draw(f"Rounds (held-out loss in {loss_unit(before)})", round_table(result.to_json())))
     losses = ", ".join(f"{term} {before[term]:.3f} -> {after[term]:.3f}" for term in TERMS if term in before)
     console.print(

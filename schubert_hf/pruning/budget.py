@@ -20,7 +20,7 @@ from ..run.processes import on_main_process
 from ..shape import Shape
 from .config import PruningConfig
 from .plan import PruningPlan
-from .selection import check_reachable
+from .selection import check_smallest, smallest_shape
 from .units import find_groups
 
 
@@ -41,7 +41,7 @@ class Budget:
         self.accelerator = accelerator
         self.cost = make_cost(config, model, accelerator)
         self.source_size = self.cost(Shape.of(model.config))
-        self.names = split_targets(config.target)
+        self.names = config.targets
         self.targets = [parse_target(name, self.source_size, self.unit) for name in self.names]
         for (name, size), (following, smaller) in itertools.pairwise(zip(self.names, self.targets, strict=True)):
             if smaller >= size:
@@ -51,17 +51,13 @@ class Budget:
                 )
         self.rounds = config.rounds
         groups = find_groups(model.config, config.dimensions)
-        check_reachable(groups, model.config, self.cost, self.target, multiple_of=config.multiples)
+        smallest = smallest_shape(groups, model.config, self.cost, config.multiples)
+        check_smallest(smallest, groups, self.cost, self.targets[-1])
 
     @property
     def unit(self) -> str:
         """What sizes count, e.g. "parameters"."""
         return self.cost.unit
-
-    @property
-    def target(self) -> float:
-        """The last and smallest target."""
-        return self.targets[-1]
 
     @property
     def all_rounds(self) -> int:
@@ -80,12 +76,7 @@ class Budget:
         return index - 1 if number and not left else None
 
     def choose(self, limit: float, select: Callable[[Cost, float], PruningPlan]) -> PruningPlan:
-        """The main process's plan for a limit, on every process; of a latency, one whose model was timed.
-
-        Args:
-            limit: in the cost's unit.
-            select: gives the plan for a cost and a limit.
-        """
+        """The main process's plan for a limit in the cost's unit, on every process; of a latency, a timed one."""
         cost = self.cost
 
         def decide() -> dict[str, Any]:
@@ -101,16 +92,9 @@ class Budget:
         return plan
 
 
-def split_targets(target: str | float) -> list[str | float]:
-    """The targets that a setting names: "99M,88M" -> ["99M", "88M"]."""
-    return [part.strip() for part in target.split(",")] if isinstance(target, str) else [target]
-
-
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:
     """The cost that a run's settings name: by `cost` or, where that is None, by the unit of the target."""
-    name = config.cost or {"FLOPs": "flops", "ms": "latency"}.get(
-        target_unit(split_targets(config.target)[0]) or "", "parameters"
-    )
+    name = config.cost or {"FLOPs": "flops", "ms": "latency"}.get(target_unit(config.targets[0]) or "", "parameters")
     if name == "parameters":
         return ParameterCost(model)
     work: dict[str, Any] = {"batch_size": config.cost_batch_size, "seq_len": config.cost_seq_len}

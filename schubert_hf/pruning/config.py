@@ -137,6 +137,11 @@ class PruningConfig:
         return parse_multiples(self.multiple_of)
 
     @property
+    def targets(self) -> list[str | float]:
+        """The sizes that `target` names, one by one."""
+        return [part.strip() for part in self.target.split(",")] if isinstance(self.target, str) else [self.target]
+
+    @property
     def calibration_size(self) -> int:
         """`calibration_examples` in whole batches."""
         return -(-self.calibration_examples // self.batch_size) * self.batch_size
@@ -148,13 +153,9 @@ class PruningConfig:
 
     def recovery_loop(self) -> LoopConfig:
         """How the smaller model is trained after each cut."""
-        rate = self.recovery_learning_rate
-        return LoopConfig.of(
-            self,
-            steps=self.recovery_steps,
-            learning_rate=Objective.recovery_learning_rate if rate is None else rate,
-            warmup_steps=min(self.recovery_warmup_steps, self.recovery_steps),
-        )
+        rate, steps = self.resolve().recovery_learning_rate, self.recovery_steps
+        warmup = min(self.recovery_warmup_steps, steps)
+        return LoopConfig.of(self, steps=steps, learning_rate=rate, warmup_steps=warmup)
 
 
 def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
@@ -165,12 +166,10 @@ def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
     """
     if isinstance(value, str):
         pairs = [re.fullmatch(r"\s*([a-z])\s*=\s*(\d+)\s*", part) for part in value.split(",")]
-        if value.strip().isdigit():
-            value = int(value)
-        elif all(pairs):
+        if all(pairs):
             value = {pair[1]: int(pair[2]) for pair in pairs if pair}
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = dict.fromkeys(ALIGNED, value)
+    if type(value) is int or (isinstance(value, str) and value.strip().isdecimal()):
+        value = dict.fromkeys(ALIGNED, int(value))
     if (
         not isinstance(value, Mapping)
         or set(value) - set(DIMENSIONS)

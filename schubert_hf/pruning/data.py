@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
 from ..data.stream import CHECKED, Batch, Collator, ExampleStream, MaskingCollator, StreamError, digest, for_stream
@@ -44,13 +44,7 @@ class PruningData:
     digests: tuple[str, str]
 
     def calibration(self, accelerator: Accelerator, position: int, config: PruningConfig) -> Iterator[Batch]:
-        """The next `calibration_examples` of the training stream: the process's share, on its device.
-
-        Args:
-            accelerator: of the run.
-            position: of the first example, over all processes.
-            config: has the sizes of batches.
-        """
+        """The `calibration_examples` from a position of the training stream: the process's share, on its device."""
         share = config.batch_size // accelerator.num_processes
         size = config.micro_batch_size or share
         collate = for_stream(self.collator)
@@ -78,7 +72,8 @@ def open_data(
     tokenizer: PreTrainedTokenizerBase | None,
     objective: Objective,
     seed: int,
-    accelerator: Accelerator | None = None,
+    rank: int = 0,
+    processes: int = 1,
 ) -> PruningData:
     """Streams of the two sets, whose first examples are checked.
 
@@ -89,7 +84,7 @@ def open_data(
         tokenizer: needed without a collator; the model must have embeddings for its vocabulary, and the collator's.
         objective: with the model, decides what a batch must hold.
         seed: decides order and masks.
-        accelerator: of a run on several processes, each of which reads its share of a stream.
+        rank, processes: which share of a stream this process reads, and how many there are.
 
     Raises:
         PruningDataError: the data does not fit the model.
@@ -98,9 +93,13 @@ def open_data(
         if tokenizer is None:
             raise PruningDataError("Give `data_collator`, or `tokenizer` for dynamic masking with it.")
         collator = MaskingCollator(tokenizer, seed=seed)
+    words = objective.model.config.vocab_size
     for used in (tokenizer, getattr(collator, "tokenizer", None)):
-        if used is not None:
-            _check_vocabulary(used, objective.model)
+        if used is not None and len(used) > words:
+            raise PruningDataError(
+                f"`tokenizer` has {len(used)} word pieces, the model {words} embeddings. Give the tokenizer that the "
+                "model was trained with."
+            )
     eval_collator = collator
     if isinstance(collator, MaskingCollator):  # other masks than in training, should the examples be the same
         eval_collator = copy.copy(collator)
@@ -110,18 +109,8 @@ def open_data(
     sample, train_digest = _check_examples("train_dataset", stream, collator, objective)
     _, eval_digest = _check_examples("eval_dataset", eval_stream, eval_collator, objective)
     if isinstance(stream, StreamedPairs):  # every process has checked the same examples, and trains on its own
-        rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         stream = stream.for_process(rank, processes)
     return PruningData(stream, collator, eval_stream, eval_collator, sample, (train_digest, eval_digest))
-
-
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Raises `PruningDataError` where the tokenizer knows word pieces that the model has no embedding for."""
-    if len(tokenizer) > model.config.vocab_size:
-        raise PruningDataError(
-            f"`tokenizer` has {len(tokenizer)} word pieces, the model {model.config.vocab_size} embeddings. "
-            "Give the tokenizer that the model was trained with."
-        )
 
 
 def _open_stream(name: str, dataset: Any, **options: Any) -> Any:

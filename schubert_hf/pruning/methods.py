@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -139,20 +139,6 @@ def keep_evenly(
     )
 
 
-class Select(Protocol):
-    """From scores to the plan of a model whose cost is at most the budget; see `selection.select`."""
-
-    def __call__(
-        self,
-        scores: Scores,
-        config: SchuBertConfig,
-        cost: Cost,
-        budget: float,
-        *,
-        multiple_of: Mapping[str, int] | None = None,
-    ) -> PruningPlan: ...
-
-
 @dataclass(frozen=True)
 class Method:
     """One way to prune.
@@ -161,7 +147,7 @@ class Method:
         score: says what each unit is worth.
         help: for the command line: which units are removed.
         page: for the page of a model that was pruned by it: a sentence or two.
-        select: from scores to a plan.
+        select: from scores to a plan whose cost is at most the budget: see `selection.select`.
         restore: makes up for a cut before any training, from the cut model, the one that was cut, plan and batches.
         calibrates: whether `Problem.batches` are wanted.
         trains_alphas: whether `Problem.gates` are wanted.
@@ -172,7 +158,7 @@ class Method:
     score: Callable[[Problem], Scored]
     help: str
     page: str
-    select: Select = field(default=select)
+    select: Callable[..., PruningPlan] = field(default=select)
     restore: Callable[..., PreTrainedModel] | None = None
     calibrates: bool = False
     trains_alphas: bool = False
@@ -180,14 +166,15 @@ class Method:
     teacher_weight: float = 0.0
 
 
+CUT = "cut to an exact budget"
+TRAIN = "and the smaller model is trained"
 METHODS = {
     "auto": Method(
         by_curvature,
         help="the units whose removal raises the loss least, in the best basis; the rest is refit to make up for it",
         page="Keys, queries and values of every head are turned into the basis that concentrates its signal in a few "
-        "directions; the units\nwhose removal raises the loss least are cut to an exact budget; every projection that "
-        "reads what was cut is refit by least\nsquares on real text; and the smaller model is trained with the dense "
-        "one as its teacher.",
+        f"directions; the units\nwhose removal raises the loss least are {CUT}; every projection that reads what was "
+        f"cut is refit by least\nsquares on real text; {TRAIN} with the dense one as its teacher.",
         restore=restore,
         calibrates=True,
         teacher_weight=1.0,
@@ -196,20 +183,15 @@ METHODS = {
         by_alphas,
         help="the units with the smallest alphas, Algorithm 1 of the paper",
         page="Algorithm 1 of Khetan & Karnin (2020): every unit gets a trainable scale, alpha, under an L1 penalty; "
-        "the units with the smallest\nalphas are cut to an exact budget, the other alphas are folded into the "
-        "weights, and the smaller model is trained.",
+        f"the units with the smallest\nalphas are {CUT}, the other alphas are folded into the weights, {TRAIN}.",
         trains_alphas=True,
     ),
     "magnitude": Method(
         by_magnitude,
         help="the units with the smallest weights",
-        page="The units with the smallest weights are cut to an exact budget, and the smaller model is trained.",
+        page=f"The units with the smallest weights are {CUT}, {TRAIN}.",
     ),
-    "random": Method(
-        at_random,
-        help="any units",
-        page="Units drawn at random are cut to an exact budget, and the smaller model is trained: a baseline.",
-    ),
+    "random": Method(at_random, help="any units", page=f"Units drawn at random are {CUT}, {TRAIN}: a baseline."),
     "uniform": Method(
         uniformly,
         help="the units with the smallest weights of every dimension, all shrunk by the same factor",
@@ -219,8 +201,8 @@ METHODS = {
     "layers": Method(
         by_place,
         help="whole layers, so that the rest are evenly spaced",
-        page="Whole layers are dropped so that the rest are evenly spaced, and the smaller model is trained: a "
-        "baseline of Khetan & Karnin\n(2020).",
+        page=f"Whole layers are dropped so that the rest are evenly spaced, {TRAIN}: a baseline of Khetan & Karnin\n"
+        "(2020).",
         select=keep_evenly,
         dimensions="l",
     ),

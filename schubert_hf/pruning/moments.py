@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -55,51 +56,42 @@ def measure_heads(
         real = real_tokens(batch)
         tokens += real.sum().cpu()
         for total, heads in zip(sums, _heads_of_batch(model, batch), strict=True):
-            for name, value in _sums(heads, real).items():
+            for name, value in (_sums(heads, real) if heads else {}).items():
                 total[name] = total[name] + value if name in total else value
     number = summed(tokens, reduce)
     result: list[HeadMoments | None] = []
     for total in sums:
         mean = {name: summed(value, reduce) / number for name, value in total.items()}
-        if not mean:
-            result.append(None)
-            continue
-        centre = mean["value_mean"]
-        mean["value"] = mean["value"] - centre[..., None] * centre[:, None]
-        result.append(HeadMoments(**mean))
+        if mean:
+            centre = mean["value_mean"]
+            mean["value"] = mean["value"] - centre[..., None] * centre[:, None]
+        result.append(HeadMoments(**mean) if mean else None)
     return result
 
 
 def _heads_of_batch(model: PreTrainedModel, batch: Batch) -> list[dict[str, Tensor]]:
     """q, k and z of every layer, shape (batch, seq, a, size) each."""
-    seen: list[dict[str, Tensor]] = []
+    records: list[dict[str, Tensor]] = [{} for _ in layers(model)]
+
+    def keep(record: dict[str, Tensor], heads: int, name: str, tensor: Tensor) -> None:
+        record[name] = widen(tensor.detach()).view(*tensor.shape[:-1], heads, -1)
+
     with ExitStack() as stack:
-        for layer in layers(model):
+        for layer, record in zip(layers(model), records, strict=True):
             attention = layer.attention
-            record: dict[str, Tensor] = {}
-            seen.append(record)
             if not attention.heads:
                 continue
-
-            def keep(
-                name: str, tensor: Tensor, record: dict[str, Tensor] = record, heads: int = attention.heads
-            ) -> None:
-                record[name] = widen(tensor.detach()).view(*tensor.shape[:-1], heads, -1)
-
+            own = partial(keep, record, attention.heads)
             for name in ("query", "key"):
-                hook = attention.inputs[name].register_forward_hook(
-                    lambda _m, _a, out, name=name, keep=keep: keep(name, out)
-                )
+                hook = attention.inputs[name].register_forward_hook(lambda _m, _a, y, o=own, n=name: o(n, y))
                 stack.callback(hook.remove)
-            hook = attention.output.register_forward_pre_hook(lambda _m, args, keep=keep: keep("value", args[0]))
+            hook = attention.output.register_forward_pre_hook(lambda _m, args, own=own: own("value", args[0]))
             stack.callback(hook.remove)
         model.base_model(**inputs_of(batch))
-    return seen
+    return records
 
 
 def _sums(heads: Mapping[str, Tensor], real: Tensor) -> dict[str, Tensor]:
-    if not heads:
-        return {}
     key = heads["key"]
     weight = real.to(key.dtype)[..., None, None]  # (batch, seq, 1, 1)
     key = key - (key * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)

@@ -14,7 +14,7 @@ from ..training.objective import Objective, ObjectiveError
 from ..training.phase import Phases
 from .config import PruningConfig
 from .gates import GatedObjective, Gates
-from .plan import PruningPlan, kept_channels, kept_layers
+from .plan import PruningPlan, kept_after
 
 
 def train_alphas(phases: Phases, objective: Objective, cost: Cost, config: PruningConfig, description: str) -> Gates:
@@ -74,7 +74,8 @@ def with_teacher(
         )
     kept = {}
     if config.teacher_hidden_weight and plans:  # of the hidden states, the embeddings come first
-        kept = {"channels": kept_channels(plans), "layers": (0, *(layer + 1 for layer in kept_layers(plans)))}
+        layers = (0, *(layer + 1 for layer in kept_after(plans, "layers")))
+        kept = {"channels": kept_after(plans, "hidden"), "layers": layers}
     teacher = Teacher(
         dense.eval(),
         weight=config.teacher_weight or 0.0,

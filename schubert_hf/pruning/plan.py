@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +14,17 @@ from torch import Tensor
 from ..anatomy import Axis
 from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
-from ..shape import Shape
+from ..shape import DIMENSIONS, Shape
 from .units import Group
 
 Indices = tuple[int, ...]
+# The fields that have an entry per layer, and the sizes of the source that bound its indices.
+PER_LAYER = {
+    "filters": "filter_sizes",
+    "heads": "head_counts",
+    "key_query": "key_query_sizes",
+    "value": "value_sizes",
+}
 
 
 class PlanError(SchuBertError):
@@ -49,55 +56,52 @@ class PruningPlan:
 
     def __post_init__(self) -> None:
         _check_shape(self.source)
-        self._check_layers()
-        layers, narrowest = len(self.source.hidden_sizes), min(self.source.hidden_sizes)
-        for name in ("filters", "heads", "key_query", "value"):
-            if len(getattr(self, name)) != layers:
-                raise PlanError(f"`{name}` describes {len(getattr(self, name))} layers, the model has {layers}.")
-        _check_indices("hidden", self.hidden, max(self.source.hidden_sizes))
-        if not self.hidden or self.hidden[0] >= narrowest:
-            raise PlanError(
-                f"`hidden` keeps no channel of the narrowest layer, which has {narrowest}. Keep one of them."
-            )
-        for layer in range(layers):
-            _check_indices(f"filters[{layer}]", self.filters[layer], self.source.filter_sizes[layer])
-            _check_indices(f"heads[{layer}]", self.heads[layer], self.source.head_counts[layer])
-            heads = len(self.heads[layer])
-            _check_heads(f"key_query[{layer}]", self.key_query[layer], heads, self.source.key_query_sizes[layer])
-            _check_heads(f"value[{layer}]", self.value[layer], heads, self.source.value_sizes[layer])
-
-    def _check_layers(self) -> None:
-        every = tuple(range(len(self.source.hidden_sizes)))
+        widths = self.source.hidden_sizes
+        every = tuple(range(len(widths)))
         object.__setattr__(self, "layers", self.layers or every)
         _check_indices("layers", self.layers, len(every))
-        if self.layers != every and len(set(self.source.hidden_sizes)) > 1:
+        if self.layers != every and len(set(widths)) > 1:
             raise PlanError(
-                f"`layers` drops some of a model whose hidden sizes differ: {self.source.hidden_sizes}. Layers can be "
+                f"`layers` drops some of a model whose hidden sizes differ: {widths}. Layers can be "
                 "dropped where they are all the same."
             )
+        _check_indices("hidden", self.hidden, max(widths))
+        if not self.hidden or self.hidden[0] >= min(widths):
+            raise PlanError(
+                f"`hidden` keeps no channel of the narrowest layer, which has {min(widths)}. Keep one of them."
+            )
+        for name, sizes in PER_LAYER.items():
+            kept = getattr(self, name)
+            if len(kept) != len(every):
+                raise PlanError(f"`{name}` describes {len(kept)} layers, the model has {len(every)}.")
+            for layer, size in enumerate(getattr(self.source, sizes)):
+                if name in ("filters", "heads"):
+                    _check_indices(f"{name}[{layer}]", kept[layer], size)
+                else:
+                    _check_heads(f"{name}[{layer}]", kept[layer], len(self.heads[layer]), size)
 
     @classmethod
     def from_kept(cls, source: Shape, kept: Mapping[Group, Indices]) -> PruningPlan:
         """A plan from the kept units of some groups; the others stay whole. All heads of a layer share k and v."""
-        layers = range(len(source.hidden_sizes))
 
         def indices(dimension: str, layer: int | None, size: int) -> Indices:
             return tuple(sorted(kept.get(Group(dimension, layer), range(size))))
 
-        kept_layers = tuple(layer for layer in layers if indices("l", layer, 1))
-        if not kept_layers:
+        layers = tuple(layer for layer in range(len(source.hidden_sizes)) if indices("l", layer, 1))
+        if not layers:
             raise PlanError("The plan keeps no layer. Keep one of them.")
-        heads = tuple(indices("a", layer, source.head_counts[layer]) for layer in layers)
+        filters, heads, key_query, value = (
+            [indices(letter, layer, size) for layer, size in enumerate(getattr(source, DIMENSIONS[letter]))]
+            for letter in "fakv"
+        )
         return cls(
             source=source,
             hidden=indices("h", None, max(source.hidden_sizes)),
-            filters=tuple(indices("f", layer, source.filter_sizes[layer]) for layer in layers),
-            heads=heads,
-            key_query=tuple(
-                (indices("k", layer, source.key_query_sizes[layer]),) * len(heads[layer]) for layer in layers
-            ),
-            value=tuple((indices("v", layer, source.value_sizes[layer]),) * len(heads[layer]) for layer in layers),
-            layers=kept_layers,
+            filters=tuple(filters),
+            heads=tuple(heads),
+            key_query=tuple((units,) * len(own) for units, own in zip(key_query, heads, strict=True)),
+            value=tuple((units,) * len(own) for units, own in zip(value, heads, strict=True)),
+            layers=layers,
         )
 
     @property
@@ -123,10 +127,9 @@ class PruningPlan:
         elif axis.kind == "filter":
             entries = list(self.filters[axis.layer])
         else:
-            sizes = self.source.key_query_sizes if axis.kind == "key_query" else self.source.value_sizes
-            per_head = (self.key_query if axis.kind == "key_query" else self.value)[axis.layer]
-            size = sizes[axis.layer]
-            entries = [h * size + n for h, kept in zip(self.heads[axis.layer], per_head, strict=True) for n in kept]
+            size = getattr(self.source, PER_LAYER[axis.kind])[axis.layer]
+            heads = zip(self.heads[axis.layer], getattr(self, axis.kind)[axis.layer], strict=True)
+            entries = [head * size + n for head, kept in heads for n in kept]
         return torch.tensor(entries, dtype=torch.long)
 
     def check_source(self, config: SchuBertConfig) -> None:
@@ -153,33 +156,22 @@ class PruningPlan:
         """
         try:
             source = Shape(**{name: tuple(sizes) for name, sizes in value["source"].items()})
-            return cls(
-                source=source,
-                hidden=tuple(value["hidden"]),
-                filters=tuple(map(tuple, value["filters"])),
-                heads=tuple(map(tuple, value["heads"])),
-                key_query=tuple(tuple(map(tuple, heads)) for heads in value["key_query"]),
-                value=tuple(tuple(map(tuple, heads)) for heads in value["value"]),
-                layers=tuple(value.get("layers", ())),  # a plan of version 0.1 keeps them all
-            )
+            kept = {name: _tuples(value[name]) for name in ("hidden", *PER_LAYER)}
+            return cls(source=source, **kept, layers=tuple(value.get("layers", ())))  # version 0.1 kept all layers
         except (AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"This is no pruning plan: {error!r}. Give what `PruningPlan.to_json` wrote.") from error
 
 
-def kept_channels(plans: Sequence[PruningPlan]) -> Indices:
-    """The channels that are left after some plans, one after the other, in the numbering of the first one's source."""
-    kept = tuple(range(max(plans[0].source.hidden_sizes)))
-    for plan in plans:
-        kept = tuple(kept[channel] for channel in plan.hidden)
+def kept_after(plans: Sequence[PruningPlan], name: Literal["hidden", "layers"]) -> Indices:
+    """The channels or layers that are left after some plans, in the numbering of the first one's source."""
+    kept: Indices = getattr(plans[0], name)
+    for plan in plans[1:]:
+        kept = tuple(kept[n] for n in getattr(plan, name))
     return kept
 
 
-def kept_layers(plans: Sequence[PruningPlan]) -> Indices:
-    """The layers that are left after some plans, one after the other, in the numbering of the first one's source."""
-    kept = tuple(range(len(plans[0].source.hidden_sizes)))
-    for plan in plans:
-        kept = tuple(kept[layer] for layer in plan.layers)
-    return kept
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _head_sizes(per_layer: tuple[tuple[Indices, ...], ...], source: tuple[int, ...]) -> tuple[int, ...]:
@@ -188,11 +180,8 @@ def _head_sizes(per_layer: tuple[tuple[Indices, ...], ...], source: tuple[int, .
 
 def _check_shape(shape: Shape) -> None:
     for name, sizes in asdict(shape).items():
-        if (
-            any(type(size) is not int or size < 0 for size in sizes)
-            or len(sizes) != len(shape.hidden_sizes)
-            or not sizes
-        ):
+        whole = all(type(size) is int and size >= 0 for size in sizes)
+        if not whole or not sizes or len(sizes) != len(shape.hidden_sizes):
             raise PlanError(f"`source.{name}` is {sizes}; give one int per layer, as in the model's config.")
 
 

@@ -94,7 +94,8 @@ class SchuBertPruner:
             tokenizer=tokenizer,
             objective=self.objective,
             seed=self.config.seed,
-            accelerator=self.accelerator,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
         )
         check_memory(  # of the first recovery: no phase needs more
             self.accelerator,

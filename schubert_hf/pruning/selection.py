@@ -74,41 +74,33 @@ def select(
     """
     source = Shape.of(config)
     steps = plan_steps(scores, source, multiple_of or {})
-    _check_smallest(shape_without(source, count_units(steps)), scores, cost, budget)
+    check_smallest(shape_without(source, count_units(steps)), scores, cost, budget)
 
     def fits(gone: Mapping[Queue, int]) -> bool:
         return cost(shape_without(source, gone)) <= budget
 
     number = bisect_left(range(len(steps)), True, key=lambda count: fits(count_units(steps[:count])))
-    removed: dict[Group, set[int]] = {group: set() for group in scores}
+    kept = {group: set(range(len(score))) for group, score in scores.items()}
     for step in _put_back(steps[:number], fits):
-        removed[step.queue.group].update(step.units)
-    return PruningPlan.from_kept(
-        source,
-        {group: tuple(n for n in range(len(score)) if n not in removed[group]) for group, score in scores.items()},
-    )
+        kept[step.queue.group].difference_update(step.units)
+    return PruningPlan.from_kept(source, {group: tuple(units) for group, units in kept.items()})
 
 
-def check_reachable(
-    groups: Iterable[Group],
-    config: SchuBertConfig,
-    cost: Cost,
-    budget: float,
-    *,
-    multiple_of: Mapping[str, int] | None = None,
-) -> None:
-    """Raises `BudgetError`, which names the smallest size that can be reached, unless that meets the budget.
+def smallest_shape(
+    groups: Mapping[Group, int], config: SchuBertConfig, cost: Cost, multiple_of: Mapping[str, int]
+) -> Shape:
+    """What is left when every step is taken.
 
     Which layer stays when all others go is for the scores to say: here it is the one that costs most.
     """
-    groups = list(groups)
-    smallest = smallest_shape(Shape.of(config), groups, multiple_of or {})
-    droppable = [group.layer for group in groups if group.dimension == "l"]
-    alone = [smallest.without_layers(set(droppable) - {layer}) for layer in droppable]
-    _check_smallest(max(alone, key=cost, default=smallest), groups, cost, budget)
+    source, layers = Shape.of(config), [group.layer for group in groups if group.dimension == "l"]
+    units = {group: torch.zeros(number) for group, number in groups.items() if group.dimension != "l"}
+    shape = shape_without(source, count_units(plan_steps(units, source, multiple_of)))
+    return max((shape.without_layers(set(layers) - {layer}) for layer in layers), key=cost, default=shape)
 
 
-def _check_smallest(smallest: Shape, groups: Iterable[Group], cost: Cost, budget: float) -> None:
+def check_smallest(smallest: Shape, groups: Iterable[Group], cost: Cost, budget: float) -> None:
+    """Raises `BudgetError`, which names the smallest size that can be reached, unless that meets the budget."""
     if (size := cost(smallest)) > budget:
         letters = "".join(dict.fromkeys(group.dimension for group in groups))
         number = f"{math.ceil(size):_}" if size >= 1000 else f"{size:.4g}"
@@ -116,23 +108,6 @@ def _check_smallest(smallest: Shape, groups: Iterable[Group], cost: Cost, budget
             f"The target {format_size(budget)} {cost.unit} is below {number}, the smallest that removing {letters!r} "
             "can reach. Give a larger target, more `dimensions`, or a smaller `multiple_of`."
         )
-
-
-def smallest_shape(source: Shape, groups: Iterable[Group], multiple_of: Mapping[str, int]) -> Shape:
-    """The widths that are left when every step is taken; of layers that may go, too.
-
-    No filters and no heads; of channels, keys and values one multiple, or the whole of a smaller group.
-    """
-    lists = source.lists()
-    for dimension, layer in groups:
-        if dimension == "l":
-            continue
-        sizes, least = lists[DIMENSIONS[dimension]], multiple_of.get(dimension, 1)
-        if layer is None:  # the narrowest layer keeps as much, and no other more
-            sizes[:] = [min(least, *sizes)] * len(sizes)
-        else:
-            sizes[layer] = 0 if dimension in MAY_GO else min(least, sizes[layer])
-    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
 
 
 def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mapping[str, int]) -> list[Step]:
@@ -145,7 +120,8 @@ def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mappi
             raise ValueError(f"The importance of group `{group}` is not finite everywhere; it cannot be ranked.")
         values = exact(score).tolist()
         multiple = 1 if group.dimension == "l" else multiple_of.get(group.dimension, 1)
-        for start, end in pairwise(_stretches(group, len(values), source)):
+        stretches = sorted({0, *source.hidden_sizes}) if group.layer is None else [0, len(values)]
+        for start, end in pairwise(stretches):
             order = sorted(range(start, end), key=values.__getitem__)
             # The first step takes the odd rest, so that what stays is a multiple.
             bounds = [0, *range(len(order) % multiple or multiple, len(order), multiple)]
@@ -187,11 +163,6 @@ def shape_without(source: Shape, gone: Mapping[Queue, int]) -> Shape:
         for index, width in enumerate(source.hidden_sizes):
             sizes[index] -= units if width > queue.start else 0
     return Shape(**{name: tuple(sizes) for name, sizes in lists.items()}).without_layers(dropped)
-
-
-def _stretches(group: Group, units: int, source: Shape) -> list[int]:
-    """The bounds between which units are alike: the widths of h that occur, for other groups the whole."""
-    return sorted({0, *source.hidden_sizes}) if group.layer is None else [0, units]
 
 
 def _put_back(removed: list[Step], fits: Callable[[Mapping[Queue, int]], bool]) -> list[Step]:

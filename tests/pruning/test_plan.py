@@ -7,7 +7,7 @@ from oracles import cuts, plan_without, ragged
 
 from schubert_hf import PruningPlan
 from schubert_hf.anatomy import Axis
-from schubert_hf.pruning.plan import PlanError, kept_channels, kept_layers
+from schubert_hf.pruning.plan import PlanError, kept_after
 from schubert_hf.pruning.units import Group
 from schubert_hf.shape import Shape
 
@@ -68,9 +68,9 @@ def test_what_is_left_after_several_plans_in_the_first_ones_numbers():
     source = Shape.of(ragged(hidden_sizes=[5, 5, 5]))
     first = PruningPlan.from_kept(source, {Group("h", None): (0, 2, 3, 4), Group("l", 0): ()})
     second = PruningPlan.from_kept(first.shape, {Group("h", None): (1, 3), Group("l", 1): ()})
-    assert kept_channels([first, second]) == (2, 4)
-    assert kept_layers([first, second]) == (1,)
-    assert kept_layers([first]) == (1, 2)
+    assert kept_after([first, second], "hidden") == (2, 4)
+    assert kept_after([first, second], "layers") == (1,)
+    assert kept_after([first], "layers") == (1, 2)
 
 
 def change(path, value):

@@ -13,7 +13,7 @@ from oracles import parameter_cost
 from schubert_hf import SchuBertConfig
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.selection import (
-    check_reachable,
+    check_smallest,
     count_units,
     plan_steps,
     select,
@@ -156,19 +156,37 @@ def test_what_is_not_reachable_is_refused_and_what_is_named_is_reachable(problem
     assert cost(plan.shape) == cost(everything) == named
 
 
+def count(scores):
+    return {group: len(score) for group, score in scores.items()}
+
+
+def least_widths(source, groups, multiples):
+    """No filters and no heads; of channels, keys and values one multiple, or the whole of a smaller group."""
+    lists = source.lists()
+    for dimension, layer in groups:
+        sizes, least = lists[DIMENSIONS[dimension]], multiples.get(dimension, 1)
+        if layer is None:  # the narrowest layer keeps as much, and no other more
+            sizes[:] = [min(least, *sizes)] * len(sizes)
+        else:
+            sizes[layer] = 0 if dimension in "fa" else min(least, sizes[layer])
+    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
+
+
 @promise
 @given(problems())
 def test_what_is_said_before_there_are_scores_can_be_kept(problem):
-    """Whatever the scores: what `check_reachable` lets pass, `select` reaches."""
+    """Whatever the scores: what `check_smallest` lets pass, `select` reaches."""
     scores, config, multiples = problem
-    cost, source = parameter_cost(config, "SchuBertForMaskedLM"), Shape.of(config)
+    cost = parameter_cost(config, "SchuBertForMaskedLM")
+    smallest = smallest_shape(count(scores), config, cost, multiples)
     with pytest.raises(BudgetError) as caught:
-        check_reachable(scores, config, cost, 1, multiple_of=multiples)
+        check_smallest(smallest, scores, cost, 1)
     named = float(re.search(r"is below ([\d_]+)", str(caught.value))[1].replace("_", ""))
-    check_reachable(scores, config, cost, named, multiple_of=multiples)
+    check_smallest(smallest, scores, cost, named)
+    assert named == cost(smallest)
     select(scores, config, cost, named, multiple_of=multiples)
     if not any(group.dimension == "l" for group in scores):
-        assert named == cost(smallest_shape(source, scores, multiples))
+        assert smallest == least_widths(Shape.of(config), scores, multiples)
 
 
 @promise
@@ -233,6 +251,6 @@ def test_bert_base_in_single_units():
     cost = parameter_cost(config, "SchuBertForPreTraining")
     generator = torch.Generator().manual_seed(0)
     scores = {group: torch.rand(n, generator=generator) for group, n in find_groups(config, "hfakv").items()}
-    check_reachable(scores, config, cost, 66e6)
+    check_smallest(smallest_shape(count(scores), config, cost, {}), scores, cost, 66e6)
     shape = select(scores, config, cost, 66e6).shape
     assert 66e6 - 2 * shape.hidden_sizes[0] - 1 < cost(shape) <= 66e6

@@ -256,10 +256,8 @@ class Study:
 
     def _smallest(self, model: PreTrainedModel, config: PruningConfig) -> int:
         """Parameters when all goes that may; of layers that may go, the one that costs most stays."""
-        groups = list(find_groups(model.config, config.dimensions))
-        shape = smallest_shape(Shape.of(model.config), groups, config.multiples)
-        layers = {group.layer for group in groups if group.dimension == "l"}
-        return int(max(self.cost(shape.without_layers(layers - {layer})) for layer in layers or {None}))
+        groups = find_groups(model.config, config.dimensions)
+        return int(self.cost(smallest_shape(groups, model.config, self.cost, config.multiples)))
 
     def _size(self, model: PreTrainedModel) -> dict[str, Any]:
         shape = Shape.of(model.config)

@@ -10,8 +10,8 @@ LayerNorms included. Both are `surgery`'s work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -63,13 +63,12 @@ class Gates(nn.Module):
 
     def drift(self) -> dict[str, float]:
         """How far the alphas have moved from 1: the largest distance of all, and by letter."""
-        distances = {group: float((alpha - 1).abs().max()) for group, alpha in self.values().items()}
-        letters = dict.fromkeys(group.dimension for group in distances)
-        by_letter = {
-            f"drift_{letter}": max(distance for group, distance in distances.items() if group.dimension == letter)
-            for letter in letters
-        }
-        return {"drift": max(distances.values()), **by_letter}
+        drift = {"drift": 0.0}
+        for group, alpha in self.values().items():
+            distance = float((alpha - 1).abs().max())
+            for name in ("drift", f"drift_{group.dimension}"):
+                drift[name] = max(drift.get(name, 0.0), distance)
+        return drift
 
     def penalty(self, weights: Mapping[Group, float]) -> Tensor:
         """sum over groups of beta |alpha|_1, by the sum of all beta: 1 when every alpha is 1, 0 when all are 0.
@@ -95,22 +94,15 @@ class Gates(nn.Module):
             return self._find("f" if axis.kind == "filter" else "l", axis.layer)
         heads = self._find("a", axis.layer)
         entries = self._find("k" if axis.kind == "key_query" else "v", axis.layer)
-        if heads is None and entries is None:
-            return None
         if heads is None:
-            return entries.repeat(self._heads[axis.layer]) if entries is not None else None
+            return None if entries is None else entries.repeat(self._heads[axis.layer])
         if entries is None:
             return heads.repeat_interleave(self._sizes[axis.kind][axis.layer])
         return (heads[:, None] * entries).flatten()
 
-    @contextmanager
-    def attached(self, model: PreTrainedModel) -> Iterator[None]:
-        """Within the block, `model` computes with the alphas of this module; afterwards it is as it was.
-
-        Its weights count as frozen: they get no gradient.
-        """
-        with gated(model, self.factor):
-            yield
+    def attached(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Within the block, `model` computes with these alphas, its weights frozen; see `layers.gated`."""
+        return gated(model, self.factor)
 
     def _find(self, dimension: str, layer: int | None) -> Tensor | None:
         group = Group(dimension, layer)
@@ -151,12 +143,10 @@ def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
             raise FoldError(
                 f"The alphas of group `{group}` are not all finite; they cannot be folded. Train them anew."
             )
-    folded = {}
-    for name, tensor in model.named_parameters(remove_duplicate=False):
-        folded[name] = tensor.detach()
-        if place_of_tensor(name).row.gated:
-            folded[name] = _fold(name, tensor.detach(), gates)
-    return folded
+    return {
+        name: _fold(name, tensor.detach(), gates) if place_of_tensor(name).row.gated else tensor.detach()
+        for name, tensor in model.named_parameters(remove_duplicate=False)
+    }
 
 
 def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
