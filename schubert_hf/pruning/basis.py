@@ -91,14 +91,10 @@ def _sort_value(attention: Sublayer, measured: HeadMoments | None) -> None:
 
 
 def balance(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """X and Y of the module's formula.
+    """X and Y of the module's formula, shape (a, n, n) each; columns that carry nothing are zero.
 
     Args:
-        left: F of what X is applied to, shape (a, m, n).
-        right: F of what Y is applied to, shape (a, m', n).
-
-    Returns:
-        X and Y, shape (a, n, n) each. Columns that carry nothing are zero.
+        left, right: F of what X and of what Y is applied to, shape (a, m, n) and (a, m', n).
     """
     u, s, vt = torch.linalg.svd(left @ right.mT, full_matrices=False)  # (a, m, r), (a, r), (a, r, m')
     carries = s > NEGLIGIBLE * s[:, :1]

@@ -80,15 +80,16 @@ class Budget:
         cost = self.cost
 
         def decide() -> dict[str, Any]:
-            if not isinstance(cost, LatencyCost):
-                return {"plan": select(cost, limit).to_json()}
-            plan = meet_budget(partial(select, cost), limit, cost)
-            return {"plan": plan.to_json(), "milliseconds": cost(plan.shape)}
+            if isinstance(cost, LatencyCost):
+                plan = meet_budget(partial(select, cost), limit, cost)
+            else:
+                plan = select(cost, limit)
+            return {"plan": plan.to_json(), "size": cost(plan.shape)}
 
         decision = on_main_process(self.accelerator, decide)
         plan = PruningPlan.from_json(decision["plan"])
         if isinstance(cost, LatencyTable):  # this process times nothing: it learns what the main one measured
-            self.cost = cost.corrected(plan.shape, decision["milliseconds"])
+            self.cost = cost.corrected(plan.shape, decision["size"])
         return plan
 
 

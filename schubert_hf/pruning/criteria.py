@@ -1,4 +1,7 @@
-"""Criteria: how much each unit matters. Each is a small pure function from what is known of the units to a score."""
+"""Criteria: how much each unit matters. Each is a small pure function from what is known of the units to a score.
+
+Scores have the shape (units,) by group, and so have alphas; `groups` gives the number of units of each.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,6 @@ def alpha_importance(alphas: Mapping[Group, Tensor]) -> Scores:
 
     Khetan & Karnin 2020 (arXiv 2005.06628), Algorithm 1, step 4. The paper says "smallest"; that the absolute value is
     meant is our reading, since a unit with a large negative alpha matters.
-
-    Args:
-        alphas: by group, shape (units,).
     """
     return {group: alpha.abs() for group, alpha in alphas.items()}
 
@@ -31,10 +31,6 @@ def magnitude_importance(groups: Mapping[Group, int], tensors: Iterable[tuple[st
 
     Li et al. 2017, *Pruning Filters for Efficient ConvNets* (arXiv 1608.08710), sums the magnitudes of a filter's
     weights; the mean, since units of different kinds, which own different numbers of weights, compete here.
-
-    Args:
-        groups: units by group.
-        tensors: parameters of the model by name.
     """
     sums = {group: torch.zeros(units, dtype=torch.float64) for group, units in groups.items()}
     counts = {group: torch.zeros(units, dtype=torch.float64) for group, units in groups.items()}
@@ -55,26 +51,18 @@ def _squares_by_unit(name: str, squares: Tensor, groups: Mapping[Group, int]) ->
             continue
         entries = squares.sum(1 - dim)  # (width of the axis,)
         if axis.kind in ("hidden", "filter"):
-            found = [(Group("h", None) if axis.kind == "hidden" else Group("f", axis.layer), entries)]
+            owned = {Group("h", None) if axis.kind == "hidden" else Group("f", axis.layer): entries}
         else:  # heads first: entry n of head a is a * size + n
             heads, entry = Group("a", axis.layer), Group("k" if axis.kind == "key_query" else "v", axis.layer)
-            found = []
-            if heads in groups:
-                found.append((heads, entries.view(groups[heads], -1).sum(1)))
-            if entry in groups:
-                found.append((entry, entries.view(-1, groups[entry]).sum(0)))
-        yield from ((group, sums) for group, sums in found if group in groups)
+            owned = {heads: entries.view(groups[heads], -1).sum(1)} if heads in groups else {}
+            owned |= {entry: entries.view(-1, groups[entry]).sum(0)} if entry in groups else {}
+        yield from ((group, sums) for group, sums in owned.items() if group in groups)
     if Group("l", where.layer) in groups:
         yield Group("l", where.layer), squares.sum().view(1)
 
 
 def random_importance(groups: Mapping[Group, int], seed: int) -> Scores:
-    """Uniform random numbers: the baseline that every criterion has to beat.
-
-    Args:
-        groups: units by group.
-        seed: the same numbers for the same seed, on every machine.
-    """
+    """Uniform random numbers, the same for a seed on every machine: the baseline that every criterion has to beat."""
     generator = torch.Generator().manual_seed(seed)
     return {group: torch.rand(units, generator=generator, dtype=torch.float64) for group, units in groups.items()}
 
@@ -83,9 +71,6 @@ def ranks_within_groups(scores: Mapping[Group, Tensor]) -> Scores:
     """Ranks within the group, spread evenly over 0 to 1: selection then shrinks every group by the same factor.
 
     So "BERT-all uniform" of Khetan & Karnin 2020 needs no selection of its own. All layers together are one group.
-
-    Args:
-        scores: that decide the ranks.
     """
     layers = [group for group in scores if group.dimension == "l"]
     ranks = {group: _spread_ranks(score) for group, score in scores.items() if group not in layers}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ from .units import Group
 
 FREE = 1e-6  # of the dearest unit: what costs nothing is not worth removing, and no division by 0 either
 Sums = dict[str, Tensor]
+# Where units are read: "channels" (h), "filters" (f), "values" (a, v) or "queries" (k), and the place.
+Site = tuple[str, int | str]
 
 
 def curvature_importance(
@@ -73,13 +75,6 @@ def curvature_importance(
     return {group: rises[group] / total / max(costs[group], least) for group in groups}
 
 
-class Site(NamedTuple):
-    """Where units are read: `kind` "channels" (h), "filters" (f), "values" (a, v) or "queries" (k), and the place."""
-
-    kind: str
-    place: int | str
-
-
 class _Observed:
     """Sums over real tokens of x, x x^T and g g^T (or their diagonals) wherever a linear map reads units."""
 
@@ -107,12 +102,12 @@ class _Observed:
         if group.dimension == "h":
             total = torch.zeros(units, dtype=torch.float64)
             for site in self.sums:
-                if site.kind == "channels":
+                if site[0] == "channels":
                     spread = _spread(self._summed(site, reduce))
                     total[: len(spread)] += spread
             return total / 2
         kind = {"f": "filters", "k": "queries"}.get(group.dimension, "values")
-        sums = self._summed(Site(kind, group.layer or 0), reduce)
+        sums = self._summed((kind, group.layer or 0), reduce)
         if group.dimension == "f":
             return _spread(sums) / 2
         if group.dimension == "k":
@@ -120,9 +115,8 @@ class _Observed:
         both = _covariance(sums) * sums["gg"]  # (a v, a v)
         heads = self.heads[group.layer or 0]
         blocks = both.view(heads, -1, heads, len(both) // heads)
-        if group.dimension == "a":
-            return blocks.sum((1, 3)).diagonal() / 2
-        return blocks.sum((0, 2)).diagonal() / 2
+        axes = (1, 3) if group.dimension == "a" else (0, 2)
+        return blocks.sum(axes).diagonal() / 2
 
     def _summed(self, site: Site, reduce: Reduce | None) -> Sums:
         return {name: summed(value, reduce) for name, value in self.sums[site].items()}
@@ -134,14 +128,14 @@ class _Observed:
         for number, layer in enumerate(layers(self.model)):
             attention, filters = layer.attention, layer.filters
             if attention.inputs:
-                yield attention.reader.register_forward_pre_hook(self._reads(Site("channels", f"attention {number}")))
-                yield attention.inputs["query"].register_forward_hook(self._gates(Site("queries", number)))
-                yield attention.output.register_forward_pre_hook(self._reads(Site("values", number), crossed=True))
+                yield attention.reader.register_forward_pre_hook(self._reads(("channels", f"attention {number}")))
+                yield attention.inputs["query"].register_forward_hook(self._gates(("queries", number)))
+                yield attention.output.register_forward_pre_hook(self._reads(("values", number), crossed=True))
             if filters.inputs:
-                yield filters.reader.register_forward_pre_hook(self._reads(Site("channels", f"filters {number}")))
-                yield filters.output.register_forward_pre_hook(self._reads(Site("filters", number)))
+                yield filters.reader.register_forward_pre_hook(self._reads(("channels", f"filters {number}")))
+                yield filters.output.register_forward_pre_hook(self._reads(("filters", number)))
         for reader in readers(self.model):
-            yield reader.module.register_forward_pre_hook(self._reads(Site("channels", reader.name)))
+            yield reader.module.register_forward_pre_hook(self._reads(("channels", reader.name)))
 
     def _reads(self, site: Site, *, crossed: bool = False) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

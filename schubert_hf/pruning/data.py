@@ -81,7 +81,7 @@ def open_data(
         train_dataset: examples by number, or a stream, of which every process reads its share.
         eval_dataset: held-out examples by number.
         collator: makes batches; None: dynamic masking with `tokenizer`.
-        tokenizer: needed without a collator; the model must have embeddings for its vocabulary, and the collator's.
+        tokenizer: the model must have embeddings for its vocabulary, and the collator's.
         objective: with the model, decides what a batch must hold.
         seed: decides order and masks.
         rank, processes: which share of a stream this process reads, and how many there are.
@@ -147,12 +147,11 @@ def _check_examples(name: str, stream: Any, collator: Collator, objective: Objec
 
 
 def _check_ids(name: str, batch: dict[str, Tensor], config: SchuBertConfig) -> None:
-    ids = batch.get("input_ids")
-    if ids is not None and ids.shape[-1] > config.max_position_embeddings:
+    ids, most = batch.get("input_ids"), config.max_position_embeddings
+    if ids is not None and ids.shape[-1] > most:
         raise PruningDataError(
-            f"`{name}` has examples of {ids.shape[-1]} word pieces, but the model has positions for "
-            f"{config.max_position_embeddings}. Give shorter examples, e.g. `make_pairs(..., max_length="
-            f"{config.max_position_embeddings})`."
+            f"`{name}` has examples of {ids.shape[-1]} word pieces, but the model has positions for {most}. Give "
+            f"shorter examples, e.g. `make_pairs(..., max_length={most})`."
         )
     for key, size in (("input_ids", config.vocab_size), ("token_type_ids", config.type_vocab_size)):
         values = batch.get(key)

@@ -40,15 +40,12 @@ class HeadMoments:
 def measure_heads(
     model: PreTrainedModel, batches: Iterable[Batch], reduce: Reduce | None = None
 ) -> list[HeadMoments | None]:
-    """The moments of every layer's heads, in one pass.
+    """The moments of every layer's heads, in one pass; None for a layer without heads.
 
     Args:
         model: a SchuBERT of any class, in evaluation mode.
         batches: on the model's device.
         reduce: sums a tensor over processes that see different batches.
-
-    Returns:
-        Per layer; None for one without heads.
     """
     sums: list[dict[str, Tensor]] = [{} for _ in layers(model)]
     tokens = torch.zeros(1, dtype=torch.float64)

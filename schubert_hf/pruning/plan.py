@@ -19,12 +19,7 @@ from .units import Group
 
 Indices = tuple[int, ...]
 # The fields that have an entry per layer, and the sizes of the source that bound its indices.
-PER_LAYER = {
-    "filters": "filter_sizes",
-    "heads": "head_counts",
-    "key_query": "key_query_sizes",
-    "value": "value_sizes",
-}
+PER_LAYER = {"filters": "filter_sizes", "heads": "head_counts", "key_query": "key_query_sizes", "value": "value_sizes"}
 
 
 class PlanError(SchuBertError):

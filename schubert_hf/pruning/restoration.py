@@ -20,6 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -78,20 +79,18 @@ def restore(
     return restored
 
 
+@dataclass
 class _Restoration:
-    def __init__(
-        self,
-        cut: PreTrainedModel,
-        dense: PreTrainedModel,
-        plan: PruningPlan,
-        batches: Sequence[Batch],
-        reduce: Reduce | None,
-        ridge: float,
-        parts: Collection[str],
-    ) -> None:
-        self.cut, self.dense, self.plan, self.batches = cut, dense, plan, batches
-        self.reduce, self.ridge, self.parts = reduce, ridge, parts
-        self.real = [real_tokens(batch) for batch in batches]
+    cut: PreTrainedModel
+    dense: PreTrainedModel
+    plan: PruningPlan
+    batches: Sequence[Batch]
+    reduce: Reduce | None
+    ridge: float
+    parts: Collection[str]
+
+    def __post_init__(self) -> None:
+        self.real = [real_tokens(batch) for batch in self.batches]
         self.masks: list[Tensor | None] = []
 
     def run(self) -> None:
@@ -136,13 +135,11 @@ class _Restoration:
         if ("heads" if theirs.heads else "filters") in self.parts:
             for name, linear in ours.inputs.items():
                 dense = theirs.inputs[name]
-                kept = self.plan.kept(
-                    theirs.units if name not in ("query", "key") else Axis("key_query", theirs.layer)
-                )
+                axis = Axis("key_query", theirs.layer) if name in ("query", "key") else theirs.units
+                kept = self.plan.kept(axis)
                 # The cut model's softmax divides by the root of its own k (see `surgery.compact`).
                 ratio = math.sqrt(ours.key_query_size / theirs.key_query_size) if name == "query" else 1
-                wanted = [dense(x)[..., kept] for x in target]
-                self._fit(linear, own, [t * ratio for t in wanted] if name == "query" else wanted)
+                self._fit(linear, own, [dense(x)[..., kept] * ratio for x in target])
         units = [ours.inner(x, mask) for x, mask in zip(own, self.masks, strict=True)]
         after = [theirs.output(theirs.inner(x, mask)) + x for x, mask in zip(target, self.masks, strict=True)]
         if isinstance(ours.output, nn.Linear) and "outputs" in self.parts:

@@ -44,11 +44,12 @@ def compact(
         setattr(config, name, sizes)
     smaller = rebuild(model, config)  # not on the meta device: buffers that no checkpoint holds are made here
     parameters = dict(tensors) if tensors is not None else dict(model.named_parameters(remove_duplicate=False))
-    cuts = {
-        new_name: cut_tensor(name, tensor.detach(), plan)
-        for name, tensor in parameters.items()
-        if (new_name := rename_tensor(name, plan)) is not None
-    }
+    cuts = {}
+    for name, tensor in parameters.items():
+        layer = place_of_tensor(name).layer
+        if layer is None or layer in plan.layers:
+            new_name = name if layer is None else move_layer(name, plan.layers.index(layer))
+            cuts[new_name] = cut_tensor(name, tensor.detach(), plan)
     # A sublayer without heads or filters has no such tensor at all. Assigned, each keeps its dtype and device.
     smaller.load_state_dict({name: cut for name, cut in cuts.items() if cut.numel()}, strict=True, assign=True)
     smaller.tie_weights()
@@ -72,14 +73,6 @@ def check_tensors(model: PreTrainedModel) -> None:
                     f"`{name}` has the shape {tuple(tensor.shape)}, but by the config its axis {dim} is {width} wide. "
                     "Build the model from its config, then prune it."
                 )
-
-
-def rename_tensor(name: str, plan: PruningPlan) -> str | None:
-    """What a parameter is called after the cut, when layers before its own have gone; None where its own has."""
-    layer = place_of_tensor(name).layer
-    if layer is None:
-        return name
-    return move_layer(name, plan.layers.index(layer)) if layer in plan.layers else None
 
 
 def cut_tensor(name: str, tensor: Tensor, plan: PruningPlan) -> Tensor:

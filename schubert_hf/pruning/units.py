@@ -50,14 +50,12 @@ def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group
     for dimension in check_dimensions(dimensions):
         if dimension == "h":
             groups[Group("h", None)] = max(config.hidden_sizes)
-            continue
-        if dimension == "l":
+        elif dimension == "l":
             groups |= _layer_groups(config)
-            continue
-        for layer, size in enumerate(getattr(config, DIMENSIONS[dimension])):
-            # A layer without heads has no keys and no values, whatever its config says of their size.
-            if size and (dimension == "f" or config.head_counts[layer]):
-                groups[Group(dimension, layer)] = size
+        else:  # a layer without heads has no keys and no values, whatever its config says of their size
+            sizes = enumerate(getattr(config, DIMENSIONS[dimension]))
+            has = config.filter_sizes if dimension == "f" else config.head_counts
+            groups |= {Group(dimension, layer): size for layer, size in sizes if size and has[layer]}
     return groups
 
 

@@ -21,6 +21,7 @@ from ...anatomy import Axis, place_of_tensor
 from ...configuration_schubert import SchuBertConfig
 from ...data.stream import Batch
 from ...errors import SchuBertError
+from ...shape import Shape
 from ...training.objective import Objective
 from ..precision import exact
 from ..units import Group, find_groups
@@ -43,9 +44,7 @@ class Gates(nn.Module):
         super().__init__()
         self.groups = find_groups(config, dimensions)
         self.alphas = nn.ParameterDict({str(group): nn.Parameter(torch.ones(n)) for group, n in self.groups.items()})
-        self._hidden_sizes = list(config.hidden_sizes)
-        self._heads = list(config.head_counts)
-        self._sizes = {"key_query": list(config.key_query_sizes), "value": list(config.value_sizes)}
+        self._shape = Shape.of(config)
 
     def __getitem__(self, group: Group) -> nn.Parameter:
         """The alphas of a group, shape (units,)."""
@@ -75,9 +74,7 @@ class Gates(nn.Module):
 
         Under Adam, gamma and beta set a price and not a speed: every alpha moves by about the learning rate a step,
         down where one unit of it saves the loss less than gamma beta / (sum of all beta), in nats, and else up.
-
-        Args:
-            weights: beta by group (see `cost.penalty_weights`).
+        `weights` is beta by group (see `cost.penalty_weights`).
         """
         total = sum(weights[group] * units for group, units in self.groups.items())
         return torch.stack([weights[group] * self[group].abs().sum() for group in self.groups]).sum() / (total or 1.0)
@@ -89,15 +86,15 @@ class Gates(nn.Module):
         """
         if axis.kind == "hidden":
             alpha = self._find("h", None)
-            return None if alpha is None else alpha[: self._hidden_sizes[axis.layer]]
+            return None if alpha is None else alpha[: self._shape.hidden_sizes[axis.layer]]
         if axis.kind in ("filter", "layer"):
             return self._find("f" if axis.kind == "filter" else "l", axis.layer)
         heads = self._find("a", axis.layer)
         entries = self._find("k" if axis.kind == "key_query" else "v", axis.layer)
         if heads is None:
-            return None if entries is None else entries.repeat(self._heads[axis.layer])
+            return None if entries is None else entries.repeat(self._shape.head_counts[axis.layer])
         if entries is None:
-            return heads.repeat_interleave(self._sizes[axis.kind][axis.layer])
+            return heads.repeat_interleave(getattr(self._shape, f"{axis.kind}_sizes")[axis.layer])
         return (heads[:, None] * entries).flatten()
 
     def attached(self, model: PreTrainedModel) -> AbstractContextManager[None]:

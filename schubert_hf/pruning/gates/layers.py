@@ -52,8 +52,8 @@ class _LayerGates:
         """What the modules of the layer compute instead."""
         attention, filters = self.attention, self.filters
         replaced: dict[nn.Module, Callable[..., Tensor]] = {
-            attention.ending: self._attention_output,
-            filters.ending: self._filters_output,
+            attention.ending: partial(self._ending, attention, lambda: self._scale("value", 2)),
+            filters.ending: partial(self._ending, filters, lambda: self._scale("filter")),
         }
         if attention.inputs:
             replaced |= dict.fromkeys(attention.inputs.values(), self._next)
@@ -84,14 +84,9 @@ class _LayerGates:
         linear = self.filters.inputs["filter"]
         return gated_linear(x, linear.weight, linear.bias, rows=filters, columns=self._scale("hidden"))
 
-    def _attention_output(self, values: Tensor, stream: Tensor) -> Tensor:
-        return self._ending(self.attention, values, stream, self._scale("value", 2))
-
-    def _filters_output(self, z: Tensor, stream: Tensor) -> Tensor:
-        return self._ending(self.filters, z, stream, self._scale("filter"))
-
-    def _ending(self, sublayer: Sublayer, x: Tensor, stream: Tensor, columns: Tensor | None) -> Tensor:
+    def _ending(self, sublayer: Sublayer, scale: Callable[[], Tensor | None], x: Tensor, stream: Tensor) -> Tensor:
         """The end of a sublayer: projection, dropout, residual and LayerNorm."""
+        columns = scale()
         scales = [scale for scale in (self._scale("hidden"), self._scale("layer")) if scale is not None]
         rows = math.prod(scales[1:], start=scales[0]) if scales else None
         output, activation = sublayer.output, sublayer.activation

@@ -40,10 +40,8 @@ def gated_linear(
 
     Args:
         x: shape (..., in).
-        weight: shape (out, in), frozen.
-        bias: shape (out,), frozen.
-        rows: shape (out,); None: 1.
-        columns: shape (in,); None: 1.
+        weight, bias: shape (out, in) and (out,), frozen.
+        rows, columns: shape (out,) and (in,); None: 1.
         residual: shape (..., out); None: 0.
         activation: elementwise; None: the identity.
     """
@@ -54,11 +52,10 @@ def gated_linear(
 def gated_projections(
     x: Tensor, maps: Sequence[nn.Linear], *, rows: Tensor | None = None, columns: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """What several maps make of one input, in the way of `gated_linear`: its gradient is summed and looked at once.
+    """What several frozen maps make of one input, as `gated_linear`; its gradient is summed and looked at once.
 
     Args:
         x: shape (..., in).
-        maps: frozen.
         rows: of the first map, shape (out,); None: 1.
         columns: of all maps, shape (in,); None: 1.
     """
@@ -76,11 +73,7 @@ class _GatedProjections(torch.autograd.Function):
         weights, biases = parameters[:number], parameters[number:]
         ctx.dtype, cast = _compute_dtype(x), x.to(_compute_dtype(x))
         outputs = tuple(
-            linear(
-                cast,
-                _scaled(weight, None if n else rows, columns).to(ctx.dtype),
-                (bias if n or rows is None else bias * rows).to(ctx.dtype),
-            )
+            linear(cast, *_scaled_map(weight, bias, None if n else rows, columns, ctx.dtype))
             for n, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         )
         _, wants_rows, wants_columns, *_ = ctx.needs_input_grad
@@ -120,26 +113,17 @@ class _GatedLinear(torch.autograd.Function):
         activation: Activation | None,
     ) -> Tensor:
         ctx.activation, ctx.dtype = activation, _compute_dtype(x)
-        scaled = _scaled(weight, rows, columns).to(ctx.dtype)
-        scaled_bias = bias if bias is None or rows is None else bias * rows
-        scaled_bias = None if scaled_bias is None else scaled_bias.to(ctx.dtype)
+        scaled = _scaled_map(weight, bias, rows, columns, ctx.dtype)
         if activation is None:
-            y = linear(x.to(ctx.dtype), scaled, scaled_bias)
+            y = linear(x.to(ctx.dtype), *scaled)
         else:
-            y = torch.cat([linear(activation(part).to(ctx.dtype), scaled, scaled_bias) for part in _slices(x)])
+            y = torch.cat([linear(activation(part).to(ctx.dtype), *scaled) for part in _slices(x)])
             y = y.view(*x.shape[:-1], -1)
         if residual is not None:
             y = y.add_(residual) if y.dtype == residual.dtype else y + residual
         _, _, _, wants_rows, wants_columns, _, _ = ctx.needs_input_grad
-        keeps_x = wants_columns or activation is not None
-        ctx.save_for_backward(
-            weight,
-            rows,
-            columns,
-            x if keeps_x else None,
-            y if wants_rows else None,
-            residual if wants_rows else None,
-        )
+        kept_x = x if wants_columns or activation is not None else None
+        ctx.save_for_backward(weight, rows, columns, kept_x, *((y, residual) if wants_rows else (None, None)))
         return y
 
     @staticmethod
@@ -192,6 +176,13 @@ def _slices(x: Tensor) -> tuple[Tensor, ...]:
 def _scaled(weight: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
     scaled = weight if rows is None else weight * rows[:, None]
     return scaled if columns is None else scaled * columns
+
+
+def _scaled_map(
+    weight: Tensor, bias: Tensor | None, rows: Tensor | None, columns: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    bias = bias if bias is None or rows is None else bias * rows
+    return _scaled(weight, rows, columns).to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _divided(dots: Tensor, scale: Tensor) -> Tensor:
