@@ -45,7 +45,7 @@ def change_basis(model: ModelT, moments: Sequence[HeadMoments | None] | None = N
     """Sorts the key/query and value entries of every head by how much they carry.
 
     Args:
-        model: a SchuBERT of any class; not touched.
+        model: a SchuBERT of any class; not changed.
         moments: per layer, of what its heads compute on real text (see `moments.measure_heads`).
 
     Returns:
@@ -91,10 +91,8 @@ def _sort_value(attention: Sublayer, measured: HeadMoments | None) -> None:
 
 
 def balance(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """X and Y of the module's formula, shape (a, n, n) each; columns that carry nothing are zero.
-
-    Args:
-        left, right: F of what X and of what Y is applied to, shape (a, m, n) and (a, m', n).
+    """X and Y of the module's formula, shape (a, n, n) each, from F of what X and of what Y is applied to, shape
+    (a, m, n) and (a, m', n); columns that carry nothing are zero.
     """
     u, s, vt = torch.linalg.svd(left @ right.mT, full_matrices=False)  # (a, m, r), (a, r), (a, r, m')
     carries = s > NEGLIGIBLE * s[:, :1]

@@ -40,7 +40,7 @@ class Budget:
     def __init__(self, config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.cost = make_cost(config, model, accelerator)
-        self.source_size = self.cost(Shape.of(model.config))
+        self.unit, self.source_size = self.cost.unit, self.cost(Shape.of(model.config))
         self.names = config.targets
         self.targets = [parse_target(name, self.source_size, self.unit) for name in self.names]
         for (name, size), (following, smaller) in itertools.pairwise(zip(self.names, self.targets, strict=True)):
@@ -49,20 +49,10 @@ class Budget:
                     f"`target` is {config.target!r}, where {following!r} is not below {name!r}. Give the sizes from "
                     "the largest to the smallest."
                 )
-        self.rounds = config.rounds
+        self.rounds, self.all_rounds = config.rounds, config.rounds * len(self.targets)
         groups = find_groups(model.config, config.dimensions)
         smallest = smallest_shape(groups, model.config, self.cost, config.multiples)
         check_smallest(smallest, groups, self.cost, self.targets[-1])
-
-    @property
-    def unit(self) -> str:
-        """What sizes count, e.g. "parameters"."""
-        return self.cost.unit
-
-    @property
-    def all_rounds(self) -> int:
-        """The number of rounds for all targets together."""
-        return self.rounds * len(self.targets)
 
     def limit(self, number: int) -> float:
         """The size after a round: round t of T ends t/T of the way to its target."""
@@ -76,7 +66,7 @@ class Budget:
         return index - 1 if number and not left else None
 
     def choose(self, limit: float, select: Callable[[Cost, float], PruningPlan]) -> PruningPlan:
-        """The main process's plan for a limit in the cost's unit, on every process; of a latency, a timed one."""
+        """The main process's plan for a limit, on every process; of a latency, one whose model was timed."""
         cost = self.cost
 
         def decide() -> dict[str, Any]:

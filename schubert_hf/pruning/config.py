@@ -110,14 +110,10 @@ class PruningConfig:
         except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
         check_ranges(self, PruningConfigError)
-        parse_multiples(self.multiple_of)
+        _ = self.multiples  # is checked as it is read
 
     def resolve(self, objective: type[Objective] = Objective) -> PruningConfig:
-        """The same settings with every default filled in.
-
-        Args:
-            objective: the class of what is minimised; it knows the learning rate that suits it.
-        """
+        """The same settings with every default filled in; the objective knows the learning rate that suits it."""
         method, rate = METHODS[self.method], self.recovery_learning_rate
         return replace(
             self,
@@ -133,8 +129,24 @@ class PruningConfig:
 
     @property
     def multiples(self) -> dict[str, int]:
-        """`multiple_of` by letter."""
-        return parse_multiples(self.multiple_of)
+        """`multiple_of` by letter: 8 -> {"h": 8, "f": 8, "k": 8, "v": 8}; "h=16,k=4" -> {"h": 16, "k": 4}."""
+        value = self.multiple_of
+        if isinstance(value, str):
+            pairs = [re.fullmatch(r"\s*([a-z])\s*=\s*(\d+)\s*", part) for part in value.split(",")]
+            if all(pairs):
+                value = {pair[1]: int(pair[2]) for pair in pairs if pair}
+        if type(value) is int or (isinstance(value, str) and value.strip().isdecimal()):
+            value = dict.fromkeys(ALIGNED, int(value))
+        if (
+            not isinstance(value, Mapping)
+            or set(value) - set(DIMENSIONS)
+            or any(type(multiple) is not int or multiple < 1 for multiple in value.values())
+        ):
+            raise PruningConfigError(
+                f"`multiple_of` is {value!r}; give a whole number like 8 (for h, f, k and v), "
+                'or one per letter like "h=16,f=32,k=4".'
+            )
+        return dict(value)
 
     @property
     def targets(self) -> list[str | float]:
@@ -156,27 +168,3 @@ class PruningConfig:
         rate, steps = self.resolve().recovery_learning_rate, self.recovery_steps
         warmup = min(self.recovery_warmup_steps, steps)
         return LoopConfig.of(self, steps=steps, learning_rate=rate, warmup_steps=warmup)
-
-
-def parse_multiples(value: str | int | Mapping[str, int]) -> dict[str, int]:
-    """8 -> {"h": 8, "f": 8, "k": 8, "v": 8}; "h=16,k=4" -> {"h": 16, "k": 4}.
-
-    Raises:
-        PruningConfigError: it is neither.
-    """
-    if isinstance(value, str):
-        pairs = [re.fullmatch(r"\s*([a-z])\s*=\s*(\d+)\s*", part) for part in value.split(",")]
-        if all(pairs):
-            value = {pair[1]: int(pair[2]) for pair in pairs if pair}
-    if type(value) is int or (isinstance(value, str) and value.strip().isdecimal()):
-        value = dict.fromkeys(ALIGNED, int(value))
-    if (
-        not isinstance(value, Mapping)
-        or set(value) - set(DIMENSIONS)
-        or any(type(multiple) is not int or multiple < 1 for multiple in value.values())
-    ):
-        raise PruningConfigError(
-            f"`multiple_of` is {value!r}; give a whole number like 8 (for h, f, k and v), "
-            'or one per letter like "h=16,f=32,k=4".'
-        )
-    return dict(value)

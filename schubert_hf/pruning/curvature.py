@@ -44,12 +44,9 @@ def curvature_importance(
     batches: Sequence[Batch],
     reduce: Reduce | None = None,
 ) -> Scores:
-    """The rise of the loss that removing a unit brings, by the unit's cost.
+    """The rise of the loss that removing a unit brings, by the unit's cost; the objective's model is not changed.
 
     Args:
-        objective: with the model, which is not changed.
-        groups: units by group.
-        cost: what is shrunk.
         batches: on the model's device.
         reduce: sums a tensor over processes that see different batches.
     """
@@ -112,7 +109,8 @@ class _Observed:
             return _spread(sums) / 2
         if group.dimension == "k":
             return sums["gate"].view(-1, units).sum(0) / 2
-        both = _covariance(sums) * sums["gg"]  # (a v, a v)
+        mean = sums["x"] / sums["n"]
+        both = (sums["xx"] / sums["n"] - torch.outer(mean, mean)) * sums["gg"]  # (a v, a v)
         heads = self.heads[group.layer or 0]
         blocks = both.view(heads, -1, heads, len(both) // heads)
         axes = (1, 3) if group.dimension == "a" else (0, 2)
@@ -126,14 +124,15 @@ class _Observed:
         # The parameters are frozen, so the embeddings are where the graph begins.
         yield embeddings(self.model).module.register_forward_hook(lambda _m, _a, output: output.requires_grad_(True))
         for number, layer in enumerate(layers(self.model)):
-            attention, filters = layer.attention, layer.filters
-            if attention.inputs:
-                yield attention.reader.register_forward_pre_hook(self._reads(("channels", f"attention {number}")))
-                yield attention.inputs["query"].register_forward_hook(self._gates(("queries", number)))
-                yield attention.output.register_forward_pre_hook(self._reads(("values", number), crossed=True))
-            if filters.inputs:
-                yield filters.reader.register_forward_pre_hook(self._reads(("channels", f"filters {number}")))
-                yield filters.output.register_forward_pre_hook(self._reads(("filters", number)))
+            for name, sublayer in (("attention", layer.attention), ("filters", layer.filters)):
+                if not sublayer.inputs:
+                    continue
+                yield sublayer.reader.register_forward_pre_hook(self._reads(("channels", f"{name} {number}")))
+                heads = bool(sublayer.heads)
+                if heads:
+                    yield sublayer.inputs["query"].register_forward_hook(self._gates(("queries", number)))
+                inner = self._reads(("values" if heads else "filters", number), crossed=heads)
+                yield sublayer.output.register_forward_pre_hook(inner)
         for reader in readers(self.model):
             yield reader.module.register_forward_pre_hook(self._reads(("channels", reader.name)))
 
@@ -207,8 +206,3 @@ def _spread(sums: Sums) -> Tensor:
     if "gg" not in sums:  # nothing depends on it
         return torch.zeros_like(sums["x"])
     return (sums["xx"] / sums["n"] - (sums["x"] / sums["n"]).square()).clamp(min=0) * sums["gg"]
-
-
-def _covariance(sums: Sums) -> Tensor:
-    mean = sums["x"] / sums["n"]
-    return sums["xx"] / sums["n"] - torch.outer(mean, mean)

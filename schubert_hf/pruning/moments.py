@@ -40,10 +40,9 @@ class HeadMoments:
 def measure_heads(
     model: PreTrainedModel, batches: Iterable[Batch], reduce: Reduce | None = None
 ) -> list[HeadMoments | None]:
-    """The moments of every layer's heads, in one pass; None for a layer without heads.
+    """The moments of every layer's heads, in one pass, by a model in evaluation mode; None for a layer without heads.
 
     Args:
-        model: a SchuBERT of any class, in evaluation mode.
         batches: on the model's device.
         reduce: sums a tensor over processes that see different batches.
     """

@@ -54,13 +54,10 @@ def wants_teacher(config: PruningConfig) -> bool:
 def with_teacher(
     objective: Objective, dense: PreTrainedModel, plans: Sequence[PruningPlan], config: PruningConfig
 ) -> Objective:
-    """The objective with the dense model as teacher; unchanged where the settings want none.
+    """The pruned model's objective with the dense model as teacher; unchanged where the settings want none.
 
     Args:
-        objective: of the pruned model.
-        dense: the model that the run began with, on the device.
         plans: of all rounds so far, each in the numbering of the round before.
-        config: resolved; has weights and temperature.
 
     Raises:
         ObjectiveError: the objective does not say what a model predicts.

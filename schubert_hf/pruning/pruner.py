@@ -36,7 +36,7 @@ from .config import PruningConfig
 from .data import open_data, sum_over_processes
 from .methods import METHODS, Problem
 from .phases import recover, train_alphas, wants_teacher, with_teacher
-from .result import Progress, PruningResult, check_empty, result_folders, write_result
+from .result import Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
 from .surgery import compact
 from .units import find_groups
 
@@ -164,9 +164,9 @@ class SchuBertPruner:
         clock.lap("evaluation")
         shape = progress.plans[-1].shape
         size, budget, halved = self.budget.cost(shape), self.budget.limit(number), list(self.phases.halved)
-        progress.close(
-            number=number, budget=budget, size=size, shape=shape, after_recovery=after_recovery, halved=halved
-        )
+        rest = {"budget": budget, "size": size, "shape": shape, "after_recovery": after_recovery, "halved": halved}
+        progress.records.append(RoundRecord(number=number, **round_, **rest))
+        progress.open = None
         values = {f"round/{term}": value for term, value in {"size": size, **after_recovery}.items()}
         self.accelerator.log(values, step=self.phases.steps)
 

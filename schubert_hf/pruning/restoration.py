@@ -58,9 +58,7 @@ def restore(
     The hidden states of all batches are held for both models, one layer's worth.
 
     Args:
-        cut: what `compact(dense, plan)` gave; not changed.
-        dense: the model that was cut.
-        plan: by which it was cut.
+        cut: `compact(dense, plan)`; not changed.
         batches: real text, on the models' device.
         reduce: sums a tensor over processes that see different batches.
         ridge: how strongly weights are held where they are.

@@ -70,11 +70,6 @@ class Progress(Part):
     plans: list[PruningPlan] = field(default_factory=list)
     open: dict[str, Any] | None = None
 
-    def close(self, **rest: Any) -> None:
-        """Turns the current round into a record; `rest` are the fields that are known at its end."""
-        self.records.append(RoundRecord(**{**(self.open or {}), **rest}))
-        self.open = None
-
     def state(self) -> dict[str, Any]:
         return {
             "rounds": [record.to_json() for record in self.records],

@@ -80,8 +80,7 @@ def cut_tensor(name: str, tensor: Tensor, plan: PruningPlan) -> Tensor:
     cut = tensor
     where = place_of_tensor(name)
     for dim, axis in enumerate(where.axes(tensor.ndim)):
-        entries = plan.kept(axis) if axis is not None else None
-        if entries is not None and len(entries) < tensor.shape[dim]:
+        if axis is not None and len(entries := plan.kept(axis)) < tensor.shape[dim]:
             cut = cut.index_select(dim, entries.to(tensor.device))
     if where.row.part == "query" and where.layer is not None:
         kept = plan.key_query[where.layer][0] if plan.key_query[where.layer] else ()  # all heads keep as many

@@ -39,12 +39,8 @@ class Group(NamedTuple):
 def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group, int]:
     """The groups of some dimensions, with the number of units of each; groups without units are left out.
 
-    Args:
-        config: of the model.
-        dimensions: letters of h, f, a, k, v, l.
-
     Raises:
-        DimensionsError: another letter; or l, where the hidden sizes of the layers differ.
+        DimensionsError: a letter that is none of h, f, a, k, v, l; or l, where the hidden sizes of the layers differ.
     """
     groups: dict[Group, int] = {}
     for dimension in check_dimensions(dimensions):

@@ -5,7 +5,7 @@ import pytest
 
 from schubert_hf import PruningConfig
 from schubert_hf.evaluation.objectives import ClassificationObjective, TaskObjective
-from schubert_hf.pruning.config import PruningConfigError, parse_multiples
+from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.training.objective import PretrainingObjective
 
 
@@ -22,7 +22,6 @@ from schubert_hf.training.objective import PretrainingObjective
     ],
 )
 def test_multiples(given, multiples):
-    assert parse_multiples(given) == multiples
     assert PruningConfig(multiple_of=given).multiples == multiples
 
 

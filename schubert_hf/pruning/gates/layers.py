@@ -27,12 +27,7 @@ Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are mult
 
 @contextmanager
 def gated(model: PreTrainedModel, factor: Factor) -> Iterator[None]:
-    """Within the block, the matrices of all layers of `model` compute with the scales; afterwards it is as it was.
-
-    Args:
-        model: a SchuBERT of any class.
-        factor: see `Gates.factor`.
-    """
+    """Within the block, the matrices of all layers of a SchuBERT compute with the scales; afterwards as before."""
     with ExitStack() as stack:
         for number, layer in enumerate(layers(model)):
             for module, forward in _LayerGates(layer, number, factor).forwards().items():
@@ -79,14 +74,13 @@ class _LayerGates:
     def _filters_input(self, x: Tensor) -> Tensor:
         """Shape (..., f), before the activation, which goes with the next matrix."""
         filters = self._scale("filter")
-        if filters is not None:
-            filters = filters.detach()  # the next matrix finds their whole gradient
+        filters = None if filters is None else filters.detach()  # the next matrix finds their whole gradient
         linear = self.filters.inputs["filter"]
         return gated_linear(x, linear.weight, linear.bias, rows=filters, columns=self._scale("hidden"))
 
-    def _ending(self, sublayer: Sublayer, scale: Callable[[], Tensor | None], x: Tensor, stream: Tensor) -> Tensor:
+    def _ending(self, sublayer: Sublayer, columns: Callable[[], Tensor | None], x: Tensor, stream: Tensor) -> Tensor:
         """The end of a sublayer: projection, dropout, residual and LayerNorm."""
-        columns = scale()
+        units = columns()
         scales = [scale for scale in (self._scale("hidden"), self._scale("layer")) if scale is not None]
         rows = math.prod(scales[1:], start=scales[0]) if scales else None
         output, activation = sublayer.output, sublayer.activation
@@ -97,7 +91,7 @@ class _LayerGates:
         else:
             # Added at once where no dropout stands between, so that less is kept for the backward pass.
             drops = sublayer.dropout.training and sublayer.dropout.p > 0
-            project = partial(gated_linear, x, output.weight, output.bias, rows=rows, columns=columns)
+            project = partial(gated_linear, x, output.weight, output.bias, rows=rows, columns=units)
             y = project(activation=activation, residual=None if drops else stream)
             y = sublayer.dropout(y) + stream if drops else y
         normalized: Tensor = sublayer.norm(y)
