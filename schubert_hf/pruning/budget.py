@@ -25,12 +25,7 @@ from .units import find_groups
 
 
 class Budget:
-    """Targets in the unit of a cost, and the way to each in equal steps.
-
-    Args:
-        config: resolved settings of the run.
-        model: the dense one.
-        accelerator: of the run.
+    """Targets in the unit of a cost, and the way to each in equal steps; `model` is the dense one.
 
     Raises:
         BudgetError: a target is not a size, not below the model's own or the target before it, or out of reach.

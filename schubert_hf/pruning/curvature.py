@@ -157,11 +157,9 @@ class _Observed:
     def _gates(self, site: Site) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             query, real = output.detach(), self.real
-
-            def take(gradient: Tensor) -> None:
-                self._add(site, {"gate": _tokens(query * gradient, real).square().sum(0)})
-
-            output.register_hook(take)  # type: ignore[no-untyped-call]
+            output.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: self._add(site, {"gate": _tokens(query * gradient, real).square().sum(0)})
+            )
 
         return hook
 

@@ -79,11 +79,9 @@ def open_data(
 
     Args:
         train_dataset: examples by number, or a stream, of which every process reads its share.
-        eval_dataset: held-out examples by number.
         collator: makes batches; None: dynamic masking with `tokenizer`.
         tokenizer: the model must have embeddings for its vocabulary, and the collator's.
         objective: with the model, decides what a batch must hold.
-        seed: decides order and masks.
         rank, processes: which share of a stream this process reads, and how many there are.
 
     Raises:

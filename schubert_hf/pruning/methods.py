@@ -58,12 +58,8 @@ class Problem:
 
 
 class Scored(NamedTuple):
-    """The importance of every unit, and what is cut.
-
-    Attributes:
-        model: the given one, or one that computes the same; the scores are of its units.
-        scores: shape (units,) by group.
-        tensors: weights to cut instead of the model's own, by name.
+    """The importance of every unit, shape (units,) by group, and what is cut: `model` is the given one, or one that
+    computes the same; `tensors` are weights to cut instead of its own, by name.
     """
 
     model: PreTrainedModel
@@ -78,9 +74,8 @@ def by_curvature(problem: Problem) -> Scored:
         raise NonFiniteLossError("The model's weights are not all finite. Look for NaN in them.")
     model = change_basis(model, measure_heads(model, problem.batches, problem.reduce))
     objective = problem.objective(model)
-    return Scored(
-        model, curvature_importance(objective, problem.groups, problem.cost, problem.batches, problem.reduce)
-    )
+    scores = curvature_importance(objective, problem.groups, problem.cost, problem.batches, problem.reduce)
+    return Scored(model, scores)
 
 
 def by_alphas(problem: Problem) -> Scored:
@@ -114,14 +109,7 @@ def by_place(problem: Problem) -> Scored:
     return Scored(problem.model, {group: torch.zeros(units) for group, units in problem.groups.items()})
 
 
-def keep_evenly(
-    scores: Scores,
-    config: SchuBertConfig,
-    cost: Cost,
-    budget: float,
-    *,
-    multiple_of: Mapping[str, int] | None = None,
-) -> PruningPlan:
+def keep_evenly(scores: Scores, config: SchuBertConfig, cost: Cost, budget: float, **_: Any) -> PruningPlan:
     """Fewer layers, evenly spaced, first and last among them: "BERT-l" of Khetan & Karnin 2020.
 
     As Sanh et al. 2019 (DistilBERT, arXiv 1910.01108) take every other layer. As many stay as the budget has room for.

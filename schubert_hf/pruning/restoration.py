@@ -127,9 +127,7 @@ class _Restoration:
     def _restore_sublayer(
         self, ours: Sublayer, theirs: Sublayer, own: Stream, target: Stream
     ) -> tuple[Stream, Stream]:
-        """Q, K, V or D towards the dense outputs; then P or G towards the dense stream less the cut model's residual;
-        then the LayerNorm behind it.
-        """
+        """Q, K, V or D towards the dense outputs; P or G towards the dense stream less the own residual; the LayerNorm."""
         if ("heads" if theirs.heads else "filters") in self.parts:
             for name, linear in ours.inputs.items():
                 dense = theirs.inputs[name]
@@ -149,9 +147,7 @@ class _Restoration:
         return [ours.norm(x) for x in before], target
 
     def _restore_heads(self, own: Stream, target: Stream) -> None:
-        """Whatever reads the last layer's stream. Not the pooler: it reads one token per example, and refit it gave no
-        better next-sentence loss.
-        """
+        """Whatever reads the last layer's stream but the pooler, whose refit gave no better NSP loss."""
         if "transform" not in self.parts:
             return
         dense = {reader.name: reader.module for reader in readers(self.dense)}

@@ -63,9 +63,6 @@ def select(
 
     Args:
         scores: importance of the units of every group that may be cut, shape (units,); the smallest go first.
-        config: of the model that is cut.
-        cost: what is limited.
-        budget: in the unit of `cost`.
         multiple_of: per dimension, what the number of kept units of a group is a multiple of (default 1). A group
             keeps its whole width or a multiple.
 

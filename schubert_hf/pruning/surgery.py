@@ -24,8 +24,6 @@ def compact(
     were.
 
     Args:
-        model: a SchuBERT of any class.
-        plan: made for a model of this shape.
         tensors: parameters to cut instead of the model's own, by name, e.g. with alphas folded in.
 
     Returns:

@@ -125,12 +125,10 @@ class GatedObjective(Objective):
 
 
 def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
-    """The parameters of `model` with the alphas multiplied into its six matrices and their row biases.
+    """The parameters of `model` by name, with the alphas multiplied into its six matrices and their row biases.
 
-    Returns:
-        Tensors by parameter name, in the dtype of the model: together they compute what the gated model computes, as
-        long as no channel is removed (that is `compact`'s work). The model is not touched; what no alpha multiplies is
-        its own.
+    Together they compute what the gated model computes, as long as no channel is removed (that is `compact`'s work).
+    The model is not changed; what no alpha multiplies is its own.
 
     Raises:
         FoldError: an alpha is not finite, or a weight would not be.
@@ -152,8 +150,7 @@ def _fold(name: str, tensor: Tensor, gates: Gates) -> Tensor:
     for dim, axis in enumerate(where.axes(tensor.ndim)):
         factor = gates.factor(axis) if axis is not None else None
         if factor is not None:
-            shape = [-1 if dim == other else 1 for other in range(tensor.ndim)]
-            wide = wide * exact(factor).view(shape)
+            wide = wide * exact(factor).view(-1, *[1] * (tensor.ndim - 1 - dim))
     if where.row.part == "output" and where.layer is not None:
         factor = gates.factor(Axis("layer", where.layer))
         wide = wide if factor is None else wide * exact(factor)

@@ -31,7 +31,8 @@ def gated(model: PreTrainedModel, factor: Factor) -> Iterator[None]:
     with ExitStack() as stack:
         for number, layer in enumerate(layers(model)):
             for module, forward in _LayerGates(layer, number, factor).forwards().items():
-                stack.enter_context(_replaced_forward(module, forward))
+                module.forward = forward
+                stack.callback(delattr, module, "forward")  # the class's own is seen again
         yield
 
 
@@ -96,12 +97,3 @@ class _LayerGates:
             y = sublayer.dropout(y) + stream if drops else y
         normalized: Tensor = sublayer.norm(y)
         return normalized
-
-
-@contextmanager
-def _replaced_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward  # the class's own is seen again
