@@ -127,7 +127,7 @@ class _Restoration:
     def _restore_sublayer(
         self, ours: Sublayer, theirs: Sublayer, own: Stream, target: Stream
     ) -> tuple[Stream, Stream]:
-        """Q, K, V or D towards the dense outputs; P or G towards the dense stream less the own residual; the LayerNorm."""
+        """Q, K, V or D towards the dense outputs; P or G to the dense stream less the own residual; LayerNorm."""
         if ("heads" if theirs.heads else "filters") in self.parts:
             for name, linear in ours.inputs.items():
                 dense = theirs.inputs[name]
