@@ -46,9 +46,7 @@ def curvature_importance(
 ) -> Scores:
     """The rise of the loss that removing a unit brings, by the unit's cost; the objective's model is not changed.
 
-    Args:
-        batches: on the model's device.
-        reduce: sums a tensor over processes that see different batches.
+    `batches` are on the model's device; `reduce` sums a tensor over processes that see different batches.
     """
     model = objective.model
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -42,9 +42,7 @@ def measure_heads(
 ) -> list[HeadMoments | None]:
     """The moments of every layer's heads, in one pass, by a model in evaluation mode; None for a layer without heads.
 
-    Args:
-        batches: on the model's device.
-        reduce: sums a tensor over processes that see different batches.
+    `batches` are on the model's device; `reduce` sums a tensor over processes that see different batches.
     """
     sums: list[dict[str, Tensor]] = [{} for _ in layers(model)]
     tokens = torch.zeros(1, dtype=torch.float64)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -124,17 +124,13 @@ def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mappi
             bounds = [0, *range(len(order) % multiple or multiple, len(order), multiple)]
             # All may go of channels that a narrower layer lacks anyway.
             may_empty = start > 0 or group.dimension in MAY_GO or (group in layers and group != stays)
-            steps += _queue_steps(Queue(group, start), order, [*bounds, len(order)] if may_empty else bounds, values)
+            queue, worth = Queue(group, start), -math.inf
+            for first, last in pairwise([*bounds, len(order)] if may_empty else bounds):
+                units = sorted(order[first:last])
+                # Never below the step before it, whatever the rounding of the mean: a queue is left in order.
+                worth = max(worth, sum(values[unit] for unit in units) / len(units))
+                steps.append(Step(queue, tuple(units), worth))
     return sorted(steps, key=lambda step: step.score)
-
-
-def _queue_steps(queue: Queue, order: list[int], bounds: list[int], values: list[float]) -> Iterator[Step]:
-    score = float("-inf")
-    for first, last in pairwise(bounds):
-        units = sorted(order[first:last])
-        # Never below the step before it, whatever the rounding of the mean: a queue is left in order.
-        score = max(score, sum(values[unit] for unit in units) / len(units))
-        yield Step(queue, tuple(units), score)
 
 
 def count_units(steps: Iterable[Step]) -> Counter[Queue]:

@@ -52,12 +52,9 @@ def gated_linear(
 def gated_projections(
     x: Tensor, maps: Sequence[nn.Linear], *, rows: Tensor | None = None, columns: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """What several frozen maps make of one input, as `gated_linear`; its gradient is summed and looked at once.
+    """What several frozen maps make of x, shape (..., in), as `gated_linear`; its gradient is summed and read once.
 
-    Args:
-        x: shape (..., in).
-        rows: of the first map, shape (out,); None: 1.
-        columns: of all maps, shape (in,); None: 1.
+    The first map alone has `rows`, shape (out,); all have `columns`, shape (in,); None: 1.
     """
     weights, biases = [one.weight for one in maps], [one.bias for one in maps]
     result: tuple[Tensor, ...] = _GatedProjections.apply(x, rows, columns, *weights, *biases)  # type: ignore[no-untyped-call]
