@@ -250,5 +250,5 @@ class SchuBertPruner:
 
         folder, keep = self.output_dir / CHECKPOINTS if self.output_dir else None, config.keep_checkpoints
         session = Session(self.accelerator, folder, {"progress": progress}, settings=settings, name=name, keep=keep)
-        phases = Phases(session, data.stream, data.collator, save_steps=config.save_steps, begin=data.begin)
+        phases = Phases(session, data.stream, data.collator, save_steps=config.save_steps)
         self.progress, self.session, self.phases = progress, session, phases

@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..run.checkpoint import write_json
+from ..run.checkpoint import save_model, write_json
 from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_files
-from ..run.progress import quiet
 from ..run.session import Part
 from ..shape import Shape
 from .config import PruningConfig, PruningConfigError
@@ -178,9 +177,7 @@ def write_result(result: PruningResult) -> bool:
     if folder is None or (folder / MARKER).exists():
         return False
     check_output_folder(folder)
-    with result_files(folder) as files, quiet():
-        result.model.save_pretrained(files)
-        if result.tokenizer is not None:
-            result.tokenizer.save_pretrained(files)
+    with result_files(folder) as files:
+        save_model(files, result.model, result.tokenizer)
         write_json(files / PRUNING_RECORD, result.to_json())
     return True
