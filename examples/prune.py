@@ -39,8 +39,7 @@ from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.stream import Collator
 from schubert_hf.data.streaming import StreamedPairs
-from schubert_hf.data.streaming_sources import held_out_documents, not_held_out, stream_documents
-from schubert_hf.data.text import load_documents, split_documents
+from schubert_hf.data.text import held_out_documents, load_documents, not_held_out, split_documents, stream_documents
 from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.open_task import open_task

@@ -19,7 +19,7 @@ import torch
 from schubert_hf import SchuBertConfig
 from schubert_hf.cli import parse
 from schubert_hf.errors import one_line_errors
-from schubert_hf.latency.timing import Workload, lower_quartile, time_models, with_shape
+from schubert_hf.latency.timing import Workload, quartiles, time_models, with_shape
 from schubert_hf.run.provenance import describe_machine, machine, versions
 from schubert_hf.shape import Shape
 from schubert_hf.training.loop_config import option
@@ -70,7 +70,9 @@ def print_table(arguments: Arguments, workload: Workload) -> None:
             widths = sorted({width + step for m, exact in chosen.items() for width in exact for step in (-m, 0, m)})
             configs = [make_config(full, row, width, arguments.seq_len) for width in widths]
             samples = time_models(configs, workload, rounds=arguments.rounds, seconds=arguments.seconds)
-            ratios = compare_multiples(dict(zip(widths, map(lower_quartile, samples), strict=True)), chosen)
+            ratios = compare_multiples(
+                dict(zip(widths, (quartiles(times)[0] for times in samples), strict=True)), chosen
+            )
             cells = [f"{ratios[multiple]:.3f}" if multiple in ratios else "" for multiple in MULTIPLES]
             window = f"{widths[0]} to {widths[-1]}"
             best = recommend(ratios, arguments.gain)

@@ -29,8 +29,7 @@ from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.data.stream import MaskingCollator
 from schubert_hf.data.streaming import StreamedPairs
-from schubert_hf.data.streaming_sources import stream_documents
-from schubert_hf.data.text import load_documents
+from schubert_hf.data.text import load_documents, stream_documents
 from schubert_hf.errors import one_line_errors
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.run.processes import make_accelerator, use_all_cores

@@ -20,7 +20,7 @@ from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.errors import one_line_errors
 from schubert_hf.latency.cost import LatencyCost, meet_budget
-from schubert_hf.latency.timing import Workload, lower_quartile, time_models, with_shape
+from schubert_hf.latency.timing import Workload, quartiles, time_models, with_shape
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance, ranks_within_groups
 from schubert_hf.pruning.plan import PruningPlan
@@ -68,8 +68,8 @@ def main() -> None:
 
         shape = meet_budget(choose, budget, cost).shape
         configs = [with_shape(model.config, shape), model.config]
-        ours, theirs = (lower_quartile(times) for times in time_models(configs, workload, rounds=40))
-        alone = lower_quartile(time_models(configs[:1], workload, rounds=40)[0])
+        ours, theirs = (quartiles(times)[0] for times in time_models(configs, workload, rounds=40))
+        alone = quartiles(time_models(configs[:1], workload, rounds=40)[0])[0]
         in_turns = ours * dense / theirs  # at the speed at which the dense model was timed
         times = [f"{budget:.2f} ms", f"{in_turns:.2f} ms", f"{in_turns / budget - 1:+.1%}"]
         rows.append([*times, f"{alone:.2f} ms", f"{alone / budget - 1:+.1%}"])

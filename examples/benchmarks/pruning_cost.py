@@ -37,7 +37,7 @@ from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.stream import ExampleStream, MaskingCollator, for_stream
 from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
-from schubert_hf.latency.timing import lower_quartile
+from schubert_hf.latency.timing import quartiles
 from schubert_hf.pruning.checks import check_same_weights
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance
@@ -217,7 +217,7 @@ def main() -> None:
     memory = {name: peak_memory(name) for name in tqdm(phases, desc="memory")}
     print(f"{describe_machine(machine())}; batch of {arguments.batch_size} x {arguments.max_length}\n")
     rows = [["step", "ms", "against ordinary", "peak memory, MiB", "against ordinary"], ["---", *["---:"] * 4]]
-    times = {name: lower_quartile(values) for name, values in seconds.items()}
+    times = {name: quartiles(values)[0] for name, values in seconds.items()}
     for name, (title, _) in PHASES.items():
         ratios = times[name] / times[ORDINARY], memory[name] / memory[ORDINARY]
         rows.append([title, f"{times[name] * 1e3:.0f}", f"{ratios[0]:.2f}"])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import chain, islice
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from .text import TextSourceError
+from .sources import TextSourceError
 from .tokenizer import require_special_tokens
 
 Sentences = list[list[int]]  # a document: word-piece ids by sentence
@@ -26,11 +27,7 @@ LEAST_LENGTH = 8
 SPECIAL = 3  # [CLS], [SEP], [SEP]
 # A quarter of the bytes that `datasets` would choose.
 FEATURES = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "token_type_ids": List(Value("int8")),
-        "next_sentence_label": Value("int8"),
-    }
+    input_ids=List(Value("int32")), token_type_ids=List(Value("int8")), next_sentence_label=Value("int8")
 )
 
 
@@ -90,21 +87,15 @@ def require_pairable(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Non
 def pair_texts(
     texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int, rng: random.Random
 ) -> dict[str, list[Any]]:
-    """The examples of a few texts, as columns; random B's are drawn from these texts alone.
+    """The examples of a few documents as the columns of `make_pairs`; random B's are drawn from these documents.
 
-    Args:
-        texts: documents.
-        tokenizer: a BERT's tokenizer.
-        max_length: word pieces per example, special tokens included.
-        rng: decides where pairs are cut and which B is random.
-
-    Returns:
-        The columns of `make_pairs`, each a list with one item per example.
+    `rng` decides where pairs are cut and which B is random.
     """
     tokenized = tokenize_documents(texts, tokenizer, max_length)
     examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)]
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     return {
-        "input_ids": [_join(tokenizer, first, second) for first, second, _ in examples],
+        "input_ids": [[start, *first, end, *second, end] for first, second, _ in examples],
         "token_type_ids": [[0] * (len(first) + 2) + [1] * (len(second) + 1) for first, second, _ in examples],
         "next_sentence_label": [int(is_random) for _, _, is_random in examples],
     }
@@ -132,31 +123,36 @@ def tokenize_documents(
             pending = []
     if pending:
         documents = [*documents[:-1], documents[-1] + pending] if documents else [pending]
-    flat = [sentence for document in documents for sentence in document]
+    flat = list(chain.from_iterable(documents))
     if not flat:
         return []
     # `verbose=False`: a sentence longer than the model's positions is cut below, so the warning would mislead.
     encoded = tokenizer(
         flat, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )
-    ids = iter(encoded["input_ids"])
+    sentences = iter(encoded["input_ids"])
     # A sentence that fills half of an example leaves no room for a second one: cut it.
     longest = max(2, (max_length - SPECIAL) // 2)
-    tokenized = [[piece for _ in document for piece in _cut(next(ids), longest)] for document in documents]
+    tokenized = [
+        [
+            ids[start : start + longest]
+            for ids in islice(sentences, len(document))
+            for start in range(0, len(ids), longest)
+        ]
+        for document in documents
+    ]
     tokenized = [document for document in tokenized if document]
-    return _halves(tokenized[0]) if len(tokenized) == 1 else tokenized
+    if len(tokenized) == 1 and (middle := len(tokenized[0]) // 2) > 1:
+        return [tokenized[0][:middle], tokenized[0][middle:]]
+    return tokenized
 
 
 def pair_document(
     documents: list[Sentences], number: int, max_length: int, rng: random.Random
 ) -> list[tuple[list[int], list[int], bool]]:
-    """Pairs the sentences of one document, as in the original BERT's data preparation.
+    """Pairs the sentences of `documents[number]`, as in the original BERT's data preparation.
 
-    Args:
-        documents: documents of sentences of word-piece ids; random B's are drawn from the others.
-        number: the document to pair.
-        max_length: of A, B and the special tokens.
-        rng: decides the cuts and the random B's.
+    Random B's are drawn from the other documents.
 
     Returns:
         A list of (A, B, is_random).
@@ -176,13 +172,13 @@ def pair_document(
                 break  # a single sentence is left: it has no successor, and a random B alone would upset the halves
             end += 1  # a short target, met by one sentence
         split = rng.randint(start + 1, end - 1)
-        first = [token for sentence in document[start:split] for token in sentence]
+        first = list(chain.from_iterable(document[start:split]))
         is_random = len(documents) > 1 and rng.random() < 0.5
         if is_random:
             second = _random_second(documents, number, target - len(first), rng)
             end = split  # what A did not use is read again: no text is lost to random pairs
         else:
-            second = [token for sentence in document[split:end] for token in sentence]
+            second = list(chain.from_iterable(document[split:end]))
         first, second = _fit(first, second, room, rng)
         if first and second:
             pairs.append((first, second, is_random))
@@ -202,29 +198,15 @@ def _random_second(documents: list[Sentences], number: int, target: int, rng: ra
 
 
 def _fit(first: list[int], second: list[int], room: int, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Shortens the longer one until both fit, by random amounts at its front and its back."""
+    """Shortens the longer one until both fit, at its front and its back in random parts."""
     excess = max(0, len(first) + len(second) - room)
     lead = len(first) - len(second)
     # The longer one alone until they are equal, then both by turns.
     alone = min(excess, abs(lead))
-    both = excess - alone
-    from_first = (alone if lead > 0 else 0) + both // 2
-    return _shorten(first, from_first, rng), _shorten(second, excess - from_first, rng)
+    from_first = (alone if lead > 0 else 0) + (excess - alone) // 2
 
+    def shorten(ids: list[int], by: int) -> list[int]:
+        front = rng.randint(0, by) if by else 0
+        return ids[front : len(ids) - (by - front)]
 
-def _shorten(ids: list[int], by: int, rng: random.Random) -> list[int]:
-    front = rng.randint(0, by) if by else 0
-    return ids[front : len(ids) - (by - front)]
-
-
-def _halves(document: Sentences) -> list[Sentences]:
-    middle = len(document) // 2
-    return [document[:middle], document[middle:]] if middle > 1 else [document]
-
-
-def _cut(ids: list[int], longest: int) -> Sentences:
-    return [ids[start : start + longest] for start in range(0, len(ids), longest)]
-
-
-def _join(tokenizer: PreTrainedTokenizerBase, first: list[int], second: list[int]) -> list[int]:
-    return [tokenizer.cls_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.sep_token_id]
+    return shorten(first, from_first), shorten(second, excess - from_first)

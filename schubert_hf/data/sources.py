@@ -1,6 +1,7 @@
 """Where text comes from: local files and folders, and datasets on the Hub, all read by `datasets`.
 
-Every function returns a dataset whose column `text` holds strings, or raises `TextSourceError` with the way out.
+Every source gives a dataset whose only column `text` holds strings, or raises `TextSourceError`. A streamed source
+gives an `IterableDataset` with the same rows, of which only the first few are checked.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import datasets
-from datasets import Dataset, Value, concatenate_datasets, get_dataset_config_names, load_dataset
+from datasets import Dataset, IterableDataset, Value, concatenate_datasets, get_dataset_config_names, load_dataset
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError
 from datasets.table import CastError
@@ -31,6 +33,9 @@ READERS = {".txt": "text", ".text": "text", ".jsonl": "json", ".json": "json", "
 COMPRESSED = {".gz", ".xz", ".bz2", ".zst"}
 # Datasets that need a configuration, and the one that is meant where none is named.
 DEFAULT_CONFIGS = {"wikitext": "wikitext-103-raw-v1", "Salesforce/wikitext": "wikitext-103-raw-v1"}
+FIRST = 100  # documents of a streamed source that are checked before any training
+# Bytes read at a time from a streamed file; by default `datasets` reads ten times as much.
+BLOCK = {"chunksize": 1 << 20}
 
 WITH_SENTENCES = "Give text with sentences in it, documents separated by blank lines."
 EMPTY = f"is empty. {WITH_SENTENCES}"
@@ -38,27 +43,55 @@ EMPTY = f"is empty. {WITH_SENTENCES}"
 UNTIDY = re.compile(r"\0|\ufeff|\n[^\S\n]+\n")
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 # `datasets` wraps most of them in its own error, but not while it streams.
-READ_ERRORS = (
-    DatasetGenerationError,
-    ValueError,
-    OSError,
-    EOFError,
-    BadZipFile,
-    LZMAError,
-    zlib.error,
-)
+READ_ERRORS = (DatasetGenerationError, ValueError, OSError, EOFError, BadZipFile, LZMAError, zlib.error)
 
 
 class TextSourceError(SchuBertError):
     """The text to train on cannot be found, cannot be read, or holds no documents."""
 
 
-def local_path(source: str | Path) -> Path | None:
-    """The path of a local file or folder; None for the name of a dataset on the Hub.
+def read_text(
+    source: str | Path, config: str | None, split: str, *, cache: bool = True, streaming: bool = False
+) -> Any:
+    """The text of a file, of all readable files below a folder (hidden and empty ones left out), or of a dataset.
+
+    Args:
+        source: a path, or the name of a dataset on the Hub, which has `config` and `split`.
+        cache: keep what was read of files in `datasets`' cache; without it, it is held in memory.
+        streaming: give an `IterableDataset`, in which every file is a shard.
 
     Raises:
-        TextSourceError: it was meant as a path, and nothing is there.
+        TextSourceError: nothing can be read as text; or there are files of several kinds when `streaming`.
     """
+    path = _local_path(source)
+    if path is None:
+        return _read_hub(str(source), config, split, streaming)
+    by_reader = _files_by_reader(path)
+    if streaming and len(by_reader) > 1:
+        kinds = ", ".join(f"{len(files)} of {reader}" for reader, files in by_reader.items())
+        raise TextSourceError(
+            f"`{path}` holds files of several kinds ({kinds}); only one kind can be streamed. Give a folder of one."
+        )
+    parts = [_read(reader, files, cache, streaming) for reader, files in by_reader.items()]
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+
+
+def texts_of(documents: Dataset) -> Iterator[str]:
+    """The rows of the column `text`; "" for those that hold nothing."""
+    for batch in documents.iter(batch_size=1000):
+        yield from (text or "" for text in batch["text"])
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, as a sentence."""
+    if isinstance(error, CastError):  # whose first line says nothing
+        return "its columns, or their types, are not the same all through. Keep the column `text` alone."
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if lines[0].endswith((".", "!", "?")) else f"{lines[0]}."
+
+
+def _local_path(source: str | Path) -> Path | None:
+    """The path of a local file or folder; None for the name of a dataset on the Hub."""
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -68,45 +101,8 @@ def local_path(source: str | Path) -> Path | None:
     return None
 
 
-def read_files(path: Path, *, cache: bool) -> Dataset:
-    """The text of a file, or of all readable files below a folder (hidden ones left out)."""
-    parts = [_read(reader, files, cache=cache) for reader, files in files_by_reader(path).items()]
-    return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-
-
-def read_hub(name: str, config: str | None, split: str) -> Dataset:
-    """The text of one split of a dataset on the Hub; from `datasets`' cache where the Hub cannot be reached."""
-    return text_column(load_hub(name, config, split), f"The dataset `{name}`")
-
-
-def load_hub(name: str, config: str | None, split: str, *, streaming: bool = False) -> Any:
-    """One split of a dataset on the Hub with all its columns; an `IterableDataset` when `streaming`."""
-    config = config or DEFAULT_CONFIGS.get(name)
-    reachable = True
-    try:
-        reachable = _reachable(name)
-        with contextlib.nullcontext() if reachable else _offline():
-            if config is None and len(configs := get_dataset_config_names(name)) > 1:
-                raise TextSourceError(
-                    f"The dataset `{name}` has several configurations. Name one of: {', '.join(configs)}."
-                )
-            return load_dataset(name, config, split=split, streaming=streaming)
-    except TextSourceError:
-        raise
-    except (*READ_ERRORS, RuntimeError) as error:
-        reason = first_line(error) if reachable else "the Hub cannot be reached, and it is not in the cache."
-        raise TextSourceError(
-            f"`{name}` is not a local file or folder, and cannot be loaded as a dataset (configuration {config!r}, "
-            f"split {split!r}): {reason} Check the name and the connection, or give a local file or folder."
-        ) from error
-
-
-def files_by_reader(path: Path) -> dict[str, list[str]]:
-    """The readable files of a path by the name that `datasets` has for their reader, without hidden and empty ones.
-
-    Raises:
-        TextSourceError: there are none.
-    """
+def _files_by_reader(path: Path) -> dict[str, list[str]]:
+    """The readable files of a path by what `datasets` calls their reader."""
     if not path.is_dir():
         if path.stat().st_size == 0:
             raise TextSourceError(f"`{path}` {EMPTY}")
@@ -130,34 +126,31 @@ def _reader_of(file: Path) -> str | None:
     return READERS.get(suffixes[-1]) if suffixes else None
 
 
-def reader_options(reader: str) -> dict[str, Any]:
-    """A blank line ends a document of a plain text file; the other kinds have one document a row."""
-    return {"sample_by": "paragraph"} if reader == "text" else {}
-
-
-def _read(reader: str, files: list[str], *, cache: bool) -> Dataset:
+def _read(reader: str, files: list[str], cache: bool, streaming: bool) -> Any:
+    name = f"`{files[0]}`" + (f" and the {len(files) - 1} files after it" if len(files) > 1 else "")
+    options: dict[str, Any] = {"data_files": files, "split": "train", "streaming": streaming}
+    if reader == "text":
+        options["sample_by"] = "paragraph"  # a blank line ends a document; the other kinds have one document per row
+    if streaming and reader in ("text", "json"):
+        options |= BLOCK
     try:
-        with quiet(), _cache_folder(cache) as folder:
-            dataset = load_dataset(
-                reader,
-                data_files=files,
-                split="train",
-                cache_dir=folder,
-                keep_in_memory=not cache,
-                **reader_options(reader),
-            )
+        with quiet(), contextlib.nullcontext() if cache else tempfile.TemporaryDirectory() as folder:
+            dataset = load_dataset(reader, cache_dir=folder, keep_in_memory=not cache, **options)
+            if streaming and reader == "parquet" and "text" in dataset.column_names:  # reads no other column then
+                dataset = load_dataset(reader, columns=["text"], **options)
+            dataset = _select_text(dataset, name)
+            return _tidy(dataset, files[0]) if reader == "text" else dataset
+    except TextSourceError:
+        raise
     except READ_ERRORS as error:
-        if len(files) > 1:  # either the one at fault says so when it is read alone, or only their columns differ
-            return concatenate_datasets([_read(reader, [file], cache=cache) for file in files])
-        raise TextSourceError(f"`{files[0]}` {complaint(reader, error)}") from error
-    dataset = text_column(dataset, ", ".join(f"`{file}`" for file in files[:3]) + (", ..." if len(files) > 3 else ""))
-    if reader == "text" and any(UNTIDY.search(text) for batch in dataset.iter(1000) for text in batch["text"]):
-        with quiet():
-            return dataset.map(tidy, batched=True, fn_kwargs={"file": files[0]})
-    return dataset
+        # Of several files, the one at fault says so when it is read alone; or only their columns differ.
+        alone = [_read(reader, [file], cache, streaming) for file in files] if len(files) > 1 else []
+        if alone and not streaming:
+            return concatenate_datasets(alone)
+        raise TextSourceError(f"{name} {_complaint(reader, error)}") from error
 
 
-def complaint(reader: str, error: BaseException) -> str:
+def _complaint(reader: str, error: BaseException) -> str:
     """The rest of an error that begins with a file's name: why it cannot be read."""
     cause = error.__cause__ or error
     if isinstance(cause, SchemaInferenceError):  # no rows
@@ -167,72 +160,83 @@ def complaint(reader: str, error: BaseException) -> str:
     return f"cannot be read as {reader}: {first_line(cause)}"
 
 
-def text_column(dataset: Dataset, source: str) -> Dataset:
-    """The column `text` alone.
-
-    Args:
-        dataset: any dataset.
-        source: what errors call the dataset.
-
-    Raises:
-        TextSourceError: there is no such column, or it does not hold strings.
-    """
-    if "text" not in dataset.column_names:
+def _select_text(dataset: Any, source: str) -> Any:
+    """The column `text` alone, checked to exist and to hold strings; `source` begins the error."""
+    sample = dataset
+    if isinstance(dataset, IterableDataset):  # its columns and their types are certain once rows have been read
+        if "text" in (dataset.column_names or []):
+            dataset = dataset.select_columns(["text"])  # before anything is read: the other columns may be large
+        rows = list(islice(dataset, FIRST))
+        if not rows:
+            raise TextSourceError(f"{source} {EMPTY}")
+        sample = Dataset.from_list(rows, features=dataset.features)
+    if "text" not in sample.column_names:
         raise TextSourceError(
-            f"{source} has the columns {dataset.column_names}; documents are read from the column `text`. Rename one."
+            f"{source} has the columns {sample.column_names}; documents are read from the column `text`. Rename one."
         )
-    feature = dataset.features["text"]
+    feature = sample.features["text"]
     if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string", "null"):
         raise TextSourceError(f"{source} has a column `text` that holds {feature}; allowed are strings.")
     return dataset.select_columns(["text"])
 
 
-def tidy(batch: dict[str, list[str]], file: str) -> dict[str, list[str]]:
-    """Splits plain text where a blank line has white space in it, and drops byte-order marks.
+def _tidy(dataset: Any, file: str) -> Any:
+    """Splits plain text where a blank line has white space in it, and drops byte-order marks."""
+    options: dict[str, Any] = {"batched": True, "features": dataset.features, "fn_kwargs": {"file": file}}
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(_split_blocks, batch_size=1, **options)  # row by row, its state is exact
+    untidy = any(UNTIDY.search(text) for text in texts_of(dataset))
+    return dataset.map(_split_blocks, **options) if untidy else dataset
 
-    Raises:
-        TextSourceError: it holds null bytes, so it is not text.
-    """
+
+def _split_blocks(batch: dict[str, list[str]], file: str) -> dict[str, list[str]]:
     if any("\0" in text for text in batch["text"]):
         raise TextSourceError(f"`{file}` is not text: it holds null bytes. Give a text file.")
     return {"text": [part for text in batch["text"] for part in BLANK_LINE.split(text.removeprefix("\ufeff"))]}
 
 
-def _reachable(name: str) -> bool:
-    """Asks the Hub once: `datasets` itself would retry for half a minute before it looked into its cache."""
+def _read_hub(name: str, config: str | None, split: str, streaming: bool) -> Any:
+    """The text of one split of a dataset on the Hub; from `datasets`' cache where the Hub cannot be reached."""
+    config = config or DEFAULT_CONFIGS.get(name)
+    reachable = True
+    try:
+        with _hub(name) as reachable:
+            if config is None and len(configs := get_dataset_config_names(name)) > 1:
+                raise TextSourceError(
+                    f"The dataset `{name}` has several configurations. Name one of: {', '.join(configs)}."
+                )
+            dataset = load_dataset(name, config, split=split, streaming=streaming)
+        with quiet():
+            return _select_text(dataset, f"The dataset `{name}`")
+    except TextSourceError:
+        raise
+    except (*READ_ERRORS, RuntimeError) as error:
+        reason = first_line(error) if reachable else "the Hub cannot be reached, and it is not in the cache."
+        how, way_out = ("streamed", "load it without streaming, ") if streaming else ("loaded", "")
+        raise TextSourceError(
+            f"`{name}` is not a local file or folder, and cannot be {how} as a dataset (configuration {config!r}, "
+            f"split {split!r}): {reason} Check the name and the connection, {way_out}or give a local file or folder."
+        ) from error
+
+
+@contextlib.contextmanager
+def _hub(name: str) -> Iterator[bool]:
+    """Whether the Hub can be reached. Where it cannot, `datasets` looks into its cache at once.
+
+    It is asked once: `datasets` itself would retry for half a minute.
+    """
+    before = datasets.config.HF_HUB_OFFLINE
+    reachable = True
     try:
         HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(name, timeout=10)
     except HFValidationError:
         raise
     except HfHubHTTPError:  # it answered; what it says is better explained by `datasets`
-        return True
+        pass
     except Exception:  # the HTTP library's own errors: which library that is differs between releases
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
+        reachable = False
     try:
-        yield
+        datasets.config.HF_HUB_OFFLINE = before or not reachable
+        yield reachable
     finally:
         datasets.config.HF_HUB_OFFLINE = before
-
-
-@contextlib.contextmanager
-def _cache_folder(cache: bool) -> Iterator[str | None]:
-    if cache:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield folder
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, as a sentence."""
-    if isinstance(error, CastError):  # whose first line says nothing
-        return "its columns, or their types, are not the same all through. Keep the column `text` alone."
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if lines[0].endswith((".", "!", "?")) else f"{lines[0]}."

@@ -46,9 +46,7 @@ class ExampleStream(Dataset[dict[str, Any]]):
     def __init__(self, examples: Any, *, seed: int = 0, shuffle: bool = True) -> None:
         if len(examples) == 0:
             raise StreamError("The set of examples is empty. Give at least one example.")
-        self.examples = examples
-        self.seed = seed
-        self.shuffle = shuffle
+        self.examples, self.seed, self.shuffle = examples, seed, shuffle
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
 
@@ -81,7 +79,7 @@ class MaskingCollator:
 
     15 % of the tokens are predicted; of those 80 % become `[MASK]`, 10 % a random word piece, 10 % stay. Special
     tokens are never predicted. The masks of an example depend on `seed`, its position in the stream and its tokens
-    alone: neither on the other examples of its batch nor on the padding that they cause.
+    alone, not on the rest of its batch.
 
     Args:
         tokenizer: a BERT's tokenizer.
@@ -94,9 +92,7 @@ class MaskingCollator:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, mlm_probability: float = 0.15, seed: int = 0) -> None:
         require_special_tokens(tokenizer)
-        self.tokenizer = tokenizer
-        self.mlm_probability = mlm_probability
-        self.seed = seed
+        self.tokenizer, self.mlm_probability, self.seed = tokenizer, mlm_probability, seed
         self._special = torch.tensor(tokenizer.all_special_ids)
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -105,7 +101,8 @@ class MaskingCollator:
         return {name: self._stack(name, [row[name] for row in rows]) for name in rows[0]}
 
     def _mask(self, example: dict[str, Any], number: int) -> dict[str, Tensor]:
-        row = {name: _tensor(value) for name, value in example.items() if name != POSITION}
+        tensors = {name: torch.as_tensor(value) for name, value in example.items() if name != POSITION}
+        row = {name: x if x.is_floating_point() else x.long() for name, x in tensors.items()}
         ids = row["input_ids"]  # (tokens,)
         generator = torch.Generator().manual_seed(mix_seed(self.seed, example.get(POSITION, number)))
         chosen, kind = torch.rand(2, len(ids), generator=generator)  # in [0, 1)
@@ -124,11 +121,6 @@ class MaskingCollator:
             return torch.stack(values)
         padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED}.get(name, 0)
         return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
-
-
-def _tensor(value: Any) -> Tensor:
-    tensor = torch.as_tensor(value)
-    return tensor if tensor.is_floating_point() else tensor.long()
 
 
 class PlainCollator:
@@ -153,11 +145,9 @@ class Stream(Protocol):
     """
 
     @property
-    def length(self) -> int | None:
-        """How many different examples there are; None if that is not known."""
+    def length(self) -> int | None: ...
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        """The example at a position."""
+    def __getitem__(self, position: int) -> dict[str, Any]: ...
 
     def state(self) -> dict[str, Any] | None:
         """The process's place, as plain JSON; None where examples are addressed by number."""
@@ -190,14 +180,12 @@ def workers_for(stream: Stream, workers: int) -> int:
 
 def digest(examples: Iterable[Mapping[str, Any]]) -> str:
     """The SHA-256 of some examples, of whatever type their numbers are: tells whether two sets begin alike."""
-    content = hashlib.sha256()
-    for example in examples:
-        content.update(json.dumps(dict(example), sort_keys=True, default=_plain).encode())
-    return content.hexdigest()
 
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else type(value).__name__
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else type(value).__name__
+    rows = (json.dumps(dict(example), sort_keys=True, default=plain) for example in examples)
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def mix_seed(*numbers: int) -> int:

@@ -24,6 +24,7 @@ from .stream import POSITION, StreamError
 
 CHUNK_DOCUMENTS = 256
 CHUNK_CHARACTERS = 1 << 19  # about 1000 examples of 128 word pieces
+SETTINGS = ("max_length", "seed")  # that a stream resumes with
 # A place: how many chunks of the epoch and examples of the chunk at hand have been read, and where that chunk begins.
 _START: dict[str, Any] = {"epoch": 0, "chunk": 0, "taken": 0, "reader": None}
 
@@ -44,7 +45,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
     """
 
-    length = None  # how many different examples there are is not known
+    length = None  # the number of different examples is unknown
 
     def __init__(
         self,
@@ -81,13 +82,12 @@ class StreamedPairs(Dataset[dict[str, Any]]):
 
     def state(self) -> dict[str, Any]:
         """Where this process is in the stream, as plain JSON; see `load_state`."""
-        return {**self._settings(), **self._place}
+        return {**{name: getattr(self, name) for name in SETTINGS}, **self._place}
 
     def load_state(self, states: list[dict[str, Any]] | None) -> None:
-        """Continues with the example after those that had been read when the states were taken.
+        """Continues after the examples that had been read when the states of all processes, by rank, were taken.
 
-        Args:
-            states: of all processes, by rank; None: begins.
+        Without states it begins.
 
         Raises:
             StreamError: the states are from a stream with other settings or another number of processes.
@@ -95,25 +95,18 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         self._examples, self._place = None, _START
         if states is None:
             return
-        if len(states) != self.processes:
-            raise StreamError(
-                f"The saved stream has `processes` {len(states)}, this one has {self.processes}. Resume with as many "
-                "processes as the run began with, or start a new run."
-            )
-        place = dict(states[self.rank])
-        for name, value in self._settings().items():
-            if place.pop(name) != value:
+        saved = {"processes": len(states), **states[min(self.rank, len(states) - 1)]}
+        for name in ("processes", *SETTINGS):
+            if saved[name] != (value := getattr(self, name)):
+                how = "as many processes as" if name == "processes" else "the settings"
                 raise StreamError(
-                    f"The saved stream has `{name}` {states[self.rank][name]}, this one has {value}. Resume with the "
-                    "settings the run began with, or start a new run."
+                    f"The saved stream has `{name}` {saved[name]}, this one has {value}. Resume with {how} the run "
+                    "began with, or start a new run."
                 )
-        self._place = place
+        self._place = {name: saved[name] for name in _START}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_examples": None}
-
-    def _settings(self) -> dict[str, int]:
-        return {"max_length": self.max_length, "seed": self.seed}
 
     def _read_examples(self) -> Iterator[dict[str, Any]]:
         while True:

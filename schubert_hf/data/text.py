@@ -1,24 +1,26 @@
-"""Raw text to documents.
+"""Raw text to documents, loaded or streamed, and the documents that are held out from training.
 
-A document is what the next-sentence task draws consecutive sentences from: one block of a text file, whose blocks are
-separated by blank lines, or one row of a dataset. Everything is read by `datasets`, which memory-maps it.
+A document is what the next-sentence task draws consecutive sentences from: one block of a text file (separated by
+blank lines), or one row of a dataset.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
-from .sources import WITH_SENTENCES, TextSourceError, local_path, read_files, read_hub
-
-__all__ = ["TextSourceError", "load_documents", "split_documents"]
+from .pairs import split_sentences
+from .sources import FIRST, WITH_SENTENCES, TextSourceError, read_text, texts_of
 
 WIKITEXT_TITLE = re.compile(r"^ = [^=].* = ?$")
 FEW = 10  # documents
 PIECES = 20
+SEARCHED = 200_000  # documents that are searched for held-out ones, a hundredth of all
 
 
 def load_documents(
@@ -39,12 +41,37 @@ def load_documents(
     Raises:
         TextSourceError: the source does not exist, is not text, or is empty.
     """
-    path = local_path(source)
-    documents = read_files(path, cache=cache) if path is not None else read_hub(str(source), config, split)
-    if "wikitext" in str(source):
-        documents = _join_wikitext(documents)
-    if not any(text and not text.isspace() for text in _texts(documents)):
+    documents: Dataset = read_text(source, config, split, cache=cache)
+    if _is_wikitext(source, documents[:FIRST]["text"]):
+        documents = Dataset.from_generator(_join_wikitext, gen_kwargs={"lines": documents})
+    if not any(text and not text.isspace() for text in texts_of(documents)):
         raise TextSourceError(f"`{source}` holds no text. {WITH_SENTENCES}")
+    return documents
+
+
+def stream_documents(source: str | Path, *, config: str | None = None, split: str = "train") -> IterableDataset:
+    """Opens local files or a dataset on the Hub to read documents one by one, without storing them.
+
+    The documents are those of `load_documents`, in the same order, every file a shard. Only the first few are checked
+    here; an error further on is raised when it is reached.
+
+    Args:
+        source, config, split: see `load_documents`; the files of a folder must all be of one kind.
+
+    Raises:
+        TextSourceError: the source does not exist, is not text, or its first documents are empty; or it cannot be
+            streamed: files of several kinds, or WikiText, whose articles are cut into lines.
+    """
+    documents: IterableDataset = read_text(source, config, split, streaming=True)
+    head = [row["text"] or "" for row in islice(documents, FIRST)]
+    if not any(text.strip() for text in head):
+        where = f" in its first {FIRST} documents" if len(head) == FIRST else ""
+        raise TextSourceError(f"`{source}` holds no text{where}. {WITH_SENTENCES}")
+    if _is_wikitext(source, head):
+        raise TextSourceError(
+            f"`{source}` has one line per row, and a stream cannot join lines to articles. It is small: load it "
+            "without streaming, or give files with one article per document."
+        )
     return documents
 
 
@@ -62,42 +89,63 @@ def split_documents(documents: Dataset, *, held_out: int, seed: int) -> tuple[Da
         TextSourceError: the text is a single sentence.
     """
     if len(documents) < FEW:
-        documents = _cut_documents(documents, PIECES)
+        documents = _cut_documents(documents)
     parts = documents.train_test_split(test_size=max(1, min(held_out, len(documents) // 10)), seed=seed)
     return parts["train"], parts["test"]
 
 
-def _texts(documents: Dataset) -> Iterator[str | None]:
-    for batch in documents.iter(batch_size=1000):
-        yield from batch["text"]
+def held_out(text: str, *, per_mille: int = 10) -> bool:
+    """Whether a streamed document is held out from training, as `per_mille` of 1000 are.
+
+    Its CRC-32 decides, so its place in the corpus does not matter.
+    """
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % 1000 < per_mille
 
 
-def _join_wikitext(lines: Dataset) -> Dataset:
-    """Joins WikiText's rows to articles: it has one line per row and marks titles as ` = Title = `."""
-    if not any(WIKITEXT_TITLE.match(text or "") for text in lines[:200]["text"]):
-        return lines
-    return Dataset.from_generator(_articles, gen_kwargs={"lines": lines})
+def not_held_out(text: str, *, per_mille: int = 10) -> bool:
+    """Whether a document is trained on; a named function, because DataLoader workers have to pickle it."""
+    return not held_out(text, per_mille=per_mille)
 
 
-def _articles(lines: Dataset) -> Iterator[dict[str, str]]:
+def held_out_documents(documents: IterableDataset, number: int) -> Dataset:
+    """The first `number` documents that `held_out` keeps from training; fewer where `SEARCHED` documents hold fewer.
+
+    Raises:
+        TextSourceError: they hold none.
+    """
+    texts = (row["text"] for row in islice(documents, SEARCHED))
+    selected = list(islice((text for text in texts if text and held_out(text)), number))
+    if not selected:
+        raise TextSourceError(
+            f"None of the first {SEARCHED} documents is held out: there are too few. Give separate held-out text "
+            "(`--eval-text`), or load the text without streaming."
+        )
+    return Dataset.from_dict({"text": selected})
+
+
+def _is_wikitext(source: str | Path, head: list[str | None]) -> bool:
+    """Whether rows are WikiText's: one line each, an article's title marked as ` = Title = `."""
+    return "wikitext" in str(source) and any(WIKITEXT_TITLE.match(text or "") for text in head)
+
+
+def _join_wikitext(lines: Dataset) -> Iterator[dict[str, str]]:
     article: list[str] = []
-    for text in _texts(lines):
-        line = (text or "").rstrip("\n")
-        if WIKITEXT_TITLE.match(line) and article:
+    for text in texts_of(lines):
+        if WIKITEXT_TITLE.match(text.rstrip("\n")) and article:
             yield {"text": "\n".join(article)}
             article = []
-        if line.strip():
-            article.append(line.strip())
+        if text.strip():
+            article.append(text.strip())
     if article:
         yield {"text": "\n".join(article)}
 
 
-def _cut_documents(documents: Dataset, pieces: int) -> Dataset:
-    """About `pieces` documents of whole lines or, where there are not enough lines, of whole sentences."""
-    lines = [line for text in _texts(documents) for line in (text or "").splitlines() if line.strip()]
-    if len(lines) < pieces:
-        lines = [part for line in lines for part in re.split(r"(?<=[.!?])\s+", line) if part]
-    size = max(1, -(-len(lines) // pieces))
+def _cut_documents(documents: Dataset) -> Dataset:
+    """About `PIECES` documents of whole lines or, where there are not enough lines, of whole sentences."""
+    lines = [line for text in texts_of(documents) for line in text.splitlines() if line.strip()]
+    if len(lines) < PIECES:
+        lines = [sentence for line in lines for sentence in split_sentences(line)]
+    size = max(1, -(-len(lines) // PIECES))
     cut = ["\n".join(lines[start : start + size]) for start in range(0, len(lines), size)]
     if len(cut) < 2:
         raise TextSourceError(

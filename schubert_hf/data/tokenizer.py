@@ -1,8 +1,6 @@
-"""Trains a WordPiece tokenizer like BERT's on raw text, and checks that a tokenizer can make BERT's examples."""
+"""Trains a WordPiece vocabulary like BERT's on raw text; checks what a tokenizer needs for pretraining."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -69,10 +67,6 @@ def _train(documents: Dataset, first: list[str], *, vocab_size: int, lowercase: 
         limit_alphabet=ALPHABET,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(documents), trainer=trainer, length=len(documents))
+    texts = ([text for text in batch["text"] if text] for batch in documents.iter(batch_size=1000))
+    tokenizer.train_from_iterator(texts, trainer=trainer, length=len(documents))
     return tokenizer.get_vocab()
-
-
-def _texts(documents: Dataset) -> Iterator[list[str]]:
-    for batch in documents.iter(batch_size=1000):
-        yield [text for text in batch["text"] if text]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.results import Evaluation
-from ..latency.measure import measure
+from ..latency.timing import measure
 from ..run.checkpoint import write_json
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
 from .evaluations import read_evaluations
@@ -22,7 +22,7 @@ class Record:
 
     config: dict[str, Any]  # the content of `config.json`
     run: dict[str, Any] | None = None  # of `pruning.json`: settings, rounds, provenance
-    latency: dict[str, Any] | None = None  # the result of `latency.measure`
+    latency: dict[str, Any] | None = None  # the result of `latency.timing.measure`
     evaluations: tuple[Evaluation, ...] = ()
     license: str | None = None  # the Hub's name for it, e.g. "apache-2.0"
     tuned: dict[str, Any] | None = None  # of `finetuning.json`

@@ -8,13 +8,13 @@ is a grid of measured points; between them it is linear in every width.
 
 from __future__ import annotations
 
-import itertools
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,9 +35,7 @@ LAYERS = 3
 
 @dataclass(frozen=True)
 class Grid:
-    """A function of widths, known at every combination of the axes' points and multilinear between them.
-
-    Below the first point of an axis it is constant.
+    """A function of widths: multilinear between the points of the axes, constant beyond them.
 
     Args:
         axes: increasing widths, per dimension.
@@ -53,20 +51,14 @@ class Grid:
             raise LatencyError(f"A grid of {[len(axis) for axis in self.axes]} points has values that do not fit it.")
 
     def __call__(self, *widths: int) -> float:
-        # Selection asks for thousands of shapes that differ in one layer.
-        if widths not in self._known:
-            self._known[widths] = self._interpolate(widths)
+        if widths not in self._known:  # selection asks for thousands of shapes that differ in one layer
+            values: Any = np.reshape(self.values, [len(axis) for axis in self.axes])
+            for axis, width in zip(self.axes, widths, strict=True):
+                share, lower = math.modf(np.interp(width, axis, range(len(axis))))
+                ends = values[int(lower)], values[min(int(lower) + 1, len(axis) - 1)]
+                values = (1 - share) * ends[0] + share * ends[1]
+            self._known[widths] = float(values)
         return self._known[widths]
-
-    def _interpolate(self, widths: Sequence[int]) -> float:
-        corners = [(0, 1.0)]  # places in `values` with their weights
-        for axis, width in zip(self.axes, widths, strict=True):
-            upper = min(bisect_right(axis, width), len(axis) - 1)
-            lower = max(upper - 1, 0)
-            share = min(max((width - axis[lower]) / (axis[upper] - axis[lower]), 0.0), 1.0) if upper > lower else 0.0
-            ends = [(at, weight) for at, weight in ((lower, 1 - share), (upper, share)) if weight]
-            corners = [(place * len(axis) + at, before * weight) for place, before in corners for at, weight in ends]
-        return sum(self.values[place] * weight for place, weight in corners)
 
 
 @dataclass(frozen=True)
@@ -75,15 +67,12 @@ class LatencyTable:
 
     Args:
         conditions: what was timed, how and on what, as JSON.
-        outside, bare, attention, filters: the parts of the time, see above.
-        ratio: what the sum of the parts is multiplied by: timed over predicted at the shape that was timed last.
+        grids: the parts of the time, by the names in `PARTS`.
+        ratio: scales the sum of the parts: timed over predicted at the shape that was timed last.
     """
 
     conditions: dict[str, Any]
-    outside: Grid
-    bare: Grid
-    attention: Grid
-    filters: Grid
+    grids: dict[str, Grid]
     ratio: float = 1.0
 
     unit = "ms"
@@ -101,36 +90,30 @@ class LatencyTable:
                     f"`{name}` holds {widest}; the times of at most {known} are known. "
                     "Make the cost with the config that pruning begins with."
                 )
-        first, last = shape.hidden_sizes[0], shape.hidden_sizes[-1]
-        total = (self.outside(first) + self.outside(last)) / 2
-        layers = zip(*(getattr(shape, name) for name in DIMENSIONS.values()), strict=True)
-        for h, f, a, k, v in layers:
-            total += self.bare(h) + self.attention(h, a, k, v) + self.filters(h, f)
+        outside, bare, attention, filters = (self.grids[part] for part in PARTS)
+        total = (outside(shape.hidden_sizes[0]) + outside(shape.hidden_sizes[-1])) / 2
+        for h, f, a, k, v in zip(*(getattr(shape, name) for name in DIMENSIONS.values()), strict=True):
+            total += bare(h) + attention(h, a, k, v) + filters(h, f)
         return self.ratio * total
 
     def corrected(self, shape: Shape, milliseconds: float) -> LatencyTable:
         """A table that gives this time for this shape, and scales all others with it."""
-        plain = replace(self, ratio=1.0)(shape)
-        return replace(self, ratio=milliseconds / plain)
+        return replace(self, ratio=milliseconds / replace(self, ratio=1.0)(shape))
 
     def to_json(self) -> dict[str, Any]:
-        values = {part: list(getattr(self, part).values) for part in PARTS}
+        values = {part: list(grid.values) for part, grid in self.grids.items()}
         return {"conditions": self.conditions, "milliseconds": values, "ratio": self.ratio}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencyTable:
-        """Reads what `to_json` gave.
-
-        Raises:
-            LatencyError: it is something else.
-        """
+        """Reads what `to_json` gave; raises `LatencyError` if it is something else."""
         try:
             axes = {dimension: tuple(axis) for dimension, axis in data["conditions"]["axes"].items()}
-            grids: dict[str, Any] = {
+            grids = {
                 part: Grid(tuple(axes[dimension] for dimension in dimensions), tuple(data["milliseconds"][part]))
                 for part, dimensions in PARTS.items()
             }
-            return cls(conditions=dict(data["conditions"]), ratio=float(data["ratio"]), **grids)
+            return cls(dict(data["conditions"]), grids, float(data["ratio"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LatencyError(f"This is no table of latencies: {error!r}.") from error
 
@@ -143,9 +126,9 @@ def make_axes(shape: Shape) -> dict[str, list[int]]:
         # Kernels are made for multiples of 8; heads are counted one by one.
         step = 8 if dimension != "a" and most >= 8 * points else 1
         between = {round(most * n / (points - 1) / step) * step for n in range(1, points - 1)}
-        axes[dimension] = sorted(width for width in {min(step, most), *between, most} if 0 < width <= most)
-    axes["a"], axes["f"] = [0, *axes["a"]], [0, *axes["f"]]
-    return {dimension: sorted(set(axis)) for dimension, axis in axes.items()}
+        widths = sorted(width for width in {min(step, most), *between, most} if 0 < width <= most)
+        axes[dimension] = [0, *widths] if dimension in "af" else widths
+    return axes
 
 
 def measure_table(timer: Timer, axes: Axes, conditions: dict[str, Any]) -> LatencyTable:
@@ -160,33 +143,27 @@ def measure_table(timer: Timer, axes: Axes, conditions: dict[str, Any]) -> Laten
     def equal(h: int, f: int = 0, a: int = 0, k: int = 1, v: int = 1, layers: int = LAYERS) -> Shape:
         return Shape(*((width,) * layers for width in (h, f, a, k, v)))
 
-    one, bare = ([equal(h, layers=layers) for h in axes["h"]] for layers in (1, LAYERS))
-    heads = [equal(h, 0, a, k, v) for h, a, k, v in itertools.product(*(axes[name] for name in "hakv")) if a]
-    filters = [equal(h, f) for h, f in itertools.product(axes["h"], axes["f"]) if f]
-    shapes = [*one, *bare, *heads, *filters]
-    times = dict(zip(shapes, timer(shapes, ROUNDS), strict=True))
-
-    alone = {h: (times[equal(h)] - times[equal(h, layers=1)]) / (LAYERS - 1) for h in axes["h"]}
-
-    def added(shape: Shape) -> float:
-        """What heads or filters add to one bare layer."""
-        return (times[shape] - times[equal(shape.hidden_sizes[0])]) / LAYERS if shape in times else 0.0
-
-    parts: dict[str, list[float]] = {
-        "outside": [times[equal(h, layers=1)] - alone[h] for h in axes["h"]],
-        "bare": list(alone.values()),
-        "attention": [
-            added(equal(h, 0, a, k, v)) if a else 0.0
-            for h, a, k, v in itertools.product(*(axes[name] for name in "hakv"))
-        ],
-        "filters": [added(equal(h, f)) for h, f in itertools.product(axes["h"], axes["f"])],
+    points = {part: [tuple(axes[dimension]) for dimension in dimensions] for part, dimensions in PARTS.items()}
+    shapes = {
+        "outside": [equal(h, layers=1) for h in axes["h"]],
+        "bare": [equal(h) for h in axes["h"]],
+        "attention": [equal(h, 0, a, k, v) if a else equal(h) for h, a, k, v in product(*points["attention"])],
+        "filters": [equal(h, f) for h, f in product(*points["filters"])],
     }
-    grids: dict[str, Any] = {}
-    for part, dimensions in PARTS.items():
-        points = tuple(tuple(axes[dimension]) for dimension in dimensions)
-        values = torch.tensor(parts[part], dtype=torch.float64).view([len(axis) for axis in points])
-        grids[part] = Grid(points, tuple(make_monotone(values).flatten().tolist()))
-    return LatencyTable(conditions={**conditions, "axes": {name: list(axis) for name, axis in axes.items()}}, **grids)
+    timed = list(dict.fromkeys(shape for part in shapes.values() for shape in part))
+    times = dict(zip(timed, timer(timed, ROUNDS), strict=True))
+    one, bare, heads, filters = (
+        torch.tensor([times[shape] for shape in shapes[part]], dtype=torch.float64).view(*map(len, points[part]))
+        for part in PARTS
+    )
+    layer = (bare - one) / (LAYERS - 1)
+    # Heads and filters: what they add to one bare layer.
+    values = one - layer, layer, (heads - bare.view(-1, 1, 1, 1)) / LAYERS, (filters - bare.view(-1, 1)) / LAYERS
+    grids = {
+        part: Grid(tuple(points[part]), tuple(make_monotone(x).flatten().tolist()))
+        for part, x in zip(PARTS, values, strict=True)
+    }
+    return LatencyTable({**conditions, "axes": {name: list(axis) for name, axis in axes.items()}}, grids)
 
 
 def make_monotone(values: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import math
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
 from ..modeling_schubert import SchuBertModel
+from ..run.provenance import machine, versions
 from ..shape import Shape
 
 ALIGNMENT = 64  # elements; every weight begins at a multiple of it, as weights with memory of their own do
@@ -75,37 +76,47 @@ class Workload:
         return tokens.to(self.device)
 
     def to_json(self) -> dict[str, Any]:
+        """What is timed, and on what machine."""
         return {
             "batch_size": self.batch_size,
             "sequence_length": self.seq_len,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
+            "machine": machine(),
+            "versions": {name: version for name, version in versions().items() if name in ("torch", "transformers")},
         }
 
 
-def time_model(
+def measure(
     config: SchuBertConfig,
+    base: SchuBertConfig | None = None,
     *,
     batch_size: int = 1,
     seq_len: int = 128,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> float:
-    """Milliseconds of one forward pass of `SchuBertModel` in this shape: embeddings, encoder and pooler.
+    rounds: int = 20,
+    seconds: float = 20.0,
+) -> dict[str, Any]:
+    """Times encoder and pooler in float32, with random weights: times depend on the shape alone.
 
-    The weights are random, since the time depends on the shape alone.
+    Args:
+        config, base: the model's shape and the dense one, which take turns; without `base` the model alone.
+        batch_size, seq_len: see `Workload`; at most as many tokens as the model has positions.
+        rounds, seconds: see `time_models`.
 
-    Raises:
-        LatencyError: `batch_size` or `seq_len` is out of range.
+    Returns:
+        Quartiles in milliseconds by model, and how and where they were measured; as JSON.
     """
-    workload = Workload(batch_size, seq_len, device, dtype)
-    return lower_quartile(time_models([config], workload)[0])
-
-
-def time_shapes(config: SchuBertConfig, shapes: Sequence[Shape], workload: Workload, **limits: Any) -> list[float]:
-    """Milliseconds of each shape: `config` gives everything else; `limits` are those of `time_models`."""
-    samples = time_models([with_shape(config, shape) for shape in shapes], workload, **limits)
-    return [lower_quartile(times) for times in samples]
+    workload = Workload(batch_size, min(seq_len, config.max_position_embeddings))
+    configs = {"model": config} if base is None else {"base": base, "model": config}
+    times = time_models(list(configs.values()), workload, rounds=rounds, seconds=seconds)
+    return {
+        "milliseconds": {
+            name: [round(quartile, 3) for quartile in quartiles(values)]
+            for name, values in zip(configs, times, strict=True)
+        },
+        "runs": len(times[0]),
+        **workload.to_json(),
+    }
 
 
 @torch.inference_mode()
@@ -158,40 +169,28 @@ def with_shape(config: SchuBertConfig, shape: Shape) -> SchuBertConfig:
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
-    """The three quartiles; of one value, three times that value."""
-    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
-
-
-def lower_quartile(values: Sequence[float]) -> float:
-    """The first quartile."""
-    return quartiles(values)[0]
+    """The three quartiles, the lower one first."""
+    return [float(quartile) for quartile in np.quantile(values, (0.25, 0.5, 0.75))]
 
 
 def _build(configs: Sequence[SchuBertConfig], workload: Workload) -> list[nn.Module]:
-    """Models in eval mode. All look at the same random numbers: hundreds of them take no more memory than the largest.
+    """Models in eval mode. All share the same random numbers: hundreds of them take no more memory than the largest.
 
     Within a model every weight has its own place, so that it goes through as much memory as it would in use.
     """
-    models = []
-    for config in configs:
-        with torch.device("meta"):  # nothing is drawn, nothing allocated
-            models.append(SchuBertModel(config).eval())
-    sizes = [sum(map(_room, model.parameters())) for model in models]
+    with torch.device("meta"):  # nothing is drawn, nothing allocated
+        models = [SchuBertModel(config).eval() for config in configs]
+    rooms = [[math.ceil(x.numel() / ALIGNMENT) * ALIGNMENT for x in model.parameters()] for model in models]
     generator = torch.Generator().manual_seed(0)
-    numbers = torch.empty(max(sizes)).normal_(0, 0.02, generator=generator).to(workload.device, workload.dtype)
-    for model in models:
-        place, weights = 0, {}
-        for name, parameter in model.named_parameters():
-            weights[name] = numbers[place : place + parameter.numel()].view(parameter.shape)
-            place += _room(parameter)
+    numbers = torch.empty(max(map(sum, rooms))).normal_(0, 0.02, generator=generator)
+    numbers = numbers.to(workload.device, workload.dtype)
+    for model, room in zip(models, rooms, strict=True):
+        places = zip(model.named_parameters(), torch.split(numbers[: sum(room)], room), strict=True)
+        weights = {name: place[: x.numel()].view(x.shape) for (name, x), place in places}
         model.load_state_dict(weights, assign=True)
         positions = torch.arange(model.config.max_position_embeddings, device=workload.device).expand((1, -1))
         model.embeddings.register_buffer("position_ids", positions, persistent=False)
     return models
-
-
-def _room(parameter: Tensor) -> int:
-    return math.ceil(parameter.numel() / ALIGNMENT) * ALIGNMENT
 
 
 def _milliseconds(model: nn.Module, inputs: Tensor) -> float:

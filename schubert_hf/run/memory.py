@@ -34,31 +34,20 @@ class MemoryLimitError(SchuBertError):
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that training needs, part by part.
-
-    Attributes:
-        weights: of the trained model.
-        gradients: of its parameters that are trained.
-        optimizer: AdamW's two moments of each of them.
-        teacher: weights of a teacher; 0 without one.
-        fixed: saved for the backward pass, whatever the number of examples.
-        per_example: saved for the backward pass by each example of a micro-batch.
-    """
+    """Bytes that training needs, part by part."""
 
     weights: int
     gradients: int
-    optimizer: int
-    teacher: int = 0
-    fixed: int = 0
-    per_example: int = 0
+    optimizer: int  # AdamW's two moments of every trained parameter
+    teacher: int = 0  # its weights
+    fixed: int = 0  # saved for the backward pass, whatever the number of examples
+    per_example: int = 0  # saved for the backward pass by each example of a micro-batch
 
     def total(self, examples: int, *, accumulates: bool) -> int:
-        """The most that certainly stands in memory at one time.
+        """The most that is certainly in memory at one time, with micro-batches of so many examples.
 
-        Args:
-            examples: of a micro-batch.
-            accumulates: whether a step has several micro-batches. Only then do gradients exist while activations are
-                at their peak; otherwise the ones grow as the others are freed.
+        Only where a step accumulates several micro-batches do gradients exist while activations are at their peak;
+        otherwise the ones grow as the others are freed.
         """
         together = sum if accumulates else max
         activations = self.fixed + examples * self.per_example
@@ -150,17 +139,10 @@ def estimate_training(
     trained = sum(x.nbytes for x in objective.parameters() if x.requires_grad) if trains else 0
     one = two = 0
     if device.type == "cpu" or 2 * (weights + taught) < free:
-        row = _typical_row(objective, batch)
+        batches = _typical(objective, batch)
         with _borrowed(device, modules), accelerator.autocast():
-            one, two = (saved_bytes(objective, send_to_device(_rows(batch, [row] * n), device)) for n in (1, 2))
-    return MemoryEstimate(
-        weights=weights,
-        gradients=trained,
-        optimizer=2 * trained,
-        teacher=taught,
-        fixed=max(0, 2 * one - two),
-        per_example=two - one,
-    )
+            one, two = (saved_bytes(objective, send_to_device(examples, device)) for examples in batches)
+    return MemoryEstimate(weights, trained, 2 * trained, taught, fixed=max(0, 2 * one - two), per_example=two - one)
 
 
 def saved_bytes(objective: nn.Module, batch: dict[str, Tensor]) -> int:
@@ -179,24 +161,18 @@ def saved_bytes(objective: nn.Module, batch: dict[str, Tensor]) -> int:
     return sum(storage.nbytes() for pointer, storage in saved.items() if pointer not in known)
 
 
-def _typical_row(objective: Any, batch: dict[str, Tensor]) -> int:
-    """The example whose count of items, e.g. of masked tokens, is nearest to the mean of the batch."""
-    counts = [sum(objective.count(_rows(batch, [row])).values()) for row in range(_size(batch))]
-    mean = sum(counts) / len(counts)
-    return min(range(len(counts)), key=lambda row: abs(counts[row] - mean))
+def _typical(objective: Any, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """One and two copies of the example whose count of items, e.g. of masked tokens, is nearest to the mean."""
+    size = len(next(x for x in batch.values() if isinstance(x, Tensor) and x.ndim))
 
+    def take(*rows: int) -> dict[str, Tensor]:
+        # What is not one item per example, e.g. class weights of a collator, stays as it is.
+        is_rows = {name: isinstance(x, Tensor) and x.ndim and len(x) == size for name, x in batch.items()}
+        return {name: x[list(rows)] if is_rows[name] else x for name, x in batch.items()}
 
-def _rows(batch: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
-    """Some examples; what is not one item per example, e.g. class weights of a collator, stays as it is."""
-    size = _size(batch)
-    return {
-        name: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
-        for name, value in batch.items()
-    }
-
-
-def _size(batch: dict[str, Tensor]) -> int:
-    return len(next(value for value in batch.values() if isinstance(value, Tensor) and value.ndim))
+    counts = [sum(objective.count(take(row)).values()) for row in range(size)]
+    row = min(range(size), key=lambda row: abs(counts[row] - sum(counts) / size))
+    return [take(row), take(row, row)]
 
 
 @contextlib.contextmanager
@@ -204,31 +180,25 @@ def _borrowed(device: torch.device, modules: list[nn.Module]) -> Iterator[None]:
     """Modules on a device, the first in training mode; afterwards all is as it was, random states included."""
     homes = [next(module.parameters()).device for module in modules]
     modes = {module: module.training for module in modules[0].modules()}
-    random = {x: x.get_rng_state() for x in (torch, torch.get_device_module(device)) if hasattr(x, "get_rng_state")}
     try:
-        for module in modules:
-            module.to(device)
-        modules[0].train()
-        yield
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+            for module in modules:
+                module.to(device)
+            modules[0].train()
+            yield
     finally:
         for module, home in zip(modules, homes, strict=True):
             module.to(home)
         for module, mode in modes.items():
             module.training = mode
-        for generator, state in random.items():
-            generator.set_rng_state(state)
 
 
 def device_memory(device: torch.device, processes: int = 1) -> tuple[int, int]:
     """(free, total) bytes for one process.
 
-    Free is what it could have now: with an accelerator, what PyTorch has already reserved for this process counts.
-    Total is without swap.
-
-    Args:
-        device: an accelerator whose memory PyTorch knows, or anything else for the machine's own memory, within the
-            limit of a container (cgroup v2).
-        processes: of the run on this machine. They share its memory evenly, while each has an accelerator of its own.
+    On an accelerator whose memory PyTorch knows, what it has already reserved counts as free. Anywhere else it is the
+    machine's own memory without swap, within the limit of a container (cgroup v2), which the `processes` of the run
+    on this machine share evenly.
     """
     module: Any = torch.get_device_module(device)
     if hasattr(module, "mem_get_info") and hasattr(module, "memory_reserved"):

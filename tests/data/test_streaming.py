@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from schubert_hf.data import streaming
 from schubert_hf.data.stream import POSITION, StatefulCollator, StreamError
 from schubert_hf.data.streaming import StreamedPairs
-from schubert_hf.data.streaming_sources import held_out, not_held_out
-from schubert_hf.data.text import TextSourceError
+from schubert_hf.data.text import TextSourceError, held_out, not_held_out
 
 LENGTH = 32
 EXAMPLES = 800  # the corpus makes about 330: more than two epochs

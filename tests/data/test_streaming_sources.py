@@ -16,8 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from schubert_hf.data import sources, streaming
 from schubert_hf.data.streaming import StreamedPairs
-from schubert_hf.data.streaming_sources import FIRST, stream_documents
-from schubert_hf.data.text import TextSourceError, load_documents
+from schubert_hf.data.text import FIRST, TextSourceError, load_documents, stream_documents
 
 
 def texts(documents: Any) -> list[str]:

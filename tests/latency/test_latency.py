@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schubert_hf import SchuBertConfig, SchuBertModel
 from schubert_hf.latency.cost import LatencyCost, meet_budget
 from schubert_hf.latency.table import Grid, LatencyTable, make_axes, make_monotone, measure_table
-from schubert_hf.latency.timing import LatencyError, Workload, time_model, time_models, with_shape
+from schubert_hf.latency.timing import LatencyError, Workload, time_models, with_shape
 from schubert_hf.shape import DIMENSIONS, Shape
 
 SMALL = {"seq_len": 11, "device": "cpu"}
@@ -240,7 +240,7 @@ def test_what_cannot_be_timed(ragged, timed, arguments, message):
     with pytest.raises(LatencyError, match=message):
         timed(**arguments)
     with pytest.raises(LatencyError, match=message):
-        time_model(ragged(), **{**SMALL, **arguments})
+        time_models([ragged()], Workload(**{**SMALL, **arguments}))
 
 
 @pytest.fixture
@@ -260,8 +260,8 @@ def test_the_clock(ragged, tmp_path, monkeypatch):
     cost = LatencyCost(config, **SMALL, cache_dir=tmp_path)
     assert 0 < cost(Shape.of(config)) < 1000
     assert cost.calibrate(Shape.of(config).shrink("f", 0, 20)) > 0
-    assert 0 < time_model(config, **SMALL) < 1000
-    assert time_model(config, **SMALL, dtype=torch.bfloat16) > 0
+    assert all(0 < time < 1000 for time in time_models([config], Workload(**SMALL))[0])
+    assert min(time_models([config], Workload(**SMALL, dtype=torch.bfloat16))[0]) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert config == ragged(head_counts=[3, 0, 1], filter_sizes=[41, 0, 53])
 

@@ -10,7 +10,7 @@ from oracles import documents, make_examples
 
 from schubert_hf.data.stream import StreamError
 from schubert_hf.data.streaming import StreamedPairs
-from schubert_hf.data.streaming_sources import not_held_out
+from schubert_hf.data.text import not_held_out
 from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 from schubert_hf.training.loop import TrainingLoop
 
