@@ -207,25 +207,24 @@ def task_job(arguments: Arguments) -> Job:
             "`--task` brings its own examples; `--text`, `--dataset`, `--eval-text` and `--streaming` are for runs "
             "without it. Give one or the other."
         )
-    task = open_task(
+    model, tokenizer, examples = open_task(
         arguments.task,
         arguments.model,
         data=Path(arguments.data) if arguments.data else None,
         max_length=arguments.max_length,
         max_train_examples=arguments.max_train_examples,
     )
-    examples = task.examples
     assert examples.train is not None
     return Job(
-        model=task.model,
-        tokenizer=task.tokenizer,
+        model=model,
+        tokenizer=tokenizer,
         train=examples.train,
         held_out=examples.held_out,
         objective=examples.objective,
         collator=examples.collator,
         max_length=examples.max_length,
-        train_data=task.train_data,
-        eval_data=task.eval_data,
+        train_data=examples.source,
+        eval_data={**examples.source, "split": examples.splits[0]},
     )
 
 

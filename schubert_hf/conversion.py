@@ -4,7 +4,9 @@ The weights keep their names and shapes both ways: a BERT is a SchuBERT whose la
 h = a k and k = v. Loading a BERT checkpoint by name needs none of this: `SchuBertFor....from_pretrained` converts.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, cast
 
 import transformers
@@ -80,6 +82,18 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
     return cast(SchuBertPreTrainedModel, _head(names[0]).from_pretrained(name_or_path, **kwargs))
 
 
+@contextlib.contextmanager
+def opening(name_or_path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns the OSError of a checkpoint that cannot be opened into a ConversionError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConversionError(
+            f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
+            "Give a folder with a config.json and safetensors, or a model's name on the Hub."
+        ) from error
+
+
 def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
     """Open a BERT or SchuBERT checkpoint with all the pretraining heads that it holds, whatever class it names.
 
@@ -96,15 +110,11 @@ def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
     logging.set_verbosity_error()  # no warning about a head that is tried and not there
     try:
         for head, needed in ((SchuBertForPreTraining, ("cls.", "pooler.")), (SchuBertForMaskedLM, ("cls.",))):
-            model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+            with opening(name_or_path):
+                model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
             missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
             if not any(key.startswith(needed) for key in missing):
                 return cast(SchuBertPreTrainedModel, model)
-    except OSError as error:
-        raise ConversionError(
-            f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
-            "Give a folder with a config.json and safetensors, or a model's name on the Hub."
-        ) from error
     finally:
         logging.set_verbosity(level)
     raise ConversionError(

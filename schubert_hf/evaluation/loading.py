@@ -1,4 +1,4 @@
-"""A checkpoint and its tokenizer with the head of a task: looked at before any training starts."""
+"""A checkpoint with the head of a task, and its tokenizer: checked before training starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..anatomy import heads, place_of_tensor
 from ..configuration_schubert import SchuBertConfig
-from ..conversion import ConversionError
+from ..conversion import ConversionError, opening
+from ..data.sources import first_line
 from ..modeling_schubert import (
     SchuBertForQuestionAnswering,
     SchuBertForSequenceClassification,
@@ -55,44 +56,34 @@ def load_for_task(
     fields: dict[str, Any] = {}
     if head == "SequenceClassification":
         fields = {
-            "num_labels": len(names) or 1,
+            "id2label": dict(enumerate(names or ["LABEL_0"])),
+            "label2id": {label: number for number, label in enumerate(names or ["LABEL_0"])},
             "problem_type": "single_label_classification" if names else "regression",
         }
-    try:
+    # Fresh weights are drawn from the global generator, which is the caller's.
+    with opening(name_or_path), torch.random.fork_rng(devices=[]), quiet():
         known = SchuBertConfig.from_pretrained(name_or_path)
-        # Fresh weights are drawn from the global generator, which is the caller's.
-        with torch.random.fork_rng(devices=[]), quiet():
-            torch.manual_seed(seed)
-            model, loaded = HEADS[head].from_pretrained(
-                name_or_path,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **fields,
-            )
-    except OSError as error:
-        raise _cannot_be_opened(name_or_path, error) from error
-    fresh = {key for key in loaded["missing_keys"] if place_of_tensor(key).row.part == "head"}
-    other_size = [entry[0] for entry in loaded["mismatched_keys"]]
-    if trained and (fresh or other_size):
-        what = f"a head of {known.num_labels} labels" if other_size else f"no trained head for {head}"
+        torch.manual_seed(seed)
+        model, loaded = HEADS[head].from_pretrained(
+            name_or_path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **fields
+        )
+    fresh = any(place_of_tensor(key).row.part == "head" for key in loaded["missing_keys"])
+    if trained and (fresh or loaded["mismatched_keys"]):
+        what = f"no trained head for {head}" if fresh else f"a head of {known.num_labels} labels"
         raise ConversionError(
             f"`{name_or_path}` has {what}; the task needs one{f' of {len(names)} labels' if names else ''}. "
             "Fine-tune it first, with examples/run_glue.py or examples/run_squad.py."
         )
-    if other_size or fresh:
-        _tell_of_fresh_head(str(name_or_path))
+    if fresh or loaded["mismatched_keys"]:
+        _warn_of_fresh_head(str(name_or_path))
     elif names:
         _match_labels(model, known, names, str(name_or_path), None if trained else seed)
-    if names:
-        model.config.id2label = dict(enumerate(names))
-        model.config.label2id = {label: number for number, label in enumerate(names)}
     found: PreTrainedModel = model
     return found
 
 
 @functools.cache  # once for each checkpoint, however many seeds and tasks there are
-def _tell_of_fresh_head(source: str) -> None:
+def _warn_of_fresh_head(source: str) -> None:
     logger.warning("%s has no head for this task: a fresh one is trained.", source)
 
 
@@ -106,24 +97,20 @@ def _match_labels(model: Any, known: SchuBertConfig, names: list[str], source: s
     wanted = [name.lower() for name in names]
     if own == wanted or all(label.startswith("label_") for label in own):
         return
-    if sorted(own) != sorted(wanted):
+    (head,) = heads(model)
+    with torch.no_grad():
+        if sorted(own) == sorted(wanted):
+            for parameter in head.parameters():
+                parameter.copy_(parameter[[own.index(label) for label in wanted]])
+            return
         if seed is None:
             raise ConversionError(
                 f"`{source}` was trained for the labels {own}; the task has {wanted}. Give a checkpoint that was "
                 "fine-tuned on this task, or correct `id2label` in its config.json."
             )
-        _tell_of_fresh_head(source)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            (head,) = heads(model)
-            head.weight.normal_(0.0, model.config.initializer_range, generator=generator)
-            head.bias.zero_()
-        return
-    rows = [own.index(label) for label in wanted]
-    with torch.no_grad():
-        (head,) = heads(model)
-        for parameter in head.parameters():
-            parameter.copy_(parameter[rows].clone())
+        _warn_of_fresh_head(source)
+        head.weight.normal_(0.0, model.config.initializer_range, generator=torch.Generator().manual_seed(seed))
+        head.bias.zero_()
 
 
 def load_tokenizer(
@@ -145,12 +132,12 @@ def load_tokenizer(
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise ConversionError(
-            f"`{name_or_path}` has no tokenizer beside its weights: {str(error).splitlines()[0]}"
-        ) from error
+        raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: {first_line(error)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one of nothing, without a word
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: there is no vocabulary.")
-    config = _open_config(name_or_path) if config is None else config
+    if config is None:
+        with opening(name_or_path):
+            config = SchuBertConfig.from_pretrained(name_or_path)
     if len(tokenizer) > config.vocab_size:
         raise ConversionError(
             f"The tokenizer of `{name_or_path}` has {len(tokenizer)} word pieces, the model {config.vocab_size} "
@@ -160,18 +147,3 @@ def load_tokenizer(
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
-
-
-def _open_config(name_or_path: str | os.PathLike[str]) -> SchuBertConfig:
-    try:
-        found: SchuBertConfig = SchuBertConfig.from_pretrained(name_or_path)
-    except OSError as error:
-        raise _cannot_be_opened(name_or_path, error) from error
-    return found
-
-
-def _cannot_be_opened(name_or_path: str | os.PathLike[str], error: OSError) -> ConversionError:
-    return ConversionError(
-        f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
-        "Give a folder with a config.json and safetensors, or a model's name on the Hub."
-    )

@@ -16,12 +16,14 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.sources import first_line
 from ..errors import MetricError
-from .squad_metric import OfflineMetric, Squad, SquadV2
+from .offline_metric import OfflineMetric
+from .squad_metric import Squad, SquadV2
 
 
 class PairMetric(OfflineMetric):
-    """Compares one number with one number, example by example.
+    """Compares one number with one number, example by example; an undefined correlation, with one side constant, is 0.
 
     Args:
         name: of the metric, and of its value in the result.
@@ -32,33 +34,28 @@ class PairMetric(OfflineMetric):
 
     def __init__(self, name: str, module: str, function: str, kind: str = "int64", **options: Any) -> None:
         self.metric, self.kind, self.options = name, kind, options
-        self.function = _library(module, function)
+        self.columns = dict.fromkeys(("predictions", "references"), datasets.Value(kind))
+        try:
+            self.function: Callable[..., Any] = getattr(import_module(module), function)
+        except ImportError as error:
+            raise MetricError(
+                f"`{function}` of {module.partition('.')[0]} is not installed. Run `pip install schubert-hf[eval]`."
+            ) from error
         super().__init__()
 
-    def _info(self) -> evaluate.MetricInfo:
-        value = datasets.Value(self.kind)
-        return evaluate.MetricInfo(
-            description=f"{self.metric}, computed by {self.function.__module__}",
-            citation="",
-            inputs_description="predictions and references: lists of numbers of the same length.",
-            features=datasets.Features({"predictions": value, "references": value}),
-        )
-
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
-        """The metric by its name; an undefined correlation, with one side constant, is 0.
+    def checked(self, predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Two arrays of shape (examples,).
 
         Raises:
             MetricError: there are no numbers, their counts differ, or they are not finite or of the wrong kind.
         """
-        if predictions is None and references is None:
-            return super().compute(**kwargs)
-        pair = {"predictions": _numbers(predictions, self.kind), "references": _numbers(references, self.kind)}
-        if len(pair["predictions"]) != len(pair["references"]):
+        said, true = _numbers(predictions, self.kind), _numbers(references, self.kind)
+        if len(said) != len(true):
             raise MetricError(
-                f"There are {len(pair['predictions'])} predictions and {len(pair['references'])} references. "
+                f"There are {len(said)} predictions and {len(true)} references. "
                 "Give one prediction for each reference."
             )
-        return super().compute(**pair, **kwargs)
+        return said, true
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         constant = min(len(np.unique(predictions)), len(np.unique(references))) == 1
@@ -68,16 +65,6 @@ class PairMetric(OfflineMetric):
             warnings.simplefilter("ignore")  # nearly constant numbers, very few of them
             value = self.function(np.asarray(references), np.asarray(predictions), **self.options)
         return {self.metric: float(getattr(value, "statistic", value))}
-
-
-def _library(module: str, function: str) -> Callable[..., Any]:
-    try:
-        found: Callable[..., Any] = getattr(import_module(module), function)
-    except ImportError as error:
-        raise MetricError(
-            f"`{function}` of {module.partition('.')[0]} is not installed. Run `pip install schubert-hf[eval]`."
-        ) from error
-    return found
 
 
 def _numbers(values: Any, kind: str) -> NDArray[Any]:
@@ -98,7 +85,7 @@ CORRELATIONS = ("matthews_correlation", "pearsonr", "spearmanr")
 SKLEARN, SCIPY = "sklearn.metrics", "scipy.stats"
 METRICS: dict[str, Callable[[], evaluate.Metric]] = {
     "accuracy": lambda: PairMetric("accuracy", SKLEARN, "accuracy_score"),
-    # Of class 1, whatever other classes there are; 0 where there is none of it on either side.
+    # Of class 1, whatever other classes there are; 0 if neither side has any.
     "f1": lambda: PairMetric("f1", SKLEARN, "f1_score", labels=[1], average="macro", zero_division=0.0),
     "matthews_correlation": lambda: PairMetric("matthews_correlation", SKLEARN, "matthews_corrcoef"),
     "pearsonr": lambda: PairMetric("pearsonr", SCIPY, "pearsonr", "float64"),
@@ -121,8 +108,7 @@ def load_metric(name: str) -> Any:
     try:
         return evaluate.load(name)
     except Exception as error:  # downloaded code may raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise MetricError(
-            f"`{name}` is not a metric of this package, and `evaluate.load` cannot load it: {reason} "
+            f"`{name}` is not a metric of this package, and `evaluate.load` cannot load it: {first_line(error)} "
             f"Available offline: {', '.join(METRICS)}."
         ) from error

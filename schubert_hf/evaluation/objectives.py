@@ -25,6 +25,7 @@ class TaskObjective(Objective):
     outputs: tuple[str, ...] = ("logits",)
     labels: tuple[str, ...] = ("labels",)
     head = "SequenceClassification"
+    task_type = "text-classification"  # what the Hub calls tasks of that kind
     recovery_learning_rate = 5e-5  # a fine-tuned model unlearns more than it learns at the rate that suits text
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -88,6 +89,7 @@ class QuestionAnsweringObjective(TaskObjective):
     outputs = ("start_logits", "end_logits")
     labels = ("start_positions", "end_positions")
     head = "QuestionAnswering"
+    task_type = "question-answering"
 
     def predict(
         self, batch: Batch, model: PreTrainedModel | None = None, *, hidden_states: bool = False

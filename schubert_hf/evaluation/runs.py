@@ -125,38 +125,35 @@ class Runs:
                 ).run(resume=resume)
                 self.accelerator.free_memory()
             metrics.append(done.metrics)
-        return self._evaluations(task, metrics, list(self.seeds), task.train_examples)
+        return self._evaluations(task, metrics, list(self.seeds))
 
     def evaluate(self, task: TaskExamples) -> list[Evaluation]:
         """The checkpoint as it is."""
         objective = task.objective(load_for_task(self.model, task.head, task.labels, trained=True))
         metrics = task.evaluate(self.accelerator, objective, self.config.eval_batch_size)
-        return self._evaluations(task, [metrics], [], None)
+        return self._evaluations(task, [metrics], [])
 
-    def _evaluations(
-        self, task: TaskExamples, metrics: list[Metrics], seeds: list[int], trained: int | None
-    ) -> list[Evaluation]:
+    def _evaluations(self, task: TaskExamples, metrics: list[Metrics], seeds: list[int]) -> list[Evaluation]:
+        """One for each split; without seeds the model was not trained."""
         settings = {**asdict(self.config), "max_length": task.max_length, **task.details}
-        run = describe_run(self.accelerator, self.command, settings, task.origin.data or "the Hub")
-        evaluations = []
-        for split in task.splits:
-            sliced = [note for note in (task.train_notes if trained else None, split.notes) if note]
-            evaluations.append(
-                Evaluation(
-                    task=task.name,
-                    dataset=task.origin.dataset,
-                    config=task.origin.config,
-                    task_type=task.task_type,
-                    split=split.name,
-                    metrics={name: [each[split.name][name] for each in metrics] for name in metrics[0][split.name]},
-                    seeds=seeds,
-                    examples=split.examples,
-                    train_examples=trained,
-                    run=run,
-                    notes=f"{'; '.join(sliced)}: not comparable with published results" if sliced else None,
-                )
+        data = task.data.resolve().name if task.data else "the Hub"
+        run = describe_run(self.accelerator, self.command, settings, data)
+        return [
+            Evaluation(
+                task=task.name,
+                dataset=task.dataset,
+                config=task.config,
+                task_type=task.objective.task_type,
+                split=split,
+                metrics={name: [each[split][name] for each in metrics] for name in metrics[0][split]},
+                seeds=seeds,
+                examples=task.sizes[split][0],
+                train_examples=task.sizes["train"][0] if seeds else None,
+                run=run,
+                notes=task.notes("train", split) if seeds else task.notes(split),
             )
-        return evaluations
+            for split in task.splits
+        ]
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -10,16 +10,15 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import EvaluationDataError
+from ..training.evaluate import predict
 from ..training.loop_config import option
 from ..training.objective import Objective
-from .encoding import TaskCollator
+from .encoding import TaskCollator, make_windows
 from .metrics import load_metric
 from .objectives import QuestionAnsweringObjective
-from .predicting import predict
 from .squad_answers import Answer, find_answers
 from .squad_data import SquadTask, load_squad
-from .squad_features import make_windows
-from .task_examples import EvaluationSplit, Origin, TaskExamples, slice_examples
+from .task_examples import TaskExamples, first_examples
 
 
 @dataclass(frozen=True)
@@ -51,29 +50,24 @@ class SquadConfig:
 
 @dataclass
 class SquadEvaluation:
-    """Answers every question of a split and compares the answers with the references; called as `Evaluate` is.
+    """Answers every question of a split and compares the answers with the references: an `Evaluate`.
 
     Attributes:
+        inputs: the windows as the model reads them.
         answers: of the last call.
     """
 
     task: SquadTask
     questions: Dataset
     windows: Dataset
+    inputs: Dataset
     collator: TaskCollator
     config: SquadConfig
     answers: list[Answer] = field(default_factory=list)
 
     def __call__(self, accelerator: Accelerator, objective: Objective, batch_size: int) -> dict[str, dict[str, float]]:
-        inputs = self.windows.remove_columns(["question", "offsets"])
-        logits = predict(
-            accelerator,
-            objective,
-            inputs,
-            self.collator,
-            batch_size=batch_size,
-            description=f"{self.task.name} validation",
-        )
+        name = f"{self.task.name} validation"
+        logits = predict(accelerator, objective, self.inputs, self.collator, batch_size=batch_size, description=name)
         self.answers = find_answers(
             self.questions,
             self.windows,
@@ -108,27 +102,25 @@ def open_squad(
     max_eval_examples: int | None = None,
     train: bool = True,
 ) -> TaskExamples:
-    """Reads a version and cuts it into windows.
+    """Reads a version of SQuAD and cuts it into windows.
 
     Args:
         task: see `squad_data.SQUADS`.
         tokenizer: of the model.
         config: see there.
         data: folder with the official files; None: the Hub.
-        max_train_examples, max_eval_examples: the first so many questions of a split.
-        train: read the training split, too.
+        max_train_examples, max_eval_examples: limits of the questions of a split; the first are taken.
+        train: whether to read the training split.
 
     Raises:
-        EvaluationDataError: the data cannot be had, is not the version's, or does not fit into windows.
+        EvaluationDataError: the data cannot be loaded, is not that of the version, or does not fit into windows.
     """
     config = config or SquadConfig()
     most = {"train": max_train_examples, "validation": max_eval_examples}
-    questions: dict[str, Dataset] = {}
-    notes: dict[str, str | None] = {}
-    for split, found in load_squad(task, data, train=train).items():
-        questions[split], notes[split] = slice_examples(
-            found, most[split], official=task.sizes[split], split=f"{task.name} {split}"
-        )
+    questions = {
+        split: first_examples(found, most[split], f"{task.name} {split}")
+        for split, found in load_squad(task, data, train=train).items()
+    }
     windows = {
         split: make_windows(
             part,
@@ -139,23 +131,22 @@ def open_squad(
         )
         for split, part in questions.items()
     }
+    inputs = {split: part.remove_columns(["question", "offsets"]) for split, part in windows.items()}
     collator = TaskCollator(tokenizer)
-    size = len(questions["validation"])
+    held_out = questions["validation"]
     return TaskExamples(
         name=task.name,
-        task_type="question-answering",
-        origin=Origin.of(task.dataset, None, data),
-        head="QuestionAnswering",
+        dataset=task.dataset,
+        config=None,
+        data=data,
         labels=None,
         objective=QuestionAnsweringObjective,
         collator=collator,
-        train=windows["train"].remove_columns(["question", "offsets"]) if train else None,
-        held_out=windows["validation"].remove_columns(["question", "offsets"]),
-        evaluate=SquadEvaluation(task, questions["validation"], windows["validation"], collator, config),
-        splits=(EvaluationSplit("validation", size, notes["validation"]),),
+        train=inputs.get("train"),
+        held_out=inputs["validation"],
+        evaluate=SquadEvaluation(task, held_out, windows["validation"], inputs["validation"], collator, config),
+        sizes={split: (len(part), task.sizes[split]) for split, part in questions.items()},
         max_length=config.max_length,
-        train_examples=len(questions["train"]) if train else None,
-        train_notes=notes.get("train"),
         details={
             name: getattr(config, name)
             for name in ("stride", "max_question_length", "max_answer_length", "n_best", "no_answer_threshold")

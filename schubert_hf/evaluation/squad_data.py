@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 from datasets import Dataset, Features, List, Value
 
 from ..errors import EvaluationDataError
+from .task_data import find_files, load_from_hub
 
 FEATURES = Features(
     {
@@ -25,7 +25,6 @@ FEATURES = Features(
         "answers": {"text": List(Value("string")), "answer_start": List(Value("int32"))},
     }
 )
-STEMS = {"train": "train", "validation": "dev"}
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,22 @@ def load_squad(task: SquadTask, data: Path | None = None, *, train: bool = True)
     Args:
         task: see `SQUADS`.
         data: a folder with the official files, `train-v1.1.json`, `dev-v2.0.json`; None: the Hub.
-        train: read the training split, too.
+        train: whether to read the training split.
 
     Returns:
         By split, `train` first: the columns of `FEATURES`. A question without answers has empty lists.
 
     Raises:
-        EvaluationDataError: the data cannot be had or read, or is not what the version has: questions without
+        EvaluationDataError: the data cannot be loaded, or is not what the version has: questions without
             answers in v1.1, answers that are not in their context, ids that come twice, no questions.
     """
     wanted = ("train", "validation") if train else ("validation",)
+    ending = f"*-{task.version}.*.json"  # of the official names, and also of train-slice-v1.1.json
     if data is None:
-        found = {split: _from_hub(task, split) for split in wanted}
+        columns = [name for name in FEATURES if name != "title"]
+        found = {split: load_from_hub(task.dataset, None, split, columns, f"train{ending}") for split in wanted}
     else:
-        files = {split: _find_file(task, split, data) for split in wanted}  # all are there before any is read
+        files = find_files(task.name, data, wanted, ending)  # all are there before any is read
         found = {split: read_squad(path) for split, path in files.items()}
     for split, questions in found.items():
         _check(task, split, questions)
@@ -125,39 +126,6 @@ def _questions(articles: Any) -> Iterator[dict[str, Any]]:
                         "answer_start": [answer["answer_start"] for answer in answers],
                     },
                 }
-
-
-def _find_file(task: SquadTask, split: str, data: Path) -> Path:
-    if not data.is_dir():
-        raise EvaluationDataError(f"`{data}` is no folder. Give the one with {STEMS[split]}-{task.version}.*.json.")
-    # Official names; also train-slice-v1.1.json and the like.
-    files = sorted(path for path in data.glob(f"{STEMS[split]}*.json") if f"-{task.version}." in path.name)
-    if len(files) == 1:
-        return files[0]
-    there = sorted(path.name for path in data.glob("*.json"))
-    if files:
-        raise EvaluationDataError(
-            f"`{data}` has {[path.name for path in files]} for `{split}` of {task.name}; one is needed. "
-            "Put the others elsewhere."
-        )
-    only_evaluate = " Without it the checkpoint can only be evaluated." if split == "train" else ""
-    raise EvaluationDataError(
-        f"`{data}` has no {STEMS[split]}*-{task.version}.*.json for `{split}` of {task.name}; it has {there}."
-        f"{only_evaluate}"
-    )
-
-
-def _from_hub(task: SquadTask, split: str) -> Dataset:
-    try:
-        found = datasets.load_dataset(task.dataset, split=split)
-    except (OSError, ValueError) as error:
-        raise EvaluationDataError(
-            f"`{task.dataset}` ({split}) cannot be had from the Hub: {str(error).splitlines()[0]} Give a folder with "
-            f"the official files with `--data` ({STEMS[split]}-{task.version}.*.json)."
-        ) from error
-    if missing := sorted(set(FEATURES) - {"title"} - set(found.column_names)):
-        raise EvaluationDataError(f"`{task.dataset}` has the columns {found.column_names}; it lacks {missing}.")
-    return found
 
 
 def _check(task: SquadTask, split: str, questions: Dataset) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset, Features, Value
 
 from ..errors import EvaluationDataError
-from .tasks import Task, TsvLayout
+from .tasks import Task
 
 Row = tuple[int, list[str]]  # the line's number, from 1, and its cells
 UNLABELLED = "-"  # MNLI and SNLI: the annotators did not agree; officially left out
@@ -31,29 +31,27 @@ def read_tsv(task: Task, path: Path) -> Dataset:
         EvaluationDataError: with the file's name and the line: no UTF-8, columns missing, a row with too few cells,
             a label outside the set; or no examples.
     """
-    layout = task.tsv
     rows = _rows(path)
-    header = list(layout.header) if layout.header is not None else next(rows, (1, []))[1]
-    places = _places(header, layout, path)
+    places = _places(list(task.header) or next(rows, (1, []))[1], task, path)
     texts: dict[str, list[str]] = {name: [] for name in task.columns}
     labels: list[Any] = []
     for number, cells in rows:
         if len(cells) <= max(places.values()):
-            if layout.torn_rows:
+            if task.torn_rows:
                 continue
             raise EvaluationDataError(
                 f"`{path}`, line {number}, has {len(cells)} cells; {list(places)} need {max(places.values()) + 1}. "
                 "Cells end with a tab, and quotes are text."
             )
-        label = cells[places[layout.label]]
-        if label == UNLABELLED and layout.labels is not None:
+        label = cells[places[task.file_label]]
+        if label == UNLABELLED and task.labels is not None:
             continue
-        labels.append(_label(label, layout, f"`{path}`, line {number}"))
-        for name, column in zip(task.columns, layout.columns, strict=True):
+        labels.append(_label(label, task, f"`{path}`, line {number}"))
+        for name, column in zip(task.columns, task.file_columns, strict=True):
             texts[name].append(cells[places[column]])
     if not labels:
         raise EvaluationDataError(f"`{path}` holds no examples. Give a file with at least one labelled row.")
-    kind = Value("int64") if layout.labels is not None else Value("float32")
+    kind = Value("int64") if task.labels is not None else Value("float32")
     features = Features({**{name: Value("string") for name in task.columns}, "label": kind})
     return Dataset.from_dict({**texts, "label": labels}, features=features)
 
@@ -68,18 +66,18 @@ def _rows(path: Path) -> Iterator[Row]:
         raise EvaluationDataError(f"`{path}` cannot be read: {error}. Give a UTF-8 text file.") from error
 
 
-def _places(header: list[str], layout: TsvLayout, path: Path) -> dict[str, int]:
-    needed = [*layout.columns, layout.label]
+def _places(header: list[str], task: Task, path: Path) -> dict[str, int]:
+    needed = [*task.file_columns, task.file_label]
     if missing := [name for name in needed if name not in header]:
         raise EvaluationDataError(f"`{path}` lacks the columns {missing}; it has {header}. Needed are {needed}.")
     return {name: header.index(name) for name in needed}
 
 
-def _label(text: str, layout: TsvLayout, where: str) -> int | float:
-    if layout.labels is not None:
-        if text not in layout.labels:
-            raise EvaluationDataError(f"{where}: the label is {text!r}; allowed are {', '.join(layout.labels)}.")
-        return layout.labels.index(text)
+def _label(text: str, task: Task, where: str) -> int | float:
+    if task.file_labels is not None:
+        if text not in task.file_labels:
+            raise EvaluationDataError(f"{where}: the label is {text!r}; allowed are {', '.join(task.file_labels)}.")
+        return task.file_labels.index(text)
     try:
         number = float(text)
     except ValueError:

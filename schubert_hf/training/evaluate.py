@@ -1,18 +1,20 @@
-"""Held-out losses: of a model, and of one that knows only how often each word piece occurs."""
+"""Evaluation shared out among the processes: held-out losses, a prediction for each example, the unigram yardstick."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..data.stream import IGNORED, Collator, ExampleStream, for_stream
+from ..data.stream import IGNORED, Batch, Collator, ExampleStream, for_stream
 from ..run.progress import progress_bar
 from .objective import Objective
 from .step import NonFiniteLossError
@@ -48,34 +50,84 @@ def evaluate(
         NonFiniteLossError: a loss is NaN or infinite.
     """
     total = min(examples or len(stream.examples), len(stream.examples))
-    share = list(range(total))[accelerator.process_index :: accelerator.num_processes]
-    loader: DataLoader[dict[str, Any]] = DataLoader(
-        stream,
-        batch_sampler=[share[i : i + batch_size] for i in range(0, len(share), batch_size)],
-        collate_fn=for_stream(collator),
-    )
     sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
+    with _own_batches(accelerator, objective, stream, for_stream(collator), total, batch_size, description) as batches:
+        for batch in batches:
+            for name, count in objective.count(batch).items():
+                sums[f"{name}_count"] += count
+            for name, value in objective(batch).items():
+                sums[name] += float(value)
+    reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
+    sums = dict(zip(sums, reduced.tolist(), strict=True))
+    counts = {name: max(1.0, sums[f"{name}_count"]) for name in objective.terms}
+    losses = {name: sums[name] / count for name, count in counts.items()}
+    loss = sum(losses.values())
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"{description}: the held-out loss is {loss}. Look for NaN in the weights, and at the data."
+        )
+    accuracies = {f"{name}_accuracy": sums[f"{name}_correct"] / count for name, count in counts.items()}
+    return {**losses, "loss": loss, **accuracies}
+
+
+def predict(
+    accelerator: Accelerator,
+    objective: Objective,
+    examples: Any,
+    collator: Collator,
+    *,
+    batch_size: int,
+    description: str = "predicting",
+) -> dict[str, list[Tensor]]:
+    """The logits of every example, by term.
+
+    Args:
+        accelerator, objective, batch_size, description: see `evaluate`.
+        examples: the set, by number. Its columns need not hold labels.
+        collator: makes batches of them.
+
+    Returns:
+        By term one float32 tensor per example on the CPU, in the order of the set, the same on every process: of shape
+        (labels,), or (seq,) for a head that predicts tokens; seq is then that of the example's batch.
+    """
+    total, processes = len(examples), accelerator.num_processes
+    rows: dict[str, list[Any]] = {term: [] for term in objective.terms}
+    with _own_batches(accelerator, objective, examples, collator, total, batch_size, description) as batches:
+        for batch in batches:
+            predicted = objective.predict(batch).logits
+            for term in objective.terms:
+                rows[term].extend(predicted[term].float().cpu().numpy())
+    # gather_object chains the processes' lists, so row i is that of example order[i].
+    order = [number for first in range(processes) for number in range(first, total, processes)]
+    found: dict[str, list[Tensor]] = {}
+    for term, values in rows.items():
+        by_number = dict(zip(order, gather_object(values), strict=True))
+        found[term] = [torch.from_numpy(by_number[number]) for number in range(total)]
+    return found
+
+
+@contextlib.contextmanager
+def _own_batches(
+    accelerator: Accelerator,
+    objective: Objective,
+    examples: Any,
+    collate: Any,
+    total: int,
+    batch_size: int,
+    description: str,
+) -> Iterator[Iterable[Batch]]:
+    """The own share of the first `total` examples in batches on the device; inside, nothing is trained."""
+    share = range(accelerator.process_index, total, accelerator.num_processes)
+    loader: DataLoader[Any] = DataLoader(
+        examples,
+        batch_sampler=[list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)],
+        collate_fn=collate,
+    )
     was_training = objective.training
     objective.to(accelerator.device).eval()
     with torch.no_grad(), accelerator.autocast():
-        for batch in progress_bar(accelerator, loader, description):
-            for name, count in objective.count(batch).items():
-                sums[f"{name}_count"] += count
-            for name, value in objective(send_to_device(batch, accelerator.device)).items():
-                sums[name] += float(value)
+        yield (send_to_device(batch, accelerator.device) for batch in progress_bar(accelerator, loader, description))
     objective.train(was_training)
-    reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
-    sums = dict(zip(sums, reduced.tolist(), strict=True))
-    losses, accuracies = (
-        {f"{name}{suffix}": sums[f"{name}{kind}"] / max(1.0, sums[f"{name}_count"]) for name in objective.terms}
-        for suffix, kind in (("", ""), ("_accuracy", "_correct"))
-    )
-    means = {**losses, "loss": sum(losses.values()), **accuracies}
-    if not math.isfinite(means["loss"]):
-        raise NonFiniteLossError(
-            f"{description}: the held-out loss is {means['loss']}. Look for NaN in the weights, and at the data."
-        )
-    return means
 
 
 def unigram_loss(

@@ -4,8 +4,8 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from schubert_hf.errors import EvaluationDataError
-from schubert_hf.evaluation import glue_data
-from schubert_hf.evaluation.glue_data import load_task
+from schubert_hf.evaluation import task_data
+from schubert_hf.evaluation.glue import load_task
 from schubert_hf.evaluation.metrics import load_metric
 from schubert_hf.evaluation.tasks import PAPER_TASKS, TASKS, find_tasks
 
@@ -54,7 +54,7 @@ def write(tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_the_official_layout(task, write):
     content, expected = FILES[task]
-    stem = TASKS[task].validation[0].stem
+    stem = TASKS[task].validation[0].replace("validation", "dev")
     root = write(task, content, f"{stem}.tsv")
     for data in (root, root / TASKS[task].folder):
         found = load_task(TASKS[task], data, train=False)
@@ -108,7 +108,7 @@ def test_the_hub(monkeypatch):
         found = Dataset.from_dict(rows)
         return found if -1 in rows["label"] else found.cast_column("label", ClassLabel(names=["negative", "positive"]))
 
-    monkeypatch.setattr(glue_data.datasets, "load_dataset", load)
+    monkeypatch.setattr(task_data.datasets, "load_dataset", load)
     found = load_task(TASKS["sst2"])
     assert asked == [("nyu-mll/glue", "sst2", "train"), ("nyu-mll/glue", "sst2", "validation")]
     assert found["train"].column_names == ["sentence", "label"]
@@ -138,8 +138,9 @@ def test_names_of_tasks():
 def test_the_table_agrees_with_itself(task):
     found = TASKS[task]
     assert find_tasks(found.folder) == (found,)
-    assert len(found.columns) == len(found.tsv.columns)
-    assert (found.labels is None) == (found.tsv.labels is None)
-    assert found.labels is None or len(found.labels) == len(found.tsv.labels or ())
+    assert next(iter(found.splits)) == "train"
+    assert len(found.columns) == len(found.file_columns)
+    assert (found.labels is None) == (found.file_labels is None)
+    assert found.labels is None or len(found.labels) == len(found.file_labels or ())
     for metric in found.metrics:
         assert metric in load_metric(metric).compute(predictions=[0, 1], references=[0, 1])

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 from accelerate import Accelerator
 from schubert_hf import SchuBertConfig, SchuBertForQuestionAnswering, SchuBertForSequenceClassification
 from schubert_hf.evaluation.objectives import ClassificationObjective, QuestionAnsweringObjective
-from schubert_hf.evaluation.predicting import predict
+from schubert_hf.training.evaluate import predict
 
 def collate(rows):
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True)
@@ -68,7 +68,7 @@ def test_no_batch_is_made_of_nothing(tmp_path):
 
     from schubert_hf import SchuBertConfig, SchuBertForSequenceClassification
     from schubert_hf.evaluation.objectives import ClassificationObjective
-    from schubert_hf.evaluation.predicting import predict
+    from schubert_hf.training.evaluate import predict
 
     model = SchuBertForSequenceClassification(SchuBertConfig(hidden_size=12, num_attention_heads=2, vocab_size=40))
     objective = ClassificationObjective(model)

@@ -12,10 +12,10 @@ from datasets import Dataset
 from transformers import BertTokenizerFast
 
 from schubert_hf.errors import EvaluationDataError
+from schubert_hf.evaluation.encoding import make_windows
 from schubert_hf.evaluation.metrics import load_metric
 from schubert_hf.evaluation.squad_answers import find_answers
 from schubert_hf.evaluation.squad_data import FEATURES, read_squad
-from schubert_hf.evaluation.squad_features import make_windows
 
 LABELLED = Path(__file__).resolve().parents[3] / "shared" / "data" / "labelled.tar.xz"
 SHAPE = {"max_length": 24, "stride": 6, "max_question_length": 5}
