@@ -11,21 +11,14 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from .. import modeling_schubert
 from ..anatomy import heads, place_of_tensor
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, opening
 from ..data.sources import first_line
-from ..modeling_schubert import (
-    SchuBertForQuestionAnswering,
-    SchuBertForSequenceClassification,
-)
 from ..run.progress import quiet
 
 logger = logging.getLogger(__name__)
-HEADS: dict[str, Any] = {
-    "SequenceClassification": SchuBertForSequenceClassification,
-    "QuestionAnswering": SchuBertForQuestionAnswering,
-}
 
 
 def load_for_task(
@@ -52,19 +45,19 @@ def load_for_task(
         ConversionError: nothing can be opened there; or `trained`, and there is no such head, or one of other labels.
         SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
     """
-    names = list(labels or [])
-    fields: dict[str, Any] = {}
+    names, fields = list(labels or []), {}
     if head == "SequenceClassification":
+        shown = names or ["LABEL_0"]
         fields = {
-            "id2label": dict(enumerate(names or ["LABEL_0"])),
-            "label2id": {label: number for number, label in enumerate(names or ["LABEL_0"])},
+            "id2label": dict(enumerate(shown)),
+            "label2id": {label: number for number, label in enumerate(shown)},
             "problem_type": "single_label_classification" if names else "regression",
         }
     # Fresh weights are drawn from the global generator, which is the caller's.
     with opening(name_or_path), torch.random.fork_rng(devices=[]), quiet():
         known = SchuBertConfig.from_pretrained(name_or_path)
         torch.manual_seed(seed)
-        model, loaded = HEADS[head].from_pretrained(
+        model, loaded = getattr(modeling_schubert, f"SchuBertFor{head}").from_pretrained(
             name_or_path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **fields
         )
     fresh = any(place_of_tensor(key).row.part == "head" for key in loaded["missing_keys"])

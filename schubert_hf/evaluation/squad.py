@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import EvaluationDataError
 from ..training.evaluate import predict
-from ..training.loop_config import option
+from ..training.loop_config import check_ranges, option
 from ..training.objective import Objective
 from .encoding import TaskCollator, make_windows
 from .metrics import load_metric
@@ -29,23 +29,20 @@ class SquadConfig:
         EvaluationDataError: a value out of its range.
     """
 
-    max_length: int = option(384, "Word pieces per window.")
-    stride: int = option(128, "Word pieces by which neighbouring windows overlap.")
-    max_question_length: int = option(64, "Word pieces of a question; longer ones are cut.")
-    max_answer_length: int = option(30, "Word pieces of an answer, at most.")
-    n_best: int = option(20, "Candidates that are kept of each question.")
+    max_length: int = option(384, "Word pieces per window.", least=1)
+    stride: int = option(128, "Word pieces by which neighbouring windows overlap.", least=1)
+    max_question_length: int = option(64, "Word pieces of a question; longer ones are cut.", least=1)
+    max_answer_length: int = option(30, "Word pieces of an answer, at most.", least=1)
+    n_best: int = option(20, "Candidates that are kept of each question.", least=1)
     no_answer_threshold: float = option(
-        0.5, "squad_v2: no answer, where it has a higher probability than this. See best_f1_thresh in the results."
+        0.5,
+        "squad_v2: probability above which a question has no answer. See best_f1_thresh in the results.",
+        least=0,
+        most=1,
     )
 
     def __post_init__(self) -> None:
-        for name in ("max_length", "stride", "max_question_length", "max_answer_length", "n_best"):
-            if getattr(self, name) < 1:
-                raise EvaluationDataError(f"`{name}` is {getattr(self, name)}; allowed is a number of at least 1.")
-        if not 0 <= self.no_answer_threshold <= 1:
-            raise EvaluationDataError(
-                f"`no_answer_threshold` is {self.no_answer_threshold}; allowed is a probability, from 0 to 1."
-            )
+        check_ranges(self, EvaluationDataError)
 
 
 @dataclass
@@ -121,16 +118,8 @@ def open_squad(
         split: first_examples(found, most[split], f"{task.name} {split}")
         for split, found in load_squad(task, data, train=train).items()
     }
-    windows = {
-        split: make_windows(
-            part,
-            tokenizer,
-            max_length=config.max_length,
-            stride=config.stride,
-            max_question_length=config.max_question_length,
-        )
-        for split, part in questions.items()
-    }
+    shape = {name: getattr(config, name) for name in ("max_length", "stride", "max_question_length")}
+    windows = {split: make_windows(part, tokenizer, **shape) for split, part in questions.items()}
     inputs = {split: part.remove_columns(["question", "offsets"]) for split, part in windows.items()}
     collator = TaskCollator(tokenizer)
     held_out = questions["validation"]
@@ -147,8 +136,5 @@ def open_squad(
         evaluate=SquadEvaluation(task, held_out, windows["validation"], inputs["validation"], collator, config),
         sizes={split: (len(part), task.sizes[split]) for split, part in questions.items()},
         max_length=config.max_length,
-        details={
-            name: getattr(config, name)
-            for name in ("stride", "max_question_length", "max_answer_length", "n_best", "no_answer_threshold")
-        },
+        details={name: value for name, value in asdict(config).items() if name != "max_length"},
     )

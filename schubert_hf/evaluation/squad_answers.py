@@ -75,8 +75,8 @@ def find_answers(
 ) -> list[Answer]:
     """The answers to all questions, in their order.
 
-    Every span of at most `max_answer_length` tokens of the context is looked at, in every window; of spans that
-    several windows have, the best score counts.
+    Every span of at most `max_answer_length` tokens of the context is scored, in every window; of a span that several
+    windows have, the best score counts.
 
     Args:
         questions: see `squad_data.load_squad`.
@@ -112,10 +112,5 @@ def _best_spans(
     following = torch.nn.functional.pad(end, (0, most - 1), value=-math.inf).unfold(0, most, 1)
     scores = start[:, None] + following
     values, places = scores.flatten().topk(min(n_best, scores.numel()))
-    spans: dict[tuple[int, int], float] = {}
-    for value, place in zip(values.tolist(), places.tolist(), strict=True):
-        if value == -math.inf:
-            break
-        first, more = divmod(place, most)
-        spans[offsets[first][0], offsets[first + more][1]] = value
-    return spans
+    scored = ((value, *divmod(place, most)) for value, place in zip(values.tolist(), places.tolist(), strict=True))
+    return {(offsets[i][0], offsets[i + more][1]): value for value, i, more in scored if value > -math.inf}

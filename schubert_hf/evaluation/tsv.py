@@ -32,28 +32,30 @@ def read_tsv(task: Task, path: Path) -> Dataset:
             a label outside the set; or no examples.
     """
     rows = _rows(path)
-    places = _places(list(task.header) or next(rows, (1, []))[1], task, path)
-    texts: dict[str, list[str]] = {name: [] for name in task.columns}
-    labels: list[Any] = []
+    header = list(task.header) or next(rows, (1, []))[1]
+    needed = [*task.file_columns, task.file_label]
+    if missing := [name for name in needed if name not in header]:
+        raise EvaluationDataError(f"`{path}` lacks the columns {missing}; it has {header}. Needed are {needed}.")
+    places = [header.index(name) for name in needed]
+    allowed = task.file_labels
+    columns: dict[str, list[Any]] = {name: [] for name in (*task.columns, "label")}
     for number, cells in rows:
-        if len(cells) <= max(places.values()):
+        if len(cells) <= max(places):
             if task.torn_rows:
                 continue
             raise EvaluationDataError(
-                f"`{path}`, line {number}, has {len(cells)} cells; {list(places)} need {max(places.values()) + 1}. "
+                f"`{path}`, line {number}, has {len(cells)} cells; {needed} need {max(places) + 1}. "
                 "Cells end with a tab, and quotes are text."
             )
-        label = cells[places[task.file_label]]
-        if label == UNLABELLED and task.labels is not None:
-            continue
-        labels.append(_label(label, task, f"`{path}`, line {number}"))
-        for name, column in zip(task.columns, task.file_columns, strict=True):
-            texts[name].append(cells[places[column]])
-    if not labels:
+        *texts, label = (cells[place] for place in places)
+        if label != UNLABELLED or allowed is None:
+            row = (*texts, _label(label, allowed, f"`{path}`, line {number}"))
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+    if not columns["label"]:
         raise EvaluationDataError(f"`{path}` holds no examples. Give a file with at least one labelled row.")
-    kind = Value("int64") if task.labels is not None else Value("float32")
-    features = Features({**{name: Value("string") for name in task.columns}, "label": kind})
-    return Dataset.from_dict({**texts, "label": labels}, features=features)
+    kinds = dict.fromkeys(task.columns, Value("string")) | {"label": Value("float32" if allowed is None else "int64")}
+    return Dataset.from_dict(columns, features=Features(kinds))
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -66,18 +68,11 @@ def _rows(path: Path) -> Iterator[Row]:
         raise EvaluationDataError(f"`{path}` cannot be read: {error}. Give a UTF-8 text file.") from error
 
 
-def _places(header: list[str], task: Task, path: Path) -> dict[str, int]:
-    needed = [*task.file_columns, task.file_label]
-    if missing := [name for name in needed if name not in header]:
-        raise EvaluationDataError(f"`{path}` lacks the columns {missing}; it has {header}. Needed are {needed}.")
-    return {name: header.index(name) for name in needed}
-
-
-def _label(text: str, task: Task, where: str) -> int | float:
-    if task.file_labels is not None:
-        if text not in task.file_labels:
-            raise EvaluationDataError(f"{where}: the label is {text!r}; allowed are {', '.join(task.file_labels)}.")
-        return task.file_labels.index(text)
+def _label(text: str, allowed: tuple[str, ...] | None, where: str) -> int | float:
+    if allowed is not None:
+        if text not in allowed:
+            raise EvaluationDataError(f"{where}: the label is {text!r}; allowed are {', '.join(allowed)}.")
+        return allowed.index(text)
     try:
         number = float(text)
     except ValueError:

@@ -33,9 +33,7 @@ def make_questions(number: int, seed: int = 0) -> Dataset:
         start = len("  ".join(words[:first])) + (2 if first else 0)
         answers = {"text": [text], "answer_start": [start]} if index % 5 else {"text": [], "answer_start": []}
         question = " ".join(f"w{rng.randrange(60)}" for _ in range(rng.randint(1, 9)))
-        rows.append(
-            {"id": f"q{index}", "title": "", "context": context, "question": f"  {question}", "answers": answers}
-        )
+        rows.append({"id": f"q{index}", "context": context, "question": f"  {question}", "answers": answers})
     return Dataset.from_list(rows, features=FEATURES)
 
 

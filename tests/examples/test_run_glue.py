@@ -235,7 +235,7 @@ def test_squad_through_the_whole_path(task, tuned, bert, squad, tmp_path):
         ("run_glue.py", {"--model": "nowhere/at-all"}, "`nowhere/at-all`"),
         ("run_glue.py", {"--evaluate-only": None}, "no trained head for SequenceClassification"),
         ("run_squad.py", {"--task": "squad3"}, "allowed are squad, squad_v2"),
-        ("run_squad.py", {"--no-answer-threshold": "2"}, "allowed is a probability"),
+        ("run_squad.py", {"--no-answer-threshold": "2"}, "allowed is a number from 0 to 1"),
         ("run_squad.py", {"--predictions": "x"}, "is for `--evaluate-only`"),
         ("prune.py", {"--task": "paper"}, "a model is pruned on one"),
         ("prune.py", {"--task": "nothing"}, "allowed is one of cola"),
