@@ -16,13 +16,11 @@ import torch
 
 from schubert_hf.cli import command_line, parse
 from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.language_model import evaluate_model
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.results import FILE, Results, describe_run
 from schubert_hf.report import print_results
-from schubert_hf.run.processes import make_accelerator, use_all_cores
-from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.processes import script
 from schubert_hf.run.provenance import base_model, source
 from schubert_hf.training.loop_config import option
 
@@ -49,10 +47,7 @@ class Arguments:
 
 def main() -> None:
     (arguments,) = parse("Measures a masked language model.", Arguments)
-    with one_line_errors():
-        accelerator = make_accelerator()
-        use_all_cores(accelerator, arguments.threads)
-        show_on_main_process_only(accelerator)
+    with script(arguments.threads) as accelerator:
         model = load_for_pretraining(arguments.model, dtype=torch.float32)
         description = {**base_model(arguments.model, root=ROOT), "parameters": model.config.num_parameters()}
         folder = Path(arguments.output_dir) if arguments.output_dir is not None else None
@@ -76,11 +71,10 @@ def main() -> None:
         settings = {"max_length": arguments.max_length, **found.to_json()}
         run = describe_run(accelerator, command, settings, text)
         results = results.updated([found.to_evaluation(text["name"], run)])
-    if accelerator.is_main_process:
-        print_results(results)
-        if folder is not None:
-            results.write(folder / FILE)
-    accelerator.end_training()
+        if accelerator.is_main_process:
+            print_results(results)
+            if folder is not None:
+                results.write(folder / FILE)
 
 
 if __name__ == "__main__":

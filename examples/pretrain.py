@@ -9,7 +9,6 @@ OUTPUT_DIR/pretraining.json.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,9 @@ from schubert_hf.conversion import ConversionError, to_bert
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.text import load_documents, split_documents
 from schubert_hf.data.tokenizer import train_wordpiece
-from schubert_hf.errors import one_line_errors
 from schubert_hf.run.checkpoint import MODEL, CheckpointError
-from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.run.output import check_output_folder
-from schubert_hf.run.processes import make_accelerator, use_all_cores
-from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.processes import script
 from schubert_hf.run.session import CHECKPOINTS, find_checkpoint
 from schubert_hf.training.loop_config import LoopConfigError, option
 from schubert_hf.training.pretraining import Pretraining, PretrainingConfig
@@ -73,20 +69,10 @@ class Arguments(PretrainingConfig):
 
 def main() -> None:
     (arguments,) = parse("Pretrains a BERT with MLM + NSP.", Arguments)
-    with one_line_errors():
-        accelerator = make_accelerator()
-    use_all_cores(accelerator, arguments.threads)
-    show_on_main_process_only(accelerator)
-    with one_line_errors():
-        try:
-            pretrain(arguments, accelerator)
-        except Interrupted as stop:
-            if accelerator.is_main_process:
-                print(f"{stop}. Resume it with --resume.", file=sys.stderr)
-            raise SystemExit(stop.exit_code) from None
-    if accelerator.is_main_process:
-        print(f"Saved. Next: accelerate launch examples/prune.py --model {arguments.output_dir}")
-    accelerator.end_training()
+    with script(arguments.threads) as accelerator:
+        pretrain(arguments, accelerator)
+        if accelerator.is_main_process:
+            print(f"Saved. Next: accelerate launch examples/prune.py --model {arguments.output_dir}")
 
 
 def pretrain(arguments: Arguments, accelerator: Accelerator) -> None:

@@ -20,7 +20,6 @@ A run can be stopped at any moment; `--resume` continues it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -49,10 +48,8 @@ from schubert_hf.hub.writing import write_missing_pages
 from schubert_hf.pruning.data import PruningDataError
 from schubert_hf.pruning.result import PruningResult
 from schubert_hf.report import print_report
-from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.run.output import check_output_folder
-from schubert_hf.run.processes import make_accelerator, use_all_cores
-from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.processes import script
 from schubert_hf.run.provenance import base_model, source
 from schubert_hf.run.tracking import begin_tracking, tracker_options
 from schubert_hf.training.loop_config import option
@@ -94,11 +91,7 @@ class Arguments:
 def main() -> None:
     arguments, config = parse("Prunes a BERT to a budget.", Arguments, PruningConfig)
     output = Path(arguments.output_dir)
-    with one_line_errors():
-        accelerator = make_accelerator(**tracker_options(arguments.report_to, output))
-    use_all_cores(accelerator, arguments.threads)
-    show_on_main_process_only(accelerator)
-    with one_line_errors():
+    with one_line_errors(), script(arguments.threads, **tracker_options(arguments.report_to, output)) as accelerator:
         if arguments.resume and accelerator.is_main_process:
             for folder in write_missing_pages(output):
                 print(f"Wrote the missing page of {folder}.")
@@ -121,16 +114,9 @@ def main() -> None:
             on_result=partial(show, task=arguments.task),
         )
         begin_tracking(accelerator, "pruning", {**asdict(arguments), **asdict(config)})
-        try:
-            pruner.prune(resume=arguments.resume)
-        except Interrupted as stop:
-            accelerator.end_training()  # what the trackers hold is written
-            if accelerator.is_main_process:
-                print(f"{stop}. What was done is in {output}; resume it with --resume.", file=sys.stderr)
-            raise SystemExit(stop.exit_code) from None
-    if arguments.push_to_hub is not None and accelerator.is_main_process:
-        publish_all(pruner.folders, arguments.push_to_hub, private=arguments.private)
-    accelerator.end_training()
+        pruner.prune(resume=arguments.resume)
+        if arguments.push_to_hub is not None and accelerator.is_main_process:
+            publish_all(pruner.folders, arguments.push_to_hub, private=arguments.private)
 
 
 def show(result: PruningResult, *, task: str | None) -> None:

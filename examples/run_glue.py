@@ -12,21 +12,17 @@ puts them on a model's page. A run can be stopped at any moment and goes on with
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from schubert_hf.cli import command_line, parse
-from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.finetuning_config import FinetuningConfig
 from schubert_hf.evaluation.glue import open_glue
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.runs import Runs, parse_seeds
 from schubert_hf.evaluation.tasks import find_tasks
 from schubert_hf.report import print_results
-from schubert_hf.run.interrupt import Interrupted
-from schubert_hf.run.processes import make_accelerator, use_all_cores
-from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.processes import script
 from schubert_hf.run.provenance import base_model
 from schubert_hf.training.loop_config import option
 
@@ -55,11 +51,7 @@ class Arguments:
 
 def main() -> None:
     arguments, config = parse("Fine-tunes and evaluates on GLUE.", Arguments, FinetuningConfig)
-    with one_line_errors():
-        accelerator = make_accelerator()
-    use_all_cores(accelerator, arguments.threads)
-    show_on_main_process_only(accelerator)
-    with one_line_errors():
+    with script(arguments.threads) as accelerator:
         tasks = find_tasks(arguments.task)
         seeds = parse_seeds(arguments.seeds)
         tokenizer = load_tokenizer(arguments.model)
@@ -87,16 +79,10 @@ def main() -> None:
                 )
                 for task in tasks
             ]
-        try:
-            results = runs.run(opened, evaluate_only=arguments.evaluate_only, resume=arguments.resume)
-        except Interrupted as stop:
-            if accelerator.is_main_process:
-                print(f"{stop}. What was done is in {runs.output}; go on with --resume.", file=sys.stderr)
-            raise SystemExit(stop.exit_code) from None
-    if accelerator.is_main_process:
-        print_results(results)
-        print(f"\nSaved in {runs.output}. Onto a model's page: schubert card FOLDER --results {runs.output}")
-    accelerator.end_training()
+        results = runs.run(opened, evaluate_only=arguments.evaluate_only, resume=arguments.resume)
+        if accelerator.is_main_process:
+            print_results(results)
+            print(f"\nSaved in {runs.output}. Add it to a model card: schubert card FOLDER --results {runs.output}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ moment and goes on with `--resume`.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from schubert_hf.cli import command_line, parse
-from schubert_hf.errors import EvaluationDataError, one_line_errors
+from schubert_hf.errors import EvaluationDataError
 from schubert_hf.evaluation.finetuning_config import FinetuningConfig
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.runs import Runs, parse_seeds
@@ -25,9 +24,7 @@ from schubert_hf.evaluation.squad import SquadConfig, SquadEvaluation, open_squa
 from schubert_hf.evaluation.squad_data import find_squad
 from schubert_hf.report import print_results
 from schubert_hf.run.checkpoint import write_json
-from schubert_hf.run.interrupt import Interrupted
-from schubert_hf.run.processes import make_accelerator, use_all_cores
-from schubert_hf.run.progress import show_on_main_process_only
+from schubert_hf.run.processes import script
 from schubert_hf.run.provenance import base_model
 from schubert_hf.training.loop_config import option
 
@@ -55,11 +52,7 @@ class Arguments:
 
 def main() -> None:
     arguments, config, squad = parse("Fine-tunes and evaluates on SQuAD.", Arguments, FinetuningConfig, SquadConfig)
-    with one_line_errors():
-        accelerator = make_accelerator()
-    use_all_cores(accelerator, arguments.threads)
-    show_on_main_process_only(accelerator)
-    with one_line_errors():
+    with script(arguments.threads) as accelerator:
         if arguments.predictions is not None and not arguments.evaluate_only:
             raise EvaluationDataError("`predictions` is for `--evaluate-only`. Train first, then evaluate the model.")
         task = find_squad(arguments.task)
@@ -84,19 +77,13 @@ def main() -> None:
                 max_eval_examples=arguments.max_eval_examples,
                 train=not arguments.evaluate_only,
             )
-        try:
-            results = runs.run([examples], evaluate_only=arguments.evaluate_only, resume=arguments.resume)
-        except Interrupted as stop:
-            if accelerator.is_main_process:
-                print(f"{stop}. What was done is in {runs.output}; go on with --resume.", file=sys.stderr)
-            raise SystemExit(stop.exit_code) from None
-    if accelerator.is_main_process:
-        if arguments.predictions is not None:
-            assert isinstance(examples.evaluate, SquadEvaluation)
-            write_answers(examples.evaluate, Path(arguments.predictions))
-        print_results(results)
-        print(f"\nSaved in {runs.output}. Onto a model's page: schubert card FOLDER --results {runs.output}")
-    accelerator.end_training()
+        results = runs.run([examples], evaluate_only=arguments.evaluate_only, resume=arguments.resume)
+        if accelerator.is_main_process:
+            if arguments.predictions is not None:
+                assert isinstance(examples.evaluate, SquadEvaluation)
+                write_answers(examples.evaluate, Path(arguments.predictions))
+            print_results(results)
+            print(f"\nSaved in {runs.output}. Add it to a model card: schubert card FOLDER --results {runs.output}")
 
 
 def write_answers(evaluation: SquadEvaluation, folder: Path) -> None:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from ..errors import SchuBertError
 from ..run.checkpoint import write_json
-from ..run.provenance import machine, versions
+from ..run.provenance import environment
 
 FILE = "results.json"
 FORMAT = 1
@@ -124,10 +124,7 @@ def describe_run(accelerator: Accelerator, command: str, settings: dict[str, Any
         "command": command,
         "settings": settings,
         "data": data,
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-        "versions": versions(),
-        "machine": machine(),
+        **environment(accelerator),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 

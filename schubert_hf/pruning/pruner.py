@@ -24,7 +24,7 @@ from ..run.checkpoint import load_model
 from ..run.memory import check_memory
 from ..run.processes import make_accelerator
 from ..run.progress import Clock
-from ..run.provenance import machine, versions
+from ..run.provenance import environment
 from ..run.session import CHECKPOINTS, Session
 from ..shape import Shape
 from ..training.evaluate import evaluate
@@ -112,10 +112,7 @@ class SchuBertPruner:
             "examples": self.data.stream.length,
             "mlm_probability": getattr(self.data.collator, "mlm_probability", None),
             **(provenance or {}),
-            "processes": self.accelerator.num_processes,
-            "precision": self.accelerator.mixed_precision,
-            "versions": versions(),
-            "machine": machine(),
+            **environment(self.accelerator),
         }
 
     def prune(self, *, resume: bool = False) -> PruningResult:

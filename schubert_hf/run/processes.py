@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, str_to_bool
 
-from ..errors import SchuBertError
+from ..errors import SchuBertError, one_line_errors
+from .interrupt import Interrupted
+from .progress import show_on_main_process_only
 from .provenance import count_cores
 
 UNSUPPORTED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
@@ -58,6 +62,31 @@ def make_accelerator(**options: Any) -> Accelerator:
             "`python -m torch.distributed.run --nproc_per_node N` or an accelerate config that fits this machine."
         )
     return accelerator
+
+
+@contextlib.contextmanager
+def script(threads: int | None = None, **options: Any) -> Iterator[Accelerator]:
+    """What every script does around its work, which gets the accelerator of all its processes.
+
+    A single process on the CPU uses all cores, progress bars are shown on the main process only, errors caused by user
+    input are one line, and a signal ends the run with its own exit code.
+
+    Args:
+        threads: see `use_all_cores`.
+        options: of `Accelerator`.
+    """
+    with one_line_errors():
+        accelerator = make_accelerator(**options)
+        use_all_cores(accelerator, threads)
+        show_on_main_process_only(accelerator)
+        try:
+            yield accelerator
+        except Interrupted as stop:
+            accelerator.end_training()  # trackers write what they hold
+            if accelerator.is_main_process:
+                sys.stderr.write(f"{stop}. Resume it with --resume.\n")
+            raise SystemExit(stop.exit_code) from None
+    accelerator.end_training()
 
 
 def on_main_process(accelerator: Accelerator, make: Callable[[], Any]) -> Any:

@@ -12,10 +12,17 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import Accelerator
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 
 PACKAGES = ("schubert-hf", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """What every record says of a run's processes, precision, versions and machine; as JSON."""
+    processes = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
+    return {**processes, "versions": versions(), "machine": machine()}
 
 
 def versions() -> dict[str, str]:

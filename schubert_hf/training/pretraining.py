@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.stream import ExampleStream, MaskingCollator
 from ..run.checkpoint import save_model, write_json
 from ..run.output import halved, result_files
-from ..run.provenance import machine, versions
+from ..run.provenance import environment
 from .evaluate import evaluate, unigram_loss
 from .evaluated import EvaluatedTraining
 from .loop_config import LoopConfig, LoopConfigError, option
@@ -143,11 +143,8 @@ class Pretraining(EvaluatedTraining):
             "unigram_loss": unigram_loss(
                 self.pairs, self.eval_stream, self.eval_collator, vocab_size=vocabulary, special_ids=special
             ),
-            "machine": machine(),
             "device": str(self.accelerator.device),
-            "processes": self.accelerator.num_processes,
-            "precision": self.accelerator.mixed_precision,
-            "versions": versions(),
+            **environment(self.accelerator),
             "halved": self.phases.halved,
             "evaluations": self.evaluations,
             "seconds": self.seconds,

@@ -147,7 +147,7 @@ def test_sigterm_then_resume_is_the_uninterrupted_run(tuned, bert, glue, tmp_pat
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 143, errors[-2000:]
-    assert "go on with --resume" in errors
+    assert "Resume it with --resume" in errors
     assert "Traceback" not in errors
     refused = run("run_glue.py", *arguments)
     assert refused.returncode == 1

@@ -26,7 +26,7 @@ from schubert_hf.pruning.units import find_groups
 from schubert_hf.run.checkpoint import atomic_folder, write_json
 from schubert_hf.run.processes import on_main_process
 from schubert_hf.run.progress import quiet
-from schubert_hf.run.provenance import machine, versions
+from schubert_hf.run.provenance import environment
 from schubert_hf.shape import Shape
 from schubert_hf.training.evaluate import evaluate
 from schubert_hf.training.loop import TrainingLoop
@@ -117,7 +117,7 @@ class Study:
         model, result = make(row, seed, stage, config)
         found |= {**result, "seconds": round(time.monotonic() - began, 1), "config": asdict(config)}
         found |= {"command": f"{self.command} --methods {row.name} --seeds {seed}".strip()}
-        found |= {"machine": machine(), "versions": versions(), "processes": self.accelerator.num_processes}
+        found |= environment(self.accelerator)
         if self.accelerator.is_main_process:
             self._write(row, seed, stage, model, found)
         self.accelerator.wait_for_everyone()
