@@ -11,7 +11,6 @@ the configuration beside it.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +31,8 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
+from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_schubert import SchuBertConfig
@@ -481,24 +481,6 @@ class SchuBertModel(SchuBertPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=sequence_output, pooler_output=pooled_output)
 
 
-@dataclass
-class SchuBertForPreTrainingOutput(ModelOutput):
-    """
-    Args:
-        loss (`torch.Tensor` of shape `(1,)`): masked-LM plus next-sentence loss, if both labels were given.
-        prediction_logits (`torch.Tensor` of shape `(batch, sequence, vocab_size)`): scores before softmax.
-        seq_relationship_logits (`torch.Tensor` of shape `(batch, 2)`): is next, is random; before softmax.
-        hidden_states: embeddings and every layer's output, each of its own width.
-        attentions: every layer's weights, `(batch, head_counts[i], sequence, sequence)`.
-    """
-
-    loss: torch.Tensor | None = None
-    prediction_logits: torch.Tensor | None = None
-    seq_relationship_logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
 class _MaskedLMMixin:
     """Access to the decoder, for the two classes that tie it to the word embeddings."""
 
@@ -539,7 +521,7 @@ class SchuBertForPreTraining(_MaskedLMMixin, SchuBertPreTrainedModel):
         labels: torch.Tensor | None = None,
         next_sentence_label: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, ...] | SchuBertForPreTrainingOutput:
+    ) -> tuple[torch.Tensor, ...] | BertForPreTrainingOutput:
         """`labels`: (B, S), -100 is ignored; `next_sentence_label`: (B,), 0 next, 1 random. The loss needs both."""
         outputs = self.bert(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
@@ -553,7 +535,7 @@ class SchuBertForPreTraining(_MaskedLMMixin, SchuBertPreTrainedModel):
             next_sentence_loss = cross_entropy(relationship.view(-1, 2), next_sentence_label.view(-1))
             loss = masked_lm_loss + next_sentence_loss
 
-        return SchuBertForPreTrainingOutput(
+        return BertForPreTrainingOutput(
             loss=loss,
             prediction_logits=predictions,
             seq_relationship_logits=relationship,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
@@ -30,6 +30,11 @@ class Shape:
     @classmethod
     def of(cls, config: SchuBertConfig) -> Shape:
         return cls(**{name: tuple(getattr(config, name)) for name in LAYER_LISTS})
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[str, Sequence[int]]) -> Shape:
+        """The inverse of `lists`."""
+        return cls(**{name: tuple(sizes) for name, sizes in lists.items()})
 
     def lists(self) -> dict[str, list[int]]:
         """The shape as keyword arguments of `SchuBertConfig`."""

@@ -17,14 +17,15 @@ from schubert_hf.shape import Shape
 RECORD = Path(__file__).parent / "hub" / "record.json"
 SCRIPT = """
 import json, sys
-from schubert_hf.hub.inspection import inspect, shape_of
+from schubert_hf.hub.inspection import inspect
+from schubert_hf.shape import Shape
 from schubert_hf.pruning.plan import PruningPlan
 from schubert_hf.pruning.result import PruningResult, RoundRecord
 from schubert_hf.evaluation.results import Evaluation, Results
 from schubert_hf.report import print_inspection, print_report, print_results
 
 run = json.load(open(sys.argv[1]))["run"]
-source, rounds = shape_of(run["source"]), tuple(RoundRecord.from_json(one) for one in run["rounds"])
+source, rounds = Shape.from_lists(run["source"]), tuple(RoundRecord.from_json(one) for one in run["rounds"])
 plans = (PruningPlan.from_kept(source, {}),)
 print_report(PruningResult(None, source, rounds, plans, run["unit"], None))
 print_inspection(inspect("schubert-66m"))

@@ -78,11 +78,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _UNUSED}
 
 
-def shape_of(lists: dict[str, list[int]]) -> Shape:
-    """A shape from its JSON."""
-    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()})
-
-
 class Parts(NamedTuple):
     """A cost by part, with `encoder` = `attention` + `filters`."""
 
@@ -130,7 +125,7 @@ class Inspection:
     @classmethod
     def of_json(cls, name: str, config: dict[str, Any], run: dict[str, Any] | None) -> Inspection:
         """Of the contents of `config.json` and `pruning.json`."""
-        base = None if run is None else shape_of(run["source"])
+        base = None if run is None else Shape.from_lists(run["source"])
         base_name = (run or {}).get("provenance", {}).get("base_model", {}).get("name")
         return cls(name, SchuBertConfig.from_dict(dict(config)), base, base_name)
 

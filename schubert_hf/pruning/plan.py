@@ -150,7 +150,7 @@ class PruningPlan:
             PlanError: fields are missing, or the indices contradict each other.
         """
         try:
-            source = Shape(**{name: tuple(sizes) for name, sizes in value["source"].items()})
+            source = Shape.from_lists(value["source"])
             kept = {name: _tuples(value[name]) for name in ("hidden", *PER_LAYER)}
             return cls(source=source, **kept, layers=tuple(value.get("layers", ())))  # version 0.1 kept all layers
         except (AttributeError, KeyError, TypeError) as error:

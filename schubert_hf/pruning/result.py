@@ -51,7 +51,7 @@ class RoundRecord:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RoundRecord:
-        shape = Shape(**{name: tuple(sizes) for name, sizes in value["shape"].items()})
+        shape = Shape.from_lists(value["shape"])
         return cls(**{**value, "shape": shape})
 
 

@@ -155,7 +155,7 @@ def shape_without(source: Shape, gone: Mapping[Queue, int]) -> Shape:
             continue
         for index, width in enumerate(source.hidden_sizes):
             sizes[index] -= units if width > queue.start else 0
-    return Shape(**{name: tuple(sizes) for name, sizes in lists.items()}).without_layers(dropped)
+    return Shape.from_lists(lists).without_layers(dropped)
 
 
 def _put_back(removed: list[Step], fits: Callable[[Mapping[Queue, int]], bool]) -> list[Step]:

@@ -19,8 +19,8 @@ time.sleep = lambda seconds: (slept.append(seconds), real_sleep(min(seconds, 0.0
 from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
 from schubert_hf import commands, hub  # noqa: E402
-from schubert_hf.hub.inspection import shape_of  # noqa: E402
 from schubert_hf.pruning.result import PruningResult, RoundRecord  # noqa: E402
+from schubert_hf.shape import Shape  # noqa: E402
 
 
 def publish(*arguments, token=None, **kwargs):
@@ -45,7 +45,7 @@ def push_result(folder, name):
     run = json.loads((Path(folder) / "pruning.json").read_text())
     result = PruningResult(
         model=AutoModelForMaskedLM.from_pretrained(folder),
-        source=shape_of(run["source"]),
+        source=Shape.from_lists(run["source"]),
         rounds=tuple(RoundRecord.from_json(record) for record in run["rounds"]),
         plans=(),
         unit=run["unit"],
