@@ -72,7 +72,15 @@ def test_layers_are_groups_of_one_unit_where_hidden_sizes_are_equal():
 
 # Names of submodules that mean nothing else, as attributes and in strings.
 ATTRIBUTES = {
-    *("encoder", "intermediate", "LayerNorm", "word_embeddings", "position_embeddings", "token_type_embeddings"),
+    *(
+        "embeddings",
+        "encoder",
+        "intermediate",
+        "LayerNorm",
+        "word_embeddings",
+        "position_embeddings",
+        "token_type_embeddings",
+    ),
     *("predictions", "seq_relationship", "classifier", "qa_outputs", "transform_act_fn", "intermediate_act_fn"),
 }
 STRINGS = re.compile(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..anatomy import embeddings
 from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
 from ..modeling_schubert import SchuBertModel
@@ -189,7 +190,7 @@ def _build(configs: Sequence[SchuBertConfig], workload: Workload) -> list[nn.Mod
         weights = {name: place[: x.numel()].view(x.shape) for (name, x), place in places}
         model.load_state_dict(weights, assign=True)
         positions = torch.arange(model.config.max_position_embeddings, device=workload.device).expand((1, -1))
-        model.embeddings.register_buffer("position_ids", positions, persistent=False)
+        embeddings(model).module.register_buffer("position_ids", positions, persistent=False)
     return models
 
 

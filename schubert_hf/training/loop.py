@@ -103,9 +103,9 @@ class TrainingLoop:
         """
         stop = self.config.steps if stop is None else min(stop, self.config.steps)
         results: list[StepResult] = []
-        take, look = on_step or results.append, {"leave": True, "unit": "step", "dynamic_ncols": True}
+        take, style = on_step or results.append, {"leave": True, "unit": "step", "dynamic_ncols": True}
         total = self.config.steps
-        with progress_bar(self.accelerator, None, description, total=total, initial=self.step, **look) as bar:
+        with progress_bar(self.accelerator, None, description, total=total, initial=self.step, **style) as bar:
             for batches in self._steps(stream, collator, offset, stop):
                 result = self._train_step(batches)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in result.losses.items()}, refresh=False)

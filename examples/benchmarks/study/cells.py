@@ -19,7 +19,7 @@ from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.data.stream import MaskingCollator, for_stream
 from schubert_hf.hub.errors import RecordError
-from schubert_hf.hub.inspection import read_json, shape_of
+from schubert_hf.hub.inspection import read_json
 from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.pruning.selection import smallest_shape
 from schubert_hf.pruning.units import find_groups
@@ -190,7 +190,7 @@ class Study:
             return None, {"unreachable": f"{row.shapes_of} has no shape of this size"}
         set_seed(config.seed)
         fresh = type(self.config).from_dict(
-            self.config.to_dict() | _scalars_unset() | shape_of(shapes["shape"]).lists()
+            self.config.to_dict() | _scalars_unset() | Shape.from_lists(shapes["shape"]).lists()
         )
         model = type(self._load(self.model))(fresh)
         before = self._evaluate(model, config)
