@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, concatenate_datasets
-from starts import initialize_local_attention, stack_layers
+from starts import initialize_local_attention, stack_layers, train_wordpiece
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
@@ -25,7 +25,6 @@ from schubert_hf.cli import parse
 from schubert_hf.conversion import ConversionError, to_bert
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.text import load_documents, split_documents
-from schubert_hf.data.tokenizer import train_wordpiece
 from schubert_hf.run.checkpoint import MODEL, CheckpointError
 from schubert_hf.run.output import check_output_folder
 from schubert_hf.run.processes import script

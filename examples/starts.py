@@ -1,4 +1,4 @@
-"""Two starts for pretraining on little compute: heads that look at their neighbours, and stacked layers.
+"""Starts for pretraining on little compute: a vocabulary, heads that look at their neighbours, stacked layers.
 
 A freshly initialised BERT attends to everything evenly and stays for thousands of steps at the loss of a bag of words,
 until some heads have found the word before and the word after. Here they begin there: the position embeddings are
@@ -15,11 +15,15 @@ from __future__ import annotations
 import copy
 
 import torch
-from transformers import PreTrainedModel
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertTokenizerFast, PreTrainedModel
 
 from schubert_hf.anatomy import embeddings, layers, move_layer, place_of_tensor, rebuild
 from schubert_hf.configuration_schubert import LAYER_LISTS
 
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ALPHABET = 400  # characters; rare scripts of an encyclopedia would displace English word pieces
 # Amplitude of the sinusoids, in units of `initializer_range`: after the LayerNorm they stand out in their channels.
 AMPLITUDE = 8.0
 # The score of the position a head looks for, before the softmax; the rest lies lower, falling with the distance.
@@ -94,3 +98,48 @@ def stack_layers(model: PreTrainedModel, times: int) -> PreTrainedModel:
     deeper.load_state_dict(state)
     deeper.tie_weights()
     return deeper.to(model.device).train(model.training)
+
+
+def train_wordpiece(
+    documents: Dataset, *, vocab_size: int, max_length: int, lowercase: bool = True
+) -> BertTokenizerFast:
+    """Trains a WordPiece tokenizer (Wu et al. 2016) with BERT's normalisation, `[PAD]` at 0.
+
+    Args:
+        documents: a dataset with the column `text`.
+        vocab_size: word pieces, special tokens included; fewer where the text has no more.
+        max_length: what the tokenizer truncates to when asked; the model's number of positions.
+        lowercase: lower-case the text and strip its accents.
+    """
+    # The trainer numbers characters that continue a word in the order of a hash map, and breaks ties by these numbers.
+    # So a first pass collects them, and a second one gets them in a fixed order: the same text, the same vocabulary.
+    collected = _train(documents, SPECIAL_TOKENS, vocab_size=1, lowercase=lowercase)
+    characters = sorted(token for token in collected if token.startswith("##"))
+    vocabulary = _train(documents, SPECIAL_TOKENS + characters, vocab_size=vocab_size, lowercase=lowercase)
+    tokenizer = _new_tokenizer(vocabulary, lowercase=lowercase)
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    return BertTokenizerFast(tokenizer_object=tokenizer, do_lower_case=lowercase, model_max_length=max_length)
+
+
+def _new_tokenizer(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _train(documents: Dataset, first: list[str], *, vocab_size: int, lowercase: bool) -> dict[str, int]:
+    tokenizer = _new_tokenizer({}, lowercase=lowercase)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=first,
+        continuing_subword_prefix="##",
+        limit_alphabet=ALPHABET,
+        show_progress=False,
+    )
+    texts = ([text for text in batch["text"] if text] for batch in documents.iter(batch_size=1000))
+    tokenizer.train_from_iterator(texts, trainer=trainer, length=len(documents))
+    return tokenizer.get_vocab()

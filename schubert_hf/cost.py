@@ -84,10 +84,7 @@ class FlopCost:
 
     2mnk for each product of an m x k by a k x n matrix, as `torch.utils.flop_counter` counts them.
 
-    Args:
-        config: gives everything but the shape.
-        seq_len: tokens per sequence.
-        batch_size: sequences.
+    Everything but the shape is read from the config.
     """
 
     unit = "FLOPs"
@@ -111,11 +108,6 @@ def penalty_weights(cost: Cost, shape: Shape, groups: Iterable[GroupT]) -> dict[
     """beta of Algorithm 1 (Khetan & Karnin 2020): the cost of one unit, in units of the cost of one attention head.
 
     For BERT-base: beta_a = 1, beta_h = 0.73, beta_k = beta_v = 0.094, beta_f = 0.0078.
-
-    Args:
-        cost: what is shrunk.
-        shape: of the model.
-        groups: whose units are weighed.
     """
     heads = [unit_cost(cost, shape, "a", layer) for layer, count in enumerate(shape.head_counts) if count]
     weights = {group: unit_cost(cost, shape, *group) for group in groups}
@@ -141,11 +133,6 @@ def target_unit(target: str | float) -> str | None:
 
 def parse_target(target: str | float, size: float, unit: str = "parameters") -> float:
     """A budget as a number: "66M", "120K" or 5_000_000 of a unit; 0.6 or "60%" of `size`; "12ms", "2.5GFLOPs".
-
-    Args:
-        target: what must remain.
-        size: of the model, in `unit`.
-        unit: what the cost counts.
 
     Raises:
         BudgetError: it is no target, it names another unit, or it is not below `size`.

@@ -18,11 +18,11 @@ import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from starts import train_wordpiece
 from transformers import PreTrainedTokenizerBase
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.data.pairs import make_pairs
-from schubert_hf.data.tokenizer import train_wordpiece
 from schubert_hf.training.objective import PretrainingObjective
 
 torch.set_num_threads(2)

@@ -15,7 +15,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from .sources import TextSourceError
-from .tokenizer import require_special_tokens
+from .stream import require_special_tokens
 
 Sentences = list[list[int]]  # a document: word-piece ids by sentence
 

@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import SchuBertError
-from .tokenizer import require_special_tokens
 
 POSITION = "stream_position"
 CHECKED = 64  # examples that show what data it is
@@ -29,6 +28,21 @@ Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 
 class StreamError(SchuBertError):
     """A stream without examples, or a saved place that belongs to another stream."""
+
+
+class TokenizerError(SchuBertError):
+    """A tokenizer that lacks what masked-language-model training needs."""
+
+
+def require_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `TokenizerError` where one of the special tokens of BERT's examples is missing."""
+    names = ("cls_token", "sep_token", "mask_token", "pad_token")
+    missing = [name for name in names if getattr(tokenizer, name, None) is None]
+    if missing:
+        raise TokenizerError(
+            f"The tokenizer `{tokenizer.name_or_path or type(tokenizer).__name__}` has no {', '.join(missing)}. "
+            "Give a BERT's tokenizer, or add them with `tokenizer.add_special_tokens`."
+        )
 
 
 class ExampleStream(Dataset[dict[str, Any]]):

@@ -30,18 +30,13 @@ def evaluate(
     examples: int | None = None,
     description: str = "evaluating",
 ) -> dict[str, float]:
-    """Mean losses and accuracies over the first `examples` of a stream.
+    """Mean losses and accuracies over the first `examples` of a stream, by default all; every process must call.
 
     The stream should not be shuffled: then every call sees the same examples with the same masks.
 
     Args:
-        accelerator: decides devices, processes and precision; every process must call.
         objective: holds the model; not prepared.
-        stream: held-out examples.
-        collator: masks and batches them.
         batch_size: examples per process and forward pass.
-        examples: how many; None: all.
-        description: of the progress bar.
 
     Returns:
         `{"mlm": loss, "mlm_accuracy": fraction, "nsp": ..., "nsp_accuracy": ..., "loss": sum of the losses}`.
@@ -141,13 +136,6 @@ def unigram_loss(
     """Cross-entropy, in nats per token, of the training text's unigram distribution on the held-out masked tokens.
 
     The tokens are those that `evaluate` scores with the same stream and collator. Counts are smoothed by one.
-
-    Args:
-        pairs: training examples with the column `input_ids`.
-        held_out: held-out examples, not shuffled.
-        collator: masks them.
-        vocab_size: number of word pieces.
-        special_ids: tokens that are never predicted, such as `tokenizer.all_special_ids`; they take no probability.
     """
     counts = torch.ones(vocab_size, dtype=torch.float64)
     for batch in pairs.with_format("arrow").iter(batch_size=4096):

@@ -7,11 +7,12 @@ import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from starts import train_wordpiece
 from transformers import PreTrainedTokenizerBase
 
 from schubert_hf.data.pairs import make_pairs, pair_document, split_sentences, tokenize_documents
+from schubert_hf.data.stream import TokenizerError
 from schubert_hf.data.text import TextSourceError
-from schubert_hf.data.tokenizer import TokenizerError, train_wordpiece
 
 
 def parts(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -5,10 +5,17 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from starts import train_wordpiece
 from transformers import PreTrainedTokenizerBase
 
-from schubert_hf.data.stream import POSITION, ExampleStream, MaskingCollator, PlainCollator, StreamError
-from schubert_hf.data.tokenizer import TokenizerError, train_wordpiece
+from schubert_hf.data.stream import (
+    POSITION,
+    ExampleStream,
+    MaskingCollator,
+    PlainCollator,
+    StreamError,
+    TokenizerError,
+)
 from schubert_hf.training.objective import IGNORED
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from starts import train_wordpiece
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from schubert_hf.data.tokenizer import TokenizerError, require_special_tokens, train_wordpiece
+from schubert_hf.data.stream import TokenizerError, require_special_tokens
 
 
 def test_saved_folder_opens_as_the_same_tokenizer(

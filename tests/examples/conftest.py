@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from starts import train_wordpiece
 from transformers import BertConfig, BertForPreTraining, BertTokenizerFast
 
 from schubert_hf.data.text import load_documents
-from schubert_hf.data.tokenizer import train_wordpiece
 
 
 @pytest.fixture(scope="session")
