@@ -82,9 +82,8 @@ class ParameterCost:
 class FlopCost:
     """FLOPs of one forward pass of the encoder with its pooler: what every use of the model pays, whatever its head.
 
-    2mnk for each product of an m x k by a k x n matrix, as `torch.utils.flop_counter` counts them.
-
-    Everything but the shape is read from the config.
+    2mnk for each product of an m x k by a k x n matrix, as `torch.utils.flop_counter` counts them. Everything but the
+    shape is read from the config.
     """
 
     unit = "FLOPs"
