@@ -43,10 +43,8 @@ def make_pairs(
 
     Args:
         documents: a dataset with the column `text`, one document per row (see `load_documents`).
-        tokenizer: a BERT's tokenizer.
         max_length: word pieces per example, special tokens included.
         seed: decides where pairs are cut and which B is random.
-        description: of the progress bar.
 
     Returns:
         A dataset with the columns `input_ids`, `token_type_ids` and `next_sentence_label` (0: B follows A, 1: random).

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -137,19 +138,13 @@ class MaskingCollator:
         return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
 
 
-class PlainCollator:
-    """Removes the position before a collator that does not use it."""
-
-    def __init__(self, collator: Collator) -> None:
-        self.collator = collator
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return self.collator([{name: value for name, value in row.items() if name != POSITION} for row in examples])
-
-
 def for_stream(collator: Collator) -> Collator:
-    """A collator for the items of an `ExampleStream`."""
-    return collator if isinstance(collator, MaskingCollator) else PlainCollator(collator)
+    """A collator for the items of an `ExampleStream`: without their position, unless it masks by it."""
+    return collator if isinstance(collator, MaskingCollator) else partial(_without_position, collator)
+
+
+def _without_position(collator: Collator, examples: list[dict[str, Any]]) -> Batch:
+    return collator([{name: value for name, value in row.items() if name != POSITION} for row in examples])
 
 
 class Stream(Protocol):
@@ -177,14 +172,9 @@ class PulledBatch(NamedTuple):
     state: dict[str, Any] | None
 
 
-class StatefulCollator:
-    """Adds the stream's place to each batch: in a loader's worker process nothing else has it."""
-
-    def __init__(self, stream: Stream, collator: Collator) -> None:
-        self.stream, self.collator = stream, collator
-
-    def __call__(self, examples: list[dict[str, Any]]) -> PulledBatch:
-        return PulledBatch(self.collator(examples), self.stream.state())
+def pull(stream: Stream, collator: Collator, examples: list[dict[str, Any]]) -> PulledBatch:
+    """A batch with the stream's place: in a loader's worker process nothing else has it."""
+    return PulledBatch(collator(examples), stream.state())
 
 
 def workers_for(stream: Stream, workers: int) -> int:

@@ -1,6 +1,7 @@
 """Double precision where it can be had: sums and solutions on the CPU, products where the data is.
 
-Not every device has float64 (Apple's MPS has none), so no tensor of that type is made on one.
+Not every device has float64: Apple's MPS has none. So no tensor of that type is made anywhere but on the CPU, and a
+reduction over processes gets one only where the processes can sum it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,8 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def summed(tensor: Tensor, reduce: Reduce | None) -> Tensor:
-    """The sum over all processes, as `exact` gives it.
+    """The sum of what all processes hold, as `exact` gives it.
 
-    Args:
-        tensor: this process's share.
-        reduce: sums it over the processes; None: there is one, and the tensor is the sum.
+    Without `reduce` there is one process, whose tensor is the sum.
     """
     return exact(tensor if reduce is None else reduce(tensor))

@@ -69,11 +69,7 @@ def script(threads: int | None = None, **options: Any) -> Iterator[Accelerator]:
     """What every script does around its work, which gets the accelerator of all its processes.
 
     A single process on the CPU uses all cores, progress bars are shown on the main process only, errors caused by user
-    input are one line, and a signal ends the run with its own exit code.
-
-    Args:
-        threads: see `use_all_cores`.
-        options: of `Accelerator`.
+    input are one line, and a signal ends the run with its own exit code. `options` are those of `Accelerator`.
     """
     with one_line_errors():
         accelerator = make_accelerator(**options)

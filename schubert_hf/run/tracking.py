@@ -20,11 +20,7 @@ class TrackerError(SchuBertError):
 
 
 def tracker_options(names: str, output: Path) -> dict[str, Any]:
-    """Options of an `Accelerator` for trackers that write below `output`.
-
-    Args:
-        names: such as "tensorboard,wandb"; "none" for none.
-        output: of the run.
+    """Options of an `Accelerator` for trackers ("tensorboard,wandb"; "none" for none) that write below `output`.
 
     Raises:
         TrackerError: one of them is not known to Accelerate, or not installed.
@@ -42,13 +38,7 @@ def tracker_options(names: str, output: Path) -> dict[str, Any]:
 
 
 def begin_tracking(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
-    """Opens the trackers that the accelerator was made with.
-
-    Args:
-        accelerator: made with `tracker_options`.
-        project: what they call the run.
-        settings: of the run; anything but numbers, text and truth values is logged as text.
-    """
+    """Opens the trackers of `tracker_options`; settings that are no numbers or truth values are logged as text."""
     if accelerator.log_with:
         plain = {
             name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from accelerate.utils import send_to_device, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..data.stream import Batch, Collator, StatefulCollator, Stream, for_stream, mix_seed, workers_for
+from ..data.stream import Batch, Collator, Stream, for_stream, mix_seed, pull, workers_for
 from ..run.checkpoint import CheckpointError
 from ..run.progress import progress_bar
 from .loop_config import LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
@@ -31,10 +32,8 @@ class TrainingLoop:
     """One training phase: owns the optimizer, and steps through a stream.
 
     Args:
-        accelerator: decides devices, processes and precision.
         objective: holds the model; every parameter of it that is not in `parameters` must have `requires_grad=False`.
         parameters: (name, parameter) pairs to train.
-        config: see `LoopConfig`.
         penalty: added to the loss once per step, e.g. an L1 norm of `parameters`.
 
     Raises:
@@ -88,12 +87,9 @@ class TrainingLoop:
         """Trains up to the last step.
 
         Args:
-            stream: training examples.
-            collator: masks and batches them.
             offset: the stream position at which step 0 of this phase reads.
             stop: the step before which this call ends.
             on_step: called after each step on every process; may raise to stop.
-            description: of the progress bar.
 
         Returns:
             The results of all steps of this call; none where `on_step` takes them.
@@ -168,7 +164,7 @@ class TrainingLoop:
         loader: DataLoader[Any] = DataLoader(
             cast(Any, stream),
             batch_sampler=positions(),
-            collate_fn=StatefulCollator(stream, for_stream(collator)),
+            collate_fn=partial(pull, stream, for_stream(collator)),
             num_workers=workers_for(stream, self.config.workers),
         )
         batches = iter(loader)

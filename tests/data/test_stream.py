@@ -12,9 +12,9 @@ from schubert_hf.data.stream import (
     POSITION,
     ExampleStream,
     MaskingCollator,
-    PlainCollator,
     StreamError,
     TokenizerError,
+    for_stream,
 )
 from schubert_hf.training.objective import IGNORED
 
@@ -116,7 +116,7 @@ def test_tensors_are_collated_as_lists_are(pairs: Dataset, tokenizer: PreTrained
 
 
 def test_plain_collators_see_no_position() -> None:
-    seen = PlainCollator(lambda rows: rows)([{"index": 1, POSITION: 7}])
+    seen = for_stream(lambda rows: rows)([{"index": 1, POSITION: 7}])
     assert seen == [{"index": 1}]
 
 

@@ -5,6 +5,7 @@ import pickle
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from schubert_hf.data import streaming
-from schubert_hf.data.stream import POSITION, StatefulCollator, StreamError
+from schubert_hf.data.stream import POSITION, StreamError, pull
 from schubert_hf.data.streaming import StreamedPairs
 from schubert_hf.data.text import TextSourceError, held_out, not_held_out
 
@@ -161,7 +162,7 @@ def test_a_loader_reads_what_the_process_reads(build: Any, workers: int) -> None
     loader = DataLoader(
         stream,
         batch_sampler=[list(range(begin, begin + 5)) for begin in range(10, 390, 5)],
-        collate_fn=StatefulCollator(stream, lambda examples: examples),
+        collate_fn=partial(pull, stream, list),
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,
     )
