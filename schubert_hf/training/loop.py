@@ -41,7 +41,6 @@ class TrainingLoop:
             parameter that is not in `parameters` wants a gradient.
 
     Attributes:
-        step: the number of steps taken.
         learning_rate_scale: that the learning rate of every step is multiplied by.
         data_state: this process's place, after the last step, in a stream that is read in order; None for a stream
             that is addressed by number.
