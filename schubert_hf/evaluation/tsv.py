@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Value
 from ..errors import EvaluationDataError
 from .tasks import Task
 
-Row = tuple[int, list[str]]  # the line's number, from 1, and its cells
+Line = tuple[int, list[str]]  # the line's number, from 1, and its cells
 UNLABELLED = "-"  # MNLI and SNLI: the annotators did not agree; officially left out
 SCORES = (0.0, 5.0)  # of STS-B
 
@@ -58,7 +58,7 @@ def read_tsv(task: Task, path: Path) -> Dataset:
     return Dataset.from_dict(columns, features=Features(kinds))
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[Line]:
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number, line in enumerate(stream, 1):

@@ -17,7 +17,7 @@ from ..training.objective import Objective, ObjectiveError, PretrainingObjective
 from .config import PruningConfigError
 from .surgery import check_tensors
 
-TASKS = {"SequenceClassification": "ClassificationObjective", "QuestionAnswering": "QuestionAnsweringObjective"}
+OBJECTIVES = {"SequenceClassification": "ClassificationObjective", "QuestionAnswering": "QuestionAnsweringObjective"}
 
 
 def check_processes(accelerator: Accelerator, batch_size: int) -> None:
@@ -53,7 +53,7 @@ def build_objective(make: Callable[[PreTrainedModel], Objective], model: PreTrai
         head = name.partition("For")[2]
         if make is not PretrainingObjective or not head:
             raise
-        task = TASKS.get(head)
+        task = OBJECTIVES.get(head)
         example = f", such as `schubert_hf.evaluation.objectives.{task}`," if task else ""
         raise ObjectiveError(
             f"`{name}` has no masked-language-model head, which is what is trained without an `objective`. Give the "
