@@ -22,7 +22,7 @@ from .offline_metric import OfflineMetric
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 TEXT = datasets.Value("string")
-Entry = Mapping[str, Any]
+Item = Mapping[str, Any]
 
 
 def normalize_answer(text: str) -> str:
@@ -54,7 +54,7 @@ class Squad(OfflineMetric):
         },
     }
 
-    def checked(self, predictions: Any, references: Any) -> tuple[list[Entry], list[Entry]]:
+    def checked(self, predictions: Any, references: Any) -> tuple[list[Item], list[Item]]:
         """Both in the order of the references.
 
         Raises:
@@ -90,7 +90,7 @@ class SquadV2(Squad):
         "predictions": {**Squad.columns["predictions"], "no_answer_probability": datasets.Value("float32")},
     }
 
-    def checked(self, predictions: Any, references: Any) -> tuple[list[Entry], list[Entry]]:
+    def checked(self, predictions: Any, references: Any) -> tuple[list[Item], list[Item]]:
         said, true = super().checked(predictions, references)
         return [{"no_answer_probability": 0.0, **row} for row in said], true
 
@@ -110,8 +110,8 @@ class SquadV2(Squad):
         return found
 
 
-def _by_id(side: str, needed: str, rows: Sequence[Entry]) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+def _by_id(side: str, needed: str, rows: Sequence[Item]) -> dict[str, Item]:
+    found: dict[str, Item] = {}
     for row in rows:
         if not isinstance(row, Mapping) or not {"id", needed} <= row.keys():
             raise MetricError(f"`{side}` need `id` and `{needed}`; there is one that is {row!r:.80}.")
@@ -121,7 +121,7 @@ def _by_id(side: str, needed: str, rows: Sequence[Entry]) -> dict[str, Entry]:
     return found
 
 
-def _scores(predictions: Sequence[Entry], references: Sequence[Entry]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _scores(predictions: Sequence[Item], references: Sequence[Item]) -> tuple[NDArray[Any], ...]:
     """Both metrics as fractions, and whether there is an answer; shape (questions,) each."""
     scores = []
     for said, true in zip(predictions, references, strict=True):
