@@ -18,6 +18,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from oracles import RAGGED
 from starts import train_wordpiece
 from transformers import PreTrainedTokenizerBase
 
@@ -27,17 +28,6 @@ from schubert_hf.training.objective import PretrainingObjective
 
 torch.set_num_threads(2)
 transformers.logging.disable_progress_bar()
-
-RAGGED: dict[str, Any] = {
-    "hidden_sizes": [37, 31, 43],
-    "filter_sizes": [41, 29, 53],
-    "head_counts": [3, 2, 1],
-    "key_query_sizes": [5, 7, 3],
-    "value_sizes": [9, 4, 13],
-    "vocab_size": 99,
-    "max_position_embeddings": 23,
-    "type_vocab_size": 2,
-}
 
 
 @pytest.fixture(autouse=True)
