@@ -61,17 +61,26 @@ class Budget:
         return index - 1 if number and not left else None
 
     def choose(self, limit: float, select: Callable[[Cost, float], PruningPlan]) -> PruningPlan:
-        """The main process's plan for a limit, on every process; of a latency, one whose model was timed."""
+        """The main process's plan for a limit, on every process; of a latency, one whose model was timed.
+
+        Raises:
+            BudgetError: on every process, where `select` finds that the limit cannot be met.
+        """
         cost = self.cost
 
         def decide() -> dict[str, Any]:
-            if isinstance(cost, LatencyCost):
-                plan = meet_budget(partial(select, cost), limit, cost)
-            else:
-                plan = select(cost, limit)
+            try:
+                if isinstance(cost, LatencyCost):
+                    plan = meet_budget(partial(select, cost), limit, cost)
+                else:
+                    plan = select(cost, limit)
+            except BudgetError as error:
+                return {"unreachable": str(error)}
             return {"plan": plan.to_json(), "size": cost(plan.shape)}
 
         decision = on_main_process(self.accelerator, decide)
+        if "unreachable" in decision:
+            raise BudgetError(decision["unreachable"])
         plan = PruningPlan.from_json(decision["plan"])
         if isinstance(cost, LatencyTable):  # this process times nothing: it learns what the main one measured
             self.cost = cost.corrected(plan.shape, decision["size"])

@@ -60,8 +60,11 @@ class PruningConfig:
         8,
         'What kept widths are multiples of: 8 means h, f, k and v; "h=16,k=4" sets them one by one; others are free.',
     )
-    calibration_examples: int = option(
-        128, "Examples per round that method auto measures the model on, in whole batches.", least=1
+    calibration_examples: int | None = option(
+        None,
+        "Examples per round that method auto looks at, in whole batches, at least two: to score units, to compare "
+        "plans, to refit what is left. Default: ten tokens for every input of the widest projection.",
+        least=1,
     )
     alpha_steps: int = option(
         30, "Steps per round that train the alphas of method schubert, the weights frozen.", least=1
@@ -155,8 +158,9 @@ class PruningConfig:
 
     @property
     def calibration_size(self) -> int:
-        """`calibration_examples` in whole batches."""
-        return -(-self.calibration_examples // self.batch_size) * self.batch_size
+        """`calibration_examples` in whole batches, at least two: one to fit, one to choose by."""
+        assert self.calibration_examples is not None  # see `PruningData.resolve`
+        return max(2, -(-self.calibration_examples // self.batch_size)) * self.batch_size
 
     def alpha_loop(self) -> LoopConfig:
         """How the alphas are trained: no decay, no clipping (it would scale the penalty's pull with the loss's)."""

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import mul
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
 from ..data.stream import CHECKED, Batch, Collator, ExampleStream, MaskingCollator, StreamError, digest, for_stream
 from ..data.streaming import StreamedPairs
 from ..errors import SchuBertError
-from ..training.objective import Objective, ObjectiveError
+from ..shape import Shape
+from ..training.objective import Objective, ObjectiveError, real_tokens
 from .config import PruningConfig
+from .methods import METHODS
+
+logger = logging.getLogger(__name__)
+TOKENS_PER_INPUT = 10  # of a projection: more gave no better refit (examples/benchmarks/RESULTS.md)
 
 
 class PruningDataError(SchuBertError):
@@ -43,8 +51,39 @@ class PruningData:
     sample: Batch
     digests: tuple[str, str]
 
-    def calibration(self, accelerator: Accelerator, position: int, config: PruningConfig) -> Iterator[Batch]:
-        """The `calibration_examples` from a position of the training stream: the process's share, on its device."""
+    def resolve(self, config: PruningConfig, model: PreTrainedModel) -> PruningConfig:
+        """The settings with `calibration_examples` filled in, from the widest system that a refit has to solve."""
+        shape = Shape.of(model.config)
+        values = map(mul, shape.head_counts, shape.value_sizes)
+        widest = max(*shape.hidden_sizes, *shape.filter_sizes, *values)
+        tokens = float(real_tokens(self.sample).sum(-1).float().mean())  # of an example
+        enough = math.ceil(TOKENS_PER_INPUT * widest / tokens)
+        given = config.calibration_examples
+        if given is not None and given < enough / 2 and METHODS[config.method].calibrates:
+            logger.warning(
+                "`calibration_examples` is %d, about %d tokens for systems of %d unknowns: what is refit on so few "
+                "does not carry over to other text. %d would do.",
+                given,
+                given * tokens,
+                widest,
+                enough,
+            )
+        return config if given is not None else replace(config, calibration_examples=enough)
+
+    def calibration(
+        self, accelerator: Accelerator, position: int, config: PruningConfig
+    ) -> tuple[list[Batch], list[Batch]]:
+        """The `calibration_examples` from a position of the training stream: the process's share, on its device.
+
+        Returns:
+            Batches to score and to fit on, and a fold to choose by: a quarter, at least one batch of all processes.
+        """
+        batches = list(self._calibration(accelerator, position, config))
+        steps = config.calibration_size // config.batch_size
+        fold = len(batches) // steps * max(1, steps // 4)
+        return batches[:-fold], batches[-fold:]
+
+    def _calibration(self, accelerator: Accelerator, position: int, config: PruningConfig) -> Iterator[Batch]:
         share = config.batch_size // accelerator.num_processes
         size = config.micro_batch_size or share
         collate = for_stream(self.collator)

@@ -27,7 +27,6 @@ from .gates import Gates, fold_tensors
 from .moments import measure_heads
 from .plan import PruningPlan
 from .precision import Reduce
-from .restoration import restore
 from .selection import select
 from .units import Group
 
@@ -136,8 +135,8 @@ class Method:
         help: for the command line: which units are removed.
         page: for the page of a model that was pruned by it: a sentence or two.
         select: from scores to a plan whose cost is at most the budget: see `selection.select`.
-        restore: makes up for a cut before any training, from the cut model, the one that was cut, plan and batches.
-        calibrates: whether `Problem.batches` are wanted.
+        calibrates: whether `Problem.batches` are wanted. Then plans compete on them (`search`), and what is left is
+            refit to make up for the cut before any training (`restoration`).
         trains_alphas: whether `Problem.gates` are wanted.
         dimensions: the only ones that it can prune; None: any.
         teacher_weight: of the dense model in recovery, unless the settings say otherwise.
@@ -147,7 +146,6 @@ class Method:
     help: str
     page: str
     select: Callable[..., PruningPlan] = field(default=select)
-    restore: Callable[..., PreTrainedModel] | None = None
     calibrates: bool = False
     trains_alphas: bool = False
     dimensions: str | None = None
@@ -161,9 +159,9 @@ METHODS = {
         by_curvature,
         help="the units whose removal raises the loss least, in the best basis; the rest is refit to make up for it",
         page="Keys, queries and values of every head are turned into the basis that concentrates its signal in a few "
-        f"directions; the units\nwhose removal raises the loss least are {CUT}; every projection that reads what was "
-        f"cut is refit by least\nsquares on real text; {TRAIN} with the dense one as its teacher.",
-        restore=restore,
+        f"directions; the units\nwhose removal raises the loss least are {CUT}, of the kinds that did best "
+        "in a comparison of\nplans on training text; every projection that reads what was cut is refit by least "
+        f"squares on real text; {TRAIN}\nwith the dense one as its teacher.",
         calibrates=True,
         teacher_weight=1.0,
     ),

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.stream import Collator, mix_seed
+from ..data.stream import Batch, Collator, mix_seed
 from ..run.checkpoint import load_model
 from ..run.memory import check_memory
 from ..run.processes import make_accelerator
@@ -33,10 +33,14 @@ from ..training.phase import Phases
 from .budget import Budget
 from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
 from .config import PruningConfig
+from .criteria import Scores
 from .data import open_data, sum_over_processes
 from .methods import METHODS, Problem
 from .phases import recover, train_alphas, wants_teacher, with_teacher
+from .plan import PruningPlan
+from .restoration import restore
 from .result import Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
+from .search import Competition
 from .surgery import compact
 from .units import find_groups
 
@@ -97,6 +101,7 @@ class SchuBertPruner:
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
+        self.config = self.data.resolve(self.config, self.dense)
         check_memory(  # of the first recovery: no phase needs more
             self.accelerator,
             taught,
@@ -171,18 +176,27 @@ class SchuBertPruner:
         """Steps 3 to 6 of Algorithm 1: scores -> plan -> compact -> restore."""
         config, cost, method, data = self.config, self.budget.cost, METHODS[self.config.method], self.data
         gates = train_alphas(self.phases, self.objective, cost, config, name) if method.trains_alphas else None
-        batches = list(data.calibration(self.accelerator, self.phases.position, config)) if method.calibrates else []
+        batches: list[Batch] = []
+        if method.calibrates:
+            batches, fold = data.calibration(self.accelerator, self.phases.position, config)
         reduce, seed = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number)
         groups = find_groups(self.model.config, config.dimensions)
         scored = method.score(Problem(self.model, self.make_objective, groups, cost, batches, reduce, gates, seed))
-        select = partial(method.select, scored.scores, self.model.config, multiple_of=config.multiples)
-        plan = self.budget.choose(self.budget.limit(number), select)
+
+        def choose(scores: Scores) -> PruningPlan:
+            select = partial(method.select, scores, self.model.config, multiple_of=config.multiples)
+            return self.budget.choose(self.budget.limit(number), select)
+
         if method.calibrates:
             self.phases.skip(config.calibration_size)
+            rivals = Competition(scored.model, self.make_objective, scored.scores, choose, batches, fold, reduce)
+            plan, round_["candidates"] = rivals.run(), rivals.tried
+        else:
+            plan = choose(scored.scores)
         clock.lap("selection")
         smaller = compact(scored.model, plan, tensors=scored.tensors)
-        if method.restore is not None:
-            smaller = method.restore(smaller, scored.model, plan, batches, reduce=reduce)
+        if method.calibrates:
+            smaller = restore(smaller, scored.model, plan, batches, fold=fold, reduce=reduce)
         self.progress.plans.append(plan)
         round_["alphas"] = gates.summary() if gates is not None else {}
         self._replace_model(smaller)

@@ -9,7 +9,7 @@ towards t, what the dense model has there:
 so that errors of the layers before are corrected too, and nothing is fitted where there is no data. t is, for P and G,
 the dense stream after the sublayer less the cut model's own residual; for Q, K, V, D, the MLM transform and heads that
 read the stream, the dense outputs that were kept. LayerNorms, whose statistics changed with the channels, get scale
-and shift by the same least squares, channel by channel.
+and shift by the same least squares, channel by channel. How strong the ridge of each map is, a fold of the text says.
 
 Solving it for each group of pruned weights is Hassibi & Stork 1993 (optimal brain surgeon), in the form that He et al.
 2017 (arXiv 1707.06168) give for channels: towards the dense outputs, on the cut network's own inputs.
@@ -19,27 +19,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from ..anatomy import Axis, Sublayer, embeddings, layers, masked_lm, readers
 from ..training.objective import real_tokens
+from .least_squares import NormRegression, Regression
 from .plan import PruningPlan
-from .precision import Batch, Reduce, exact, summed, widen
+from .precision import Batch, Reduce, exact
 
 # What may be refit: P and G; Q, K and V; D; the LayerNorms; the MLM transform and the heads that read the stream.
 PARTS = ("outputs", "heads", "filters", "norms", "transform")
-RIDGE = 1e-2  # share of an input's variance
-FLOOR = 1e-12  # of a variance: an input that never changes keeps its weight
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 Stream = list[Tensor]  # one tensor per batch, shape (batch, seq, width)
+Map = Callable[[Tensor], Tensor]  # of one batch's tensor
 
 
 @torch.no_grad()
@@ -49,19 +49,21 @@ def restore(
     plan: PruningPlan,
     batches: Sequence[Batch],
     *,
+    fold: Sequence[Batch] = (),
     reduce: Reduce | None = None,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
     parts: Collection[str] = PARTS,
 ) -> ModelT:
     """A cut model whose projections give, as far as they can, what the dense model gives.
 
-    The hidden states of all batches are held for both models, one layer's worth.
+    Of both models the stream is held, (tokens, h), and beside it what one sublayer computes of one batch.
 
     Args:
         cut: `compact(dense, plan)`; not changed.
         batches: real text, on the models' device.
+        fold: more of it, on which the ridge of every map is chosen before all of the text fits it.
         reduce: sums a tensor over processes that see different batches.
-        ridge: how strongly weights are held where they are.
+        ridge: how strongly weights are held where they are; None: as the fold says, or `least_squares.RIDGE`.
         parts: what is refit, of `PARTS`; the rest stays as it is.
 
     Returns:
@@ -71,7 +73,7 @@ def restore(
     was_training = dense.training
     dense.eval()
     try:
-        _Restoration(restored, dense, plan, batches, reduce, ridge, parts).run()
+        _Restoration(restored, dense, plan, [*batches, *fold], len(batches), reduce, ridge, parts).run()
     finally:
         dense.train(was_training)
     return restored
@@ -83,8 +85,9 @@ class _Restoration:
     dense: PreTrainedModel
     plan: PruningPlan
     batches: Sequence[Batch]
+    fitted: int  # how many of the batches there are before those of the fold
     reduce: Reduce | None
-    ridge: float
+    ridge: float | None
     parts: Collection[str]
 
     def __post_init__(self) -> None:
@@ -116,7 +119,7 @@ class _Restoration:
         for known in inputs:
             ours.module(**known)
         hook.remove()
-        self._fit_norm(ours.norm, before, self._channels(target, 0))
+        self._fit_norm(ours.norm, before, [self._channels(x, 0) for x in target])
         own = [ours.norm(x) for x in before]
         self.masks = [
             create_bidirectional_mask(self.cut.config, x, batch.get("attention_mask"))
@@ -128,23 +131,29 @@ class _Restoration:
         self, ours: Sublayer, theirs: Sublayer, own: Stream, target: Stream
     ) -> tuple[Stream, Stream]:
         """Q, K, V or D towards the dense outputs; P or G to the dense stream less the own residual; LayerNorm."""
-        if ("heads" if theirs.heads else "filters") in self.parts:
-            for name, linear in ours.inputs.items():
-                dense = theirs.inputs[name]
-                axis = Axis("key_query", theirs.layer) if name in ("query", "key") else theirs.units
-                kept = self.plan.kept(axis)
-                # The cut model's softmax divides by the root of its own k (see `surgery.compact`).
-                ratio = math.sqrt(ours.key_query_size / theirs.key_query_size) if name == "query" else 1
-                self._fit(linear, own, [dense(x)[..., kept] * ratio for x in target])
-        units = [ours.inner(x, mask) for x, mask in zip(own, self.masks, strict=True)]
-        after = [theirs.output(theirs.inner(x, mask)) + x for x, mask in zip(target, self.masks, strict=True)]
-        if isinstance(ours.output, nn.Linear) and "outputs" in self.parts:
-            lack = [t - x for t, x in zip(self._channels(after, theirs.layer), own, strict=True)]
-            self._fit(ours.output, units, lack)
-        before = [ours.output(x) + residual for x, residual in zip(units, own, strict=True)]
+        if ("heads" if theirs.heads else "filters") in self.parts and ours.inputs:
+            wanted = [self._kept_outputs(name, ours, theirs) for name in ours.inputs]
+            self._fit(list(ours.inputs.values()), own, target, wanted)
+        after: Stream = []
+        output = self._regression([ours.output]) if "outputs" in self.parts else None
+        for number, (x, t, mask) in enumerate(zip(own, target, self.masks, strict=True)):
+            after.append(theirs.output(theirs.inner(t, mask)) + t)
+            if output is not None:
+                lack = self._channels(after[-1], theirs.layer) - x - ours.output(units := ours.inner(x, mask))
+                self._count(output, number, units, lack)
+        if output is not None:
+            self._correct([ours.output], output)
+        before = [ours.output(ours.inner(x, mask)) + x for x, mask in zip(own, self.masks, strict=True)]
         target = [theirs.norm(x) for x in after]
-        self._fit_norm(ours.norm, before, self._channels(target, theirs.layer))
+        self._fit_norm(ours.norm, before, [self._channels(x, theirs.layer) for x in target])
         return [ours.norm(x) for x in before], target
+
+    def _kept_outputs(self, name: str, ours: Sublayer, theirs: Sublayer) -> Map:
+        """What the dense map gives in the outputs that stay, from the dense stream."""
+        kept = self.plan.kept(Axis("key_query", theirs.layer) if name in ("query", "key") else theirs.units)
+        # The cut model's softmax divides by the root of its own k (see `surgery.compact`).
+        ratio = math.sqrt(ours.key_query_size / theirs.key_query_size) if name == "query" else 1
+        return lambda t: theirs.inputs[name](t)[..., kept] * ratio
 
     def _restore_heads(self, own: Stream, target: Stream) -> None:
         """Whatever reads the last layer's stream but the pooler, whose refit gave no better NSP loss."""
@@ -153,14 +162,17 @@ class _Restoration:
         dense = {reader.name: reader.module for reader in readers(self.dense)}
         for reader in readers(self.cut):
             if reader.source == "stream":
-                outputs = [dense[reader.name](x) for x in target]
-                kept = reader.place.rows
-                self._fit(reader.module, own, outputs if kept is None else self._channels(outputs, kept.layer))
+                wanted_of = partial(self._read, dense[reader.name], reader.place.rows)
+                self._fit([reader.module], own, target, [wanted_of])
         ours, theirs = masked_lm(self.cut), masked_lm(self.dense)
         if ours is not None and theirs is not None:
             before = [ours.activation(ours.transform(x)) for x in own]
             wanted = [theirs.norm(theirs.activation(theirs.transform(x))) for x in target]
             self._fit_norm(ours.norm, before, self._as_decoder_sees(theirs.decoder, wanted))
+
+    def _read(self, dense: nn.Module, rows: Axis | None, x: Tensor) -> Tensor:
+        outputs: Tensor = dense(x)
+        return outputs if rows is None else self._channels(outputs, rows.layer)
 
     def _as_decoder_sees(self, decoder: nn.Linear, target: Stream) -> Stream:
         """Of dense outputs t of the transform, what in the kept channels gives nearly the same logits.
@@ -171,7 +183,7 @@ class _Restoration:
         """
         kept = self.plan.kept(Axis("hidden", 0))
         gone = torch.tensor(sorted(set(range(decoder.in_features)) - set(kept.tolist())), dtype=torch.long)
-        seen = self._channels(target, 0)
+        seen = [self._channels(t, 0) for t in target]
         if not len(gone):
             return seen
         weight = exact(decoder.weight)
@@ -181,44 +193,38 @@ class _Restoration:
         to_kept = torch.linalg.solve(gram, weight[:, kept].mT @ weight[:, gone]).to(target[0])  # (kept, gone)
         return [own + t[..., gone.to(t.device)] @ to_kept.mT for own, t in zip(seen, target, strict=True)]
 
-    def _channels(self, stream: Stream, layer: int) -> Stream:
-        kept = self.plan.kept(Axis("hidden", layer)).to(stream[0].device)
-        return [x[..., kept] for x in stream]
+    def _channels(self, x: Tensor, layer: int) -> Tensor:
+        return x[..., self.plan.kept(Axis("hidden", layer)).to(x.device)]
 
-    def _fit(self, linear: nn.Linear, inputs: Stream, targets: Stream) -> None:
-        """Refits W and b in place. Products where the data is, sums and solution in double precision on the CPU."""
-        weight, bias = exact(linear.weight), exact(linear.bias)
-        width, outputs = weight.shape[1], weight.shape[0]
-        sums = torch.zeros(width + outputs + 1, width + 1, dtype=torch.float64)
-        for x, t, real in zip(inputs, targets, self.real, strict=True):
-            own = torch.cat([x[real], x.new_ones(int(real.sum()), 1)], dim=1)  # (tokens, width + 1)
-            error = t[real] - linear(x[real])  # (tokens, outputs): what is still missing
-            sums += exact(torch.cat([own, error], dim=1).mT @ own)
-        sums = summed(sums, self.reduce)
-        number = sums[width, width]
-        mean, lack = sums[width, :width] / number, sums[width + 1 :, width] / number
-        covariance = sums[:width, :width] / number - torch.outer(mean, mean)
-        shared = sums[width + 1 :, :width] / number - torch.outer(lack, mean)  # (outputs, width)
-        variance = covariance.diagonal()
-        covariance = covariance + torch.diag(self.ridge * variance + 1e-8 * variance.mean() + FLOOR)
-        change = torch.linalg.solve(covariance, shared.mT).mT
-        linear.weight.copy_(weight + change)
-        linear.bias.copy_(bias + lack - change @ mean)
+    def _fit(self, linears: Sequence[nn.Linear], inputs: Stream, targets: Stream, wanted: Sequence[Map]) -> None:
+        """Refits maps that read the same inputs, in place, each towards what `wanted` makes of a target."""
+        found = self._regression(linears)
+        if found is None:
+            return
+        for number, (x, t) in enumerate(zip(inputs, targets, strict=True)):
+            lack = [of(t) - linear(x) for linear, of in zip(linears, wanted, strict=True)]
+            self._count(found, number, x, torch.cat(lack, dim=-1))
+        self._correct(linears, found)
+
+    def _regression(self, linears: Sequence[nn.Module]) -> Regression | None:
+        """None for the module of a sublayer without units, which has no weight."""
+        real = [linear for linear in linears if isinstance(linear, nn.Linear)]
+        return Regression(real[0].in_features, [x.out_features for x in real], self.reduce) if real else None
+
+    def _count(self, regression: Regression, number: int, inputs: Tensor, lack: Tensor) -> None:
+        real = self.real[number]
+        regression.add(inputs[real], lack[real], fold=number >= self.fitted)
+
+    def _correct(self, linears: Sequence[nn.Linear], regression: Regression) -> None:
+        for linear, correction in zip(linears, regression.solve(self.ridge), strict=True):
+            linear.weight.copy_(exact(linear.weight) + correction.weight)
+            linear.bias.copy_(exact(linear.bias) + correction.bias)
 
     def _fit_norm(self, norm: nn.LayerNorm, inputs: Stream, targets: Stream) -> None:
         """Scale and shift of every channel by least squares, in place."""
         if "norms" not in self.parts:
             return
-        width = norm.weight.shape[0]
-        sums = torch.zeros(5, width, dtype=torch.float64)
+        found = NormRegression(norm, self.reduce)
         for x, t, real in zip(inputs, targets, self.real, strict=True):
-            z, y = widen(layer_norm(x[real], (width,), eps=norm.eps)), widen(t[real])
-            rows = [torch.ones_like(z).sum(0), z.sum(0), y.sum(0), (z * z).sum(0), (z * y).sum(0)]
-            sums += exact(torch.stack(rows))
-        number, z, y, zz, zy = summed(sums, self.reduce)
-        variance = (zz / number - (z / number).square()).clamp(min=0)
-        # Held where it is, as strongly as the weights.
-        held = self.ridge * variance + 1e-8
-        scale = (zy / number - z * y / number.square() + held * exact(norm.weight)) / (variance + held)
-        norm.weight.copy_(scale)
-        norm.bias.copy_(y / number - scale * z / number)
+            found.add(x[real], t[real])
+        found.apply()

@@ -29,6 +29,7 @@ class RoundRecord:
         size_before, size: before and after the cut.
         before, after_cut, after_recovery: held-out losses and accuracies (see `training.evaluate`).
         shape: the widths after the cut.
+        candidates: the plans that competed, see `search.Competition.tried`.
         alphas: smallest, mean and largest alpha by group, before selection.
         seconds: by phase.
         halved: phases that ran at half the learning rate, here or in an earlier round, after a loss was not finite.
@@ -42,6 +43,7 @@ class RoundRecord:
     after_cut: dict[str, float]
     after_recovery: dict[str, float]
     shape: Shape
+    candidates: list[dict[str, Any]] = field(default_factory=list)
     alphas: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     halved: list[str] = field(default_factory=list)

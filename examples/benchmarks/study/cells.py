@@ -168,10 +168,11 @@ class Study:
         if before is None:
             return None, self._unreachable_before(row, seed, stage)
         data = self._open(before, config)
+        config = data.resolve(config, before)
         collate, device = for_stream(data.collator), self.accelerator.device
         batches = [
             send_to_device(collate([data.stream[n] for n in range(start, start + config.batch_size)]), device)
-            for start in range(0, config.calibration_examples, config.batch_size)
+            for start in range(0, config.calibration_size, config.batch_size)
         ]
         limit = int(config.target)
         try:
