@@ -1,0 +1,131 @@
+"""Plans compete: the one that is carried out is the best of those that were measured, and none is measured in vain."""
+
+import pytest
+import torch
+from oracles import batches, build, parameter_cost, ragged
+
+from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
+from schubert_hf.cost import BudgetError
+from schubert_hf.pruning.least_squares import RIDGE
+from schubert_hf.pruning.restoration import restore
+from schubert_hf.pruning.search import TOKENS, Competition
+from schubert_hf.pruning.selection import select
+from schubert_hf.pruning.units import find_groups
+from schubert_hf.training.objective import Objective, PretrainingObjective
+
+
+def compete(model, scores, share=0.8, *, objective=PretrainingObjective, data=8, reduce=None):
+    """A competition for a share of the parameters, and the budget's own selection."""
+    cost = parameter_cost(model.config, type(model).__name__)
+    limit = share * model.num_parameters()
+    some = masked(data)
+    half = len(some) // 2
+
+    def choose(subset):
+        return select(subset, model.config, cost, limit, multiple_of={"f": 2})
+
+    return Competition(model, objective, scores, choose, some[:half], some[half:], reduce)
+
+
+def masked(number):
+    """Batches with labels for every tenth token."""
+    found = []
+    for batch in batches(number):
+        labels = batch["input_ids"].clone()
+        labels[:, 1::3] = -100
+        found.append({**batch, "labels": labels, "next_sentence_label": torch.zeros(len(labels), dtype=torch.long)})
+    return found
+
+
+def scores_of(model, dimensions="hfakv", seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    groups = find_groups(model.config, dimensions)
+    return {group: torch.rand(units, generator=generator) for group, units in groups.items()}
+
+
+@pytest.mark.parametrize("dimensions", ["hfakv", "hfkv", "fakv"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_best_of_those_that_were_measured_wins(dimensions, seed):
+    model = build(SchuBertForPreTraining, ragged(hidden_sizes=[36, 36, 36]))
+    rivals = compete(model, scores_of(model, dimensions, seed))
+    plan = rivals.run()
+    divergences = [one["divergence"] for one in rivals.tried]
+    assert len(divergences) == len(set(rivals.known)) >= 2
+    assert rivals.known[plan] == min(divergences)
+    # Measured again without the library's loop: cut, refit, divergence over the fold.
+    cut = restore(compact(model, plan), model, plan, rivals.batches, ridge=RIDGE)
+    ours, theirs = PretrainingObjective(cut), PretrainingObjective(model)
+    sums, counts = {"mlm": 0.0, "nsp": 0.0}, {"mlm": 0, "nsp": 0}
+    with torch.no_grad():
+        for batch in rivals.fold:
+            own, wanted = ours.predict(batch), theirs.predict(batch)
+            for term in sums:
+                sums[term] += float(ours.divergence(own.logits[term], wanted.logits[term], 1.0))
+                counts[term] += ours.count(batch)[term]
+    assert rivals.known[plan] == pytest.approx(sum(sums[term] / counts[term] for term in sums), rel=1e-5)
+
+
+def test_streams_of_a_fixed_width_lose_the_channels_that_matter_least():
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    scores = scores_of(model, "hfkv")
+    rivals = compete(model, scores, 0.85)
+    (hidden,) = (score for group, score in scores.items() if group.dimension == "h")
+    plan = rivals._plan({"f", "k", "v"}, 30)
+    assert plan is not None
+    assert plan.hidden == tuple(sorted(hidden.argsort()[6:].tolist()))
+    assert plan.heads == tuple(tuple(range(heads)) for heads in model.config.head_counts)
+
+
+def test_kinds_that_cannot_meet_the_budget_are_passed_over():
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    scores = scores_of(model, "hfkv")
+    rivals = compete(model, scores, 0.35)
+    plan = rivals.run()
+    assert rivals._plan({"f", "k", "v"}) is None
+    assert max(plan.shape.hidden_sizes) < 36
+    with pytest.raises(BudgetError):
+        compete(model, scores_of(model, "fkv"), 0.35).run()
+
+
+@pytest.mark.parametrize("dimensions", ["fkv", "h", "a", "ha"])
+def test_where_there_is_one_way_nothing_is_measured(dimensions):
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    rivals = compete(model, scores_of(model, dimensions), 0.97)
+    assert rivals.run() == rivals.choose(rivals.scores)
+    assert rivals.tried == []
+
+
+def test_an_objective_without_predictions_is_compared_by_its_loss():
+    class Plain(Objective):
+        terms = ("mlm",)
+
+        def __init__(self, model):
+            super().__init__(model)
+            self.inner = PretrainingObjective(model)
+
+        def count(self, batch):
+            return self.inner.count(batch)
+
+        def forward(self, batch):
+            return self.inner(batch)
+
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    rivals = compete(model, scores_of(model), objective=Plain)
+    plan = rivals.run()
+    cut = Plain(restore(compact(model, plan), model, plan, rivals.batches, ridge=RIDGE))
+    with torch.no_grad():
+        total = sum(float(cut(batch)["mlm"]) for batch in rivals.fold)
+    number = sum(cut.count(batch)["mlm"] for batch in rivals.fold)
+    assert rivals.known[plan] == pytest.approx(total / number, rel=1e-5)
+
+
+def test_no_more_text_is_used_than_a_choice_needs():
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    some = masked(1)[0]
+    tokens = int(some["attention_mask"].sum()) if "attention_mask" in some else some["input_ids"].numel()
+    many = [some] * (2 * TOKENS // tokens)
+    rivals = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many)
+    used = len(rivals.batches) * tokens
+    assert TOKENS <= used < TOKENS + tokens
+    halves = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many, lambda t: 2 * t)
+    assert abs(len(halves.batches) - len(rivals.batches) / 2) <= 1
