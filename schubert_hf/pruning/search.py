@@ -16,6 +16,7 @@ predictions, T^2 KL at T = 1, summed over the terms of the objective. The best p
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ from .surgery import compact
 from .units import Group
 
 TOKENS = 4096  # that a plan is refit on, and measured on: for a choice among few plans that is enough
-WIDTHS = (15 / 16, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)  # of the stream, as shares of what it has
+STEP = 1 / 8  # of the stream: widths that are tried lie so far apart, and half as far around the best
 STREAM = Group("h", None)
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
 Choose = Callable[[Scores], PruningPlan]
@@ -95,19 +96,26 @@ class Competition:
     def _narrow(self, few: set[str]) -> int | None:
         """Tries ever narrower streams as long as that helps; returns the best width, None for the whole one."""
         whole = len(self.scores[STREAM])
-        least, best, worse = float("inf"), None, 0
-        for width in (None, *(round(share * whole) for share in WIDTHS)):
-            plan = self._plan(few, width)
+        least, best = math.inf, 1.0
+
+        def improves(share: float) -> bool | None:
+            """None where that width cannot meet the budget."""
+            nonlocal least, best
+            narrow = share < 1
+            plan = self._plan(few, round(share * whole) if narrow else None)
             if plan is None:
-                continue
-            loss = self._try(plan, few | ({"h"} if width else set()))
-            if loss < least:
-                least, best, worse = loss, width, 0
-            else:
-                worse += 1
-            if worse:
+                return None
+            loss = self._try(plan, few | ({"h"} if narrow else set()))
+            if loss >= least:
+                return False
+            least, best = loss, share
+            return True
+
+        for number in range(round(1 / STEP)):
+            if improves(1 - number * STEP) is False:
                 break
-        return best
+        improves(best - STEP / 2 if best == 1 else best + STEP / 2)
+        return round(best * whole) if best < 1 else None
 
     def _plan(self, kinds: set[str], width: int | None = None) -> PruningPlan | None:
         """The plan that cuts some kinds, and the stream to a width; None where they cannot meet the budget."""
@@ -119,13 +127,15 @@ class Competition:
             fixed[order] = -1 / (1 + torch.arange(len(order), dtype=fixed.dtype))  # before all others, in their order
             scores = {STREAM: fixed, **scores}
         try:
-            return self.choose(scores)
+            plan = self.choose(scores)
         except BudgetError:
             return None
+        # Where all else has gone and the budget is not met, the stream shrinks further: no plan of this width.
+        return plan if width is None or len(plan.hidden) > width - STEP * len(channels) else None
 
     def _try(self, plan: PruningPlan | None, kinds: set[str]) -> float:
         if plan is None:
-            return float("inf")
+            return math.inf
         if plan not in self.known:
             self.known[plan] = loss = self._measure(plan)
             letters = "".join(letter for letter in "hfakvl" if letter in kinds)
@@ -154,7 +164,7 @@ class Competition:
             sums += torch.tensor([[float(found[term]), float(counts[term])] for term in objective.terms]).T
         losses, numbers = summed(sums, self.reduce)
         loss = float((losses / numbers.clamp(min=1)).sum())
-        return loss if loss == loss else float("inf")  # not a number: worse than any
+        return math.inf if math.isnan(loss) else loss  # not a number: worse than any
 
 
 def _first(batches: Sequence[Batch], reduce: Reduce | None) -> Iterator[Batch]:
