@@ -26,7 +26,8 @@ class Prune(PruneArguments):
         schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt --output-dir small
 
     `--recovery-steps 0 --rounds 1` trains nothing at all. `--target 80%,60%,40%` makes several sizes in one run. A
-    run can be stopped at any moment; `--resume` continues it. On many processes: `accelerate launch -m schubert_hf prune ...`.
+    run can be stopped at any moment; `--resume` continues it. On many processes it is started by
+    `accelerate launch -m schubert_hf prune ...`.
     """
 
     model: str | None = positional("A BERT or SchuBERT: a folder or a name on the Hub.", default=None)

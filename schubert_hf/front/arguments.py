@@ -52,11 +52,11 @@ class PruneArguments:
     """
 
     model: str | PreTrainedModel | None = option(None, "A BERT or SchuBERT: a folder or a name on the Hub.")
-    dataset: str | None = option(None, "Text to train on: a dataset on the Hub.")
-    dataset_config: str | None = option(None, "The dataset's configuration.")
     text: str | Sequence[str] | Dataset | None = option(
         None, "Text to train on: a file or folder (documents separated by blank lines), or a dataset on the Hub."
     )
+    dataset: str | None = option(None, "Text to train on: a dataset on the Hub.")
+    dataset_config: str | None = option(None, "The dataset's configuration.")
     eval_text: str | Sequence[str] | Dataset | None = option(
         None, "Held-out text. Default: documents of the training text that are kept apart."
     )
@@ -101,20 +101,23 @@ class PruneArguments:
         if self.push_to_hub is not None and self.output_dir is None:
             raise SettingError("`push_to_hub` needs `output_dir`. Give a folder, or call `result.push_to_hub(...)`.")
 
-    @property
-    def source(self) -> Any:
-        """The text to train on.
-
-        Raises:
-            SettingError: there is none.
-        """
-        text = self.text if self.dataset is None else self.dataset
-        if text is None:
+    def check_complete(self) -> None:
+        """Raises `SettingError` where there is no model, or no text and no task."""
+        if self.model is None:
+            raise SettingError(
+                "`model` is missing. Give a BERT, as a folder or a name on the Hub, and the text to prune it on: "
+                "`schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt`."
+            )
+        if self.source is None and self.task is None:
             raise SettingError(
                 "`text` is missing: what the model is pruned on. Give a file, a folder or a dataset's name "
                 "(`--text corpus.txt`); a fine-tuned model is pruned on its task instead (`--task sst2`)."
             )
-        return text
+
+    @property
+    def source(self) -> Any:
+        """The text to train on; None where there is none."""
+        return self.text if self.dataset is None else self.dataset
 
 
 def read_settings(settings: dict[str, Any]) -> tuple[PruneArguments, PruningConfig]:

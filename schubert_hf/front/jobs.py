@@ -21,7 +21,7 @@ from ..evaluation.open_task import open_task
 from ..pruning.config import PruningConfig
 from ..run.provenance import base_model, source
 from ..training.objective import Objective, PretrainingObjective
-from .arguments import PruneArguments, SettingError
+from .arguments import PruneArguments
 
 KEPT_APART = {"name": "documents kept apart from the training text"}
 
@@ -54,14 +54,9 @@ def open_job(
         root: files in this folder are named by their path in it.
 
     Raises:
-        SettingError: model or text is missing.
         SchuBertError: one of them cannot be opened, or they do not suit each other.
     """
-    if arguments.model is None:
-        raise SettingError(
-            "`model` is missing. Give a BERT, as a folder or a name on the Hub, and the text to prune it on: "
-            "`schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt`."
-        )
+    assert arguments.model is not None
     if arguments.task is not None:
         return _task_job(arguments, arguments.model, arguments.task, tokenizer)
     return _text_job(arguments, arguments.model, config, tokenizer, root)

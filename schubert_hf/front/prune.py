@@ -104,7 +104,11 @@ def run_prune(
         root: files in this folder are named on the page by their path in it.
         on_result: called on the main process with every result that was written, with its page.
         on_published: called on the main process with every model that was published.
+
+    Raises:
+        SettingError: no model, or nothing to prune it on.
     """
+    arguments.check_complete()
     output = None if arguments.output_dir is None else Path(arguments.output_dir)
     if output is not None:
         if arguments.resume and accelerator.is_main_process:
