@@ -83,7 +83,7 @@ def test_every_entry_gives_the_same_bits_and_records_what_repeats_it(place, caps
 
     for folder in folders[:2]:
         folder.rename(place / f"first-{folder.name}")
-    eval(python)  # noqa: S307
+    eval(python)
     main(shlex.split(command)[1:])
     assert weights(folders[0]) == weights(folders[1]) == weights(folders[2])
 
@@ -153,10 +153,10 @@ def test_a_task_model_without_its_task_is_told_the_way_out(classifier) -> None:
     for model in ("classifier", classifier):
         with pytest.raises(ConversionError, match=r'masked-language-model head.*on its task.*task="sst2"'):
             schubert_hf.prune(model, "70%", text="text.txt", **QUICK)
-    with pytest.raises(ConversionError, match="BertModel; the task needs a trained head for SequenceClassification of"):
+    with pytest.raises(ConversionError, match="BertModel; the task needs a trained head for SequenceClass"):
         schubert_hf.prune(BertModel(classifier.config), "70%", task="sst2", data=".", **QUICK)
     classifier.config.num_labels = 3
-    with pytest.raises(ConversionError, match="of 3 labels; the task needs .* of 2 labels"):
+    with pytest.raises(ConversionError, match=r"of 3 labels; the task needs .* of 2 labels"):
         schubert_hf.prune(classifier, "70%", task="sst2", data=".", **QUICK)
 
 
