@@ -1,6 +1,7 @@
 """schubert_hf: BERT with a width of its own in every layer, and the pruner that finds the widths.
 
-Importing it registers "schubert" with every Auto class of transformers. The pruner is imported on first use.
+`schubert_hf.prune(model, target, text=...)` prunes any BERT checkpoint. Importing the package registers "schubert"
+with every Auto class of transformers. The pruner is imported on first use.
 """
 
 from importlib import import_module
@@ -23,23 +24,44 @@ from .modeling_schubert import (
 )
 
 if TYPE_CHECKING:
+    from .data.pairs import make_pairs
+    from .data.text import load_documents
+    from .evaluation.language_model import evaluate_model
+    from .evaluation.objectives import ClassificationObjective, QuestionAnsweringObjective, RegressionObjective
+    from .front.prune import prune
     from .pruning.config import PruningConfig
     from .pruning.plan import PruningPlan
     from .pruning.pruner import SchuBertPruner
+    from .pruning.result import PruningResult
     from .pruning.surgery import compact
+    from .training.objective import PretrainingObjective
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "ClassificationObjective": "schubert_hf.evaluation.objectives",
+    "PretrainingObjective": "schubert_hf.training.objective",
     "PruningConfig": "schubert_hf.pruning.config",
     "PruningPlan": "schubert_hf.pruning.plan",
+    "PruningResult": "schubert_hf.pruning.result",
+    "QuestionAnsweringObjective": "schubert_hf.evaluation.objectives",
+    "RegressionObjective": "schubert_hf.evaluation.objectives",
     "SchuBertPruner": "schubert_hf.pruning.pruner",
     "compact": "schubert_hf.pruning.surgery",
+    "evaluate_model": "schubert_hf.evaluation.language_model",
+    "load_documents": "schubert_hf.data.text",
+    "make_pairs": "schubert_hf.data.pairs",
+    "prune": "schubert_hf.front.prune",
 }
 
 __all__ = [
+    "ClassificationObjective",
+    "PretrainingObjective",
     "PruningConfig",
     "PruningPlan",
+    "PruningResult",
+    "QuestionAnsweringObjective",
+    "RegressionObjective",
     "SchuBertConfig",
     "SchuBertConfigError",
     "SchuBertForMaskedLM",
@@ -56,7 +78,11 @@ __all__ = [
     "auto_map",
     "compact",
     "convert_bert",
+    "evaluate_model",
     "load",
+    "load_documents",
+    "make_pairs",
+    "prune",
     "to_bert",
 ]
 

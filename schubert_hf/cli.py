@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
+import json
+import os
 import shlex
 import sys
 import typing
@@ -15,19 +18,33 @@ from typing import Any
 
 from .errors import one_line_errors
 
-
-def positional(text: str) -> Any:
-    """A field that is given by its place on the command line, with its help text."""
-    return field(metadata={"help": text, "positional": True})
+# Titles and the fields under each; fields that none of them names stand under the one whose fields are None.
+Groups = Mapping[str, tuple[str, ...] | None]
 
 
-def parse(description: str, *kinds: type[Any], arguments: Sequence[str] | None = None) -> tuple[Any, ...]:
+def positional(text: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is given by its place on the command line, with its help text; one with a default may be absent."""
+    return field(default=default, metadata={"help": text, "positional": True})
+
+
+def parse(
+    description: str,
+    *kinds: type[Any],
+    arguments: Sequence[str] | None = None,
+    groups: Groups | None = None,
+    usage: str | None = None,
+) -> tuple[Any, ...]:
     """Parses a command line into one instance of each dataclass.
 
     The `help` metadata of a field is its help text; no two dataclasses may share a field's name. Fields of type
     `list[...]` take several values, booleans become `--x/--no-x`.
+
+    Args:
+        description: what the help begins with; indented paragraphs, such as examples, are shown as they are.
+        groups: the help's headings, with the fields under each.
+        usage: the help's first line; by default every setting.
     """
-    parser = _parser(argparse.ArgumentParser, kinds, description=description)
+    parser = _parser(argparse.ArgumentParser, kinds, groups, description=description, usage=usage)
     values = vars(parser.parse_args(arguments))
     return tuple(_fill(kind, values) for kind in kinds)
 
@@ -38,37 +55,63 @@ def parse_command(
     commands: Mapping[str, type[Any]],
     version: str,
     arguments: Sequence[str] | None = None,
-) -> Any:
+) -> tuple[Any, ...]:
     """Parses `prog COMMAND ...` into an instance of the dataclass of that command, whose docstring describes it.
 
-    Without arguments the help is printed, and the exit code is 2.
+    A command may name further dataclasses in `settings`, whose instances follow its own, and have `groups` and a
+    `usage`, as in `parse`. Without arguments the help is printed, and the exit code is 2.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--version", action="version", version=version)
     choices = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, kind in commands.items():
-        about = str(kind.__doc__)
-        command = _parser(partial(choices.add_parser, name, help=about), [kind], description=about)
-        command.set_defaults(kind=kind)
+    for name, command in commands.items():
+        about, kinds = inspect.cleandoc(str(command.__doc__)), (command, *getattr(command, "settings", ()))
+        command_parser = _parser(
+            partial(choices.add_parser, name, help=about.partition("\n")[0]),
+            kinds,
+            getattr(command, "groups", None),
+            description=about,
+            usage=getattr(command, "usage", None),
+        )
+        command_parser.set_defaults(kinds=kinds)
     values = vars(parser.parse_args(arguments))
     if not values:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
-    return _fill(values["kind"], values)
+    return tuple(_fill(kind, values) for kind in values["kinds"])
 
 
-def _parser(make: Callable[..., Any], kinds: Sequence[type[Any]], **settings: Any) -> argparse.ArgumentParser:
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults other than None, and wraps paragraphs that are not indented."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        wrap = super()._fill_text
+        return "\n\n".join(part if part[:1] == " " else wrap(part, width, indent) for part in text.split("\n\n"))
+
+
+def _parser(
+    make: Callable[..., Any], kinds: Sequence[type[Any]], groups: Groups | None, **settings: Any
+) -> argparse.ArgumentParser:
     """A parser with an argument for each field of the dataclasses."""
-    parser: argparse.ArgumentParser = make(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
+    parser: argparse.ArgumentParser = make(formatter_class=_HelpFormatter, **settings)
+    places: dict[str | None, Any] = {None: parser}  # of a field's name; None: of all others
+    for title, names in (groups or {}).items():
+        group = parser.add_argument_group(title)
+        places |= dict.fromkeys([None] if names is None else names, group)
     for kind in kinds:
         hints = typing.get_type_hints(kind)
         for option in dataclasses.fields(kind):
+            place = places.get(option.name, places[None])
             text = option.metadata["help"].replace("%", "%%")  # argparse formats help texts with %
             if option.metadata.get("positional"):
-                parser.add_argument(option.name, help=text)
+                absent = {} if option.default is dataclasses.MISSING else {"nargs": "?", "default": option.default}
+                place.add_argument(option.name, help=text, **absent)
             else:
                 settings = _argument(option, hints[option.name])
-                parser.add_argument(_flag(option), dest=option.name, help=text, **settings)
+                place.add_argument(_flag(option), dest=option.name, help=text, **settings)
     return parser
 
 
@@ -99,9 +142,31 @@ def _words(option: dataclasses.Field[Any], given: Any) -> list[str]:
         return [flag if given else flag.replace("--", "--no-", 1)]
     if isinstance(given, dict):
         given = ",".join(f"{key}={part}" for key, part in given.items())
-    parts = [str(part) for part in (given if isinstance(given, list) else [given])]
-    parts = [Path(part).name if Path(part).is_absolute() or Path(part).exists() else part for part in parts]
-    return [flag, *map(shlex.quote, parts)]
+    parts = [_public(part) for part in (given if isinstance(given, list) else [given])]
+    return [*([] if option.metadata.get("positional") else [flag]), *map(shlex.quote, parts)]
+
+
+def python_call(function: str, *given: tuple[str, Any], **named: Any) -> str:
+    """The call of a function, as Python; like `command_line`, it tells the last part of a path only.
+
+    Args:
+        given: name and value of what is given by its place.
+        named: what is given by its name. A value that has no literal is shown by its name, as a variable.
+    """
+
+    def show(name: str, value: Any) -> str:
+        if isinstance(value, str | os.PathLike):
+            return json.dumps(_public(value), ensure_ascii=False)
+        return repr(value) if isinstance(value, bool | int | float | dict | None) else name
+
+    words = [show(*pair) for pair in given] + [f"{name}={show(name, value)}" for name, value in named.items()]
+    return f"{function}({', '.join(words)})"
+
+
+def _public(value: Any) -> str:
+    """A value as text; of a path, the last part."""
+    text = str(value)
+    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
 
 
 def _flag(option: dataclasses.Field[Any]) -> str:

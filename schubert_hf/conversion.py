@@ -118,8 +118,9 @@ def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
     finally:
         logging.set_verbosity(level)
     raise ConversionError(
-        f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so no loss to train it with. Take a "
-        "checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model."
+        f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so text gives no loss to train it "
+        "with. Take a checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model. A model "
+        'that was fine-tuned is pruned on its task: `--task sst2`, from Python `task="sst2"`.'
     )
 
 

@@ -1,13 +1,14 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 
 from schubert_hf import PruningConfig
-from schubert_hf.cli import command_line, parse
+from schubert_hf.cli import command_line, parse, positional, python_call
 from schubert_hf.commands import main
 from schubert_hf.cost import BudgetError
 from schubert_hf.errors import one_line_errors
+from schubert_hf.front.arguments import GROUPS, PruneArguments
 
 
 @dataclass
@@ -48,6 +49,48 @@ def test_command_line_tells_no_folders_and_no_defaults(tmp_path):
     assert command_line("x", PruningConfig()) == "x"
 
 
+@dataclass
+class OptionalPlace:
+    where: str | None = positional("Where.", default=None)
+
+
+def test_a_place_with_a_default_may_be_absent():
+    import shlex
+
+    for place in (OptionalPlace(), OptionalPlace("two words")):
+        words = shlex.split(command_line("script.py", place, Options(fast=True)))
+        assert words == ["script.py", *([place.where] if place.where else []), "--fast"]
+        assert parse("", OptionalPlace, Options, arguments=words[1:]) == (place, Options(fast=True))
+
+
+def test_help_in_groups(capsys):
+    example, groups = "A line that is wrapped.\n\n    an   example", {"speed": ("fast",), "rest": None}
+    with pytest.raises(SystemExit):
+        parse(example, Place, Options, arguments=["--help"], groups=groups, usage="x WHERE")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: x WHERE\n\nA line that is wrapped.\n\n    an   example\n")
+    options, speed, rest = shown.index("options:"), shown.index("speed:"), shown.index("rest:")
+    assert options < speed < shown.index("--fast") < rest < shown.index("where") < shown.index("--sizes")
+    assert "(default: None)" not in shown
+    assert "(default: a)" in shown
+
+
+def test_the_headings_of_prune_name_settings_that_exist():
+    known = {option.name for kind in (PruneArguments, PruningConfig) for option in fields(kind)}
+    named = [name for names in GROUPS.values() for name in names or ()]
+    assert len(named) == len(set(named))
+    assert set(named) <= known
+    assert {option.name for option in fields(PruneArguments)} <= set(named)
+
+
+def test_a_call_as_python(tmp_path):
+    given = {"text": tmp_path / "a.txt", "rounds": 2, "resume": True, "data": None, "tokenizer": object()}
+    assert (
+        python_call("prune", ("model", 'a "b"'), ("target", 0.5), **given)
+        == r'prune("a \"b\"", 0.5, text="a.txt", rounds=2, resume=True, data=None, tokenizer=tokenizer)'
+    )
+
+
 def test_errors_of_bad_input_are_one_line(monkeypatch):
     with pytest.raises(SystemExit, match=r"^error: too big$"), one_line_errors():
         raise BudgetError("too big")
@@ -76,6 +119,10 @@ def test_inspect_a_preset(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["prune"], r"`model` is missing\. Give a BERT.*schubert prune .* --target 60% --text corpus.txt"),
+        (["prune", "bert"], r"`text` is missing.*--text corpus.txt"),
+        (["prune", "bert", "--objective", "outputs"], "allowed is auto, pretraining, task"),
+        (["prune", "bert", "--text", "x.txt", "--target", "many"], "no config.json|cannot be opened|give a size"),
         (["inspect", "a/b/c"], "no legal name"),
         (["inspect", "org/nothing"], "no connection to the Hub"),
         (["inspect", "schubert-66m", "--plot", "x.nothing"], "cannot be drawn"),
@@ -83,7 +130,8 @@ def test_inspect_a_preset(capsys, tmp_path):
         (["card", "nowhere"], "no config.json"),
     ],
 )
-def test_commands_say_what_is_wrong_in_one_line(arguments, message):
+def test_commands_say_what_is_wrong_in_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message) as end:
         main(arguments)
     assert str(end.value.code).startswith("error: ")
@@ -93,7 +141,13 @@ def test_commands_say_what_is_wrong_in_one_line(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], 2, ["usage: schubert", "inspect", "publish", "card"]),
+        ([], 2, ["usage: schubert", "prune", "inspect", "publish", "card"]),
+        (
+            ["prune", "--help"],
+            0,
+            ["usage: schubert prune MODEL", "\n    schubert prune google-bert/bert-base-uncased --target 60% --text"]
+            + [f"\n{title}:\n" for title in ("what", "how much", "how", "long runs", "publishing")],
+        ),
         (["--help"], 0, ["usage: schubert", "inspect", "publish", "card"]),
         (["nonsense"], 2, ["usage: schubert", "invalid choice: 'nonsense'"]),
         (["card", "--help"], 0, ["usage: schubert card", "--base-results", "(default: True)"]),

@@ -25,7 +25,9 @@ ORDER = (
     {"evaluation"},
     {"hub"},
     {"report", "cli"},
+    {"front"},
     {"commands"},
+    {"__main__"},
     {""},  # the package itself, which imports the public names
 )
 MODULES = {

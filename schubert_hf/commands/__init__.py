@@ -1,5 +1,6 @@
 """The command `schubert`: one file for each sub-command.
 
+schubert prune MODEL --target SIZE --text TEXT
 schubert inspect NAME-OR-FOLDER
 schubert publish FOLDER ORGANISATION/NAME
 schubert card FOLDER
@@ -15,9 +16,10 @@ from ..errors import one_line_errors
 from ..run.provenance import versions
 from .card import Card
 from .inspect import Inspect
+from .prune import Prune
 from .publish import Publish, print_published
 
-COMMANDS: dict[str, type[Any]] = {"inspect": Inspect, "publish": Publish, "card": Card}
+COMMANDS: dict[str, type[Any]] = {"prune": Prune, "inspect": Inspect, "publish": Publish, "card": Card}
 
 __all__ = ["COMMANDS", "main", "print_published"]
 
@@ -25,7 +27,7 @@ __all__ = ["COMMANDS", "main", "print_published"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Errors caused by user input are printed as one line."""
     version = ", ".join(f"{name} {number}" for name, number in versions().items())
-    description = "Structured pruning of BERT models: inspect a model, publish it, render its model card."
-    command = parse_command("schubert", description, COMMANDS, version, arguments)
+    description = "Structured pruning of BERT models: prune a model, inspect it, publish it, render its model card."
+    command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
     with one_line_errors():
-        command.run()
+        command.run(*settings)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
 from .pairs import split_sentences
-from .sources import FIRST, WITH_SENTENCES, TextSourceError, read_text, texts_of
+from .sources import FIRST, WITH_SENTENCES, TextSourceError, documents_in_memory, read_text, texts_of
 
 WIKITEXT_TITLE = re.compile(r"^ = [^=].* = ?$")
 FEW = 10  # documents
@@ -24,13 +24,18 @@ SEARCHED = 200_000  # documents that are searched for held-out ones, a hundredth
 
 
 def load_documents(
-    source: str | Path, *, config: str | None = None, split: str = "train", cache: bool = True
+    source: str | Path | Sequence[str] | Dataset,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    cache: bool = True,
 ) -> Dataset:
-    """Reads documents from a local file, a folder of files, or a dataset on the Hub.
+    """Reads documents from a local file, a folder of files, a dataset on the Hub, or memory.
 
     Args:
         source: a path (`.txt`, `.jsonl`, `.parquet`, `.csv`, each also compressed with gz, xz, bz2 or zst; or a
-            folder of such files) or the name of a dataset with a column `text`.
+            folder of such files), the name of a dataset with a column `text`, a list of documents, or a dataset in
+            memory with that column.
         config: the dataset's configuration; only for datasets on the Hub.
         split: the dataset's split; only for datasets on the Hub.
         cache: keep the documents in `datasets`' cache between runs; otherwise local files are held in memory.
@@ -41,6 +46,8 @@ def load_documents(
     Raises:
         TextSourceError: the source does not exist, is not text, or is empty.
     """
+    if not isinstance(source, str | Path):
+        return documents_in_memory(source)
     documents: Dataset = read_text(source, config, split, cache=cache)
     if _is_wikitext(source, documents[:FIRST]["text"]):
         documents = Dataset.from_generator(_join_wikitext, gen_kwargs={"lines": documents})
@@ -49,7 +56,9 @@ def load_documents(
     return documents
 
 
-def stream_documents(source: str | Path, *, config: str | None = None, split: str = "train") -> IterableDataset:
+def stream_documents(
+    source: str | Path | Sequence[str] | Dataset, *, config: str | None = None, split: str = "train"
+) -> IterableDataset:
     """Opens local files or a dataset on the Hub to read documents one by one, without storing them.
 
     The documents are those of `load_documents`, in the same order, every file a shard. Only the first few are checked
@@ -62,6 +71,8 @@ def stream_documents(source: str | Path, *, config: str | None = None, split: st
         TextSourceError: the source does not exist, is not text, or its first documents are empty; or it cannot be
             streamed: files of several kinds, or WikiText, whose articles are cut into lines.
     """
+    if not isinstance(source, str | Path):
+        return documents_in_memory(source).to_iterable_dataset()
     documents: IterableDataset = read_text(source, config, split, streaming=True)
     head = [row["text"] or "" for row in islice(documents, FIRST)]
     if not any(text.strip() for text in head):

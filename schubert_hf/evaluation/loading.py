@@ -16,6 +16,7 @@ from ..anatomy import heads, place_of_tensor
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, opening
 from ..data.sources import first_line
+from ..pruning.checks import own_copy
 from ..run.progress import quiet
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,7 @@ def load_for_task(
     """
     names, fields = list(labels or []), {}
     if head == "SequenceClassification":
-        shown = names or ["LABEL_0"]
-        fields = {
-            "id2label": dict(enumerate(shown)),
-            "label2id": {label: number for number, label in enumerate(shown)},
-            "problem_type": "single_label_classification" if names else "regression",
-        }
+        fields = _label_fields(names)
     # Fresh weights are drawn from the global generator, which is the caller's.
     with opening(name_or_path), torch.random.fork_rng(devices=[]), quiet():
         known = SchuBertConfig.from_pretrained(name_or_path)
@@ -75,9 +71,44 @@ def load_for_task(
     return found
 
 
+def check_for_task(model: PreTrainedModel, head: str, labels: Sequence[str] | None = None) -> PreTrainedModel:
+    """The same for a model in memory with a trained head: a copy as a SchuBERT in float32.
+
+    Raises:
+        ConversionError: it has another head, or one of other labels.
+    """
+    names, kind = list(labels or []), type(model).__name__
+    classes = len(names) or 1
+    sized = head != "SequenceClassification" or model.config.num_labels == classes
+    if not kind.endswith(f"For{head}") or not sized:
+        size = f" of {classes} labels" if head == "SequenceClassification" else ""
+        own = f" of {model.config.num_labels} labels" if not sized and kind.endswith(f"For{head}") else ""
+        raise ConversionError(
+            f"`model` is a {kind}{own}; the task needs a trained head for {head}{size}. Give a model that was "
+            "fine-tuned on this task."
+        )
+    copied = own_copy(model)
+    if names:
+        _match_labels(copied, model.config, names, kind, None)
+    if head == "SequenceClassification":
+        for name, value in _label_fields(names).items():
+            setattr(copied.config, name, value)
+    return copied
+
+
 @functools.cache  # once for each checkpoint, however many seeds and tasks there are
 def _warn_of_fresh_head(source: str) -> None:
     logger.warning("%s has no head for this task: a fresh one is trained.", source)
+
+
+def _label_fields(names: Sequence[str]) -> dict[str, Any]:
+    """What a config says of a classifier's labels; of none, it is a regression."""
+    shown = names or ["LABEL_0"]
+    return {
+        "id2label": dict(enumerate(shown)),
+        "label2id": {label: number for number, label in enumerate(shown)},
+        "problem_type": "single_label_classification" if names else "regression",
+    }
 
 
 def _match_labels(model: Any, known: SchuBertConfig, names: list[str], source: str, seed: int | None) -> None:
@@ -140,3 +171,19 @@ def load_tokenizer(
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
+
+
+def tokenizer_of(model: str | PreTrainedModel) -> PreTrainedTokenizerBase:
+    """`load_tokenizer` of a checkpoint, or of the one that a model in memory was loaded from.
+
+    Raises:
+        ConversionError: there is none.
+    """
+    if isinstance(model, str):
+        return load_tokenizer(model)
+    if not model.name_or_path:
+        raise ConversionError(
+            f"`model` is a {type(model).__name__} in memory that was loaded from no checkpoint, so its tokenizer is "
+            "not known. Give `tokenizer`."
+        )
+    return load_tokenizer(model.name_or_path, model.config)

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import EvaluationDataError
 from .glue import open_glue
-from .loading import load_for_task, load_tokenizer
+from .loading import check_for_task, load_for_task, tokenizer_of
 from .squad import SquadConfig, open_squad
 from .squad_data import SQUADS
 from .task_examples import TaskExamples
@@ -17,8 +17,9 @@ from .tasks import TASKS, plain_name
 
 def open_task(
     name: str,
-    model: str,
+    model: str | PreTrainedModel,
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     data: Path | None = None,
     max_length: int | None = None,
     max_train_examples: int | None = None,
@@ -27,7 +28,8 @@ def open_task(
 
     Args:
         name: a task of GLUE, or one of the SQuADs.
-        model: a folder, or a name on the Hub, with the head of the task.
+        model: a folder, a name on the Hub, or a model in memory, with the head of the task.
+        tokenizer: of the model; by default the one beside the checkpoint.
         data: folder with the official files; None: the Hub.
         max_length: word pieces per example; None: 128, and 384 for the SQuADs.
         max_train_examples: limit of the training examples; the first are taken.
@@ -41,9 +43,13 @@ def open_task(
         raise EvaluationDataError(
             f"`task` is {name!r}; a model is pruned on one task: allowed is one of {', '.join((*TASKS, *SQUADS))}."
         )
-    head = "SequenceClassification" if squad is None else "QuestionAnswering"
-    loaded = load_for_task(model, head, glue.labels if glue else None, trained=True)
-    tokenizer = load_tokenizer(model, loaded.config)
+    head, labels = ("SequenceClassification" if squad is None else "QuestionAnswering"), glue.labels if glue else None
+    if isinstance(model, PreTrainedModel):
+        loaded = check_for_task(model, head, labels)
+    else:
+        loaded = load_for_task(model, head, labels, trained=True)
+    if tokenizer is None:
+        tokenizer = tokenizer_of(model)
     if squad is not None:
         config = SquadConfig() if max_length is None else SquadConfig(max_length=max_length)
         examples = open_squad(squad, tokenizer, config, data=data, max_train_examples=max_train_examples)

@@ -57,7 +57,7 @@ def build_objective(make: Callable[[PreTrainedModel], Objective], model: PreTrai
         example = f", such as `schubert_hf.evaluation.objectives.{task}`," if task else ""
         raise ObjectiveError(
             f"`{name}` has no masked-language-model head, which is what is trained without an `objective`. Give the "
-            f"objective of its task{example} and labelled examples, or run `examples/prune.py --task`."
+            f"objective of its task{example} and labelled examples, or run `schubert prune --task`."
         ) from error
 
 

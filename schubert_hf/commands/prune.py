@@ -1,0 +1,83 @@
+"""`schubert prune`: a smaller BERT, with its page."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..auto import MODELS
+from ..cli import command_line, positional
+from ..front.arguments import GROUPS, PruneArguments
+from ..pruning.config import PruningConfig
+from .publish import print_published
+
+if TYPE_CHECKING:
+    from ..pruning.result import PruningResult
+
+MODULE = "accelerate launch -m schubert_hf"
+
+
+@dataclass
+class Prune(PruneArguments):
+    """Prune a BERT to a budget, on text or on the task that it was fine-tuned on.
+
+        schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt --output-dir small
+
+    `--recovery-steps 0 --rounds 1` trains nothing at all. `--target 80%,60%,40%` makes several sizes in one run. A
+    run can be stopped at any moment; `--resume` continues it. On many processes it is started by
+    `accelerate launch -m schubert_hf prune ...`.
+    """
+
+    model: str | None = positional("A BERT or SchuBERT: a folder or a name on the Hub.", default=None)
+
+    settings: ClassVar[tuple[type[Any], ...]] = (PruningConfig,)
+    groups: ClassVar[Any] = GROUPS
+    usage: ClassVar[str] = "schubert prune MODEL --target SIZE --text TEXT [--output-dir FOLDER] [more settings]"
+
+    def run(self, config: PruningConfig) -> None:
+        as_module = Path(sys.argv[0]).parts[-2:] == ("schubert_hf", "__main__.py")
+        run(self, config, command_line(f"{MODULE} prune" if as_module else "schubert prune", self, config))
+
+
+def run(arguments: PruneArguments, config: PruningConfig, command: str, *, root: Path | None = None) -> None:
+    """Prunes, prints every result, and publishes it if that is asked for: what a script does after parsing.
+
+    Args:
+        command: what repeats the run, for the model's page.
+        root: files in this folder are named on the page by their path in it.
+    """
+    from ..front.prune import run_prune
+    from ..run.processes import script
+    from ..run.tracking import tracker_options
+
+    def show(result: PruningResult) -> None:
+        print_result(result, arguments.task)
+
+    trackers = {} if arguments.output_dir is None else tracker_options(arguments.report_to, Path(arguments.output_dir))
+    with script(arguments.threads, **trackers) as accelerator:
+        run_prune(
+            arguments, config, accelerator, command=command, root=root, on_result=show, on_published=print_published
+        )
+
+
+def print_result(result: PruningResult, task: str | None = None) -> None:
+    """Prints the report of a result that was written, and how to load it."""
+    from ..report import print_report
+
+    folder = result.output_dir
+    print_report(result)
+    if task is None:
+        head, then = "AutoModelForMaskedLM", "and fine-tune it like any BERT."
+    else:
+        name = "run_squad.py" if task.startswith("squad") else "run_glue.py"
+        head = {model.__name__: auto.__name__ for auto, model in MODELS.items()}[type(result.model).__name__]
+        then = f"and evaluate it: examples/{name} --task {task} --evaluate-only --model {folder}"
+    sys.stdout.write(
+        f"\nSaved in {folder}, with a page of its own (README.md). Load it with\n"
+        "    import schubert_hf\n"
+        f"    from transformers import {head}\n"
+        f'    model = {head}.from_pretrained("{folder}")\n'
+        f"{then}\nSmaller: lower --target. Better: raise --recovery-steps.\n"
+    )

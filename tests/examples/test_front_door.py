@@ -1,0 +1,203 @@
+"""`schubert_hf.prune`, `schubert prune`, `python -m schubert_hf` and examples/prune.py are one function."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertForSequenceClassification, BertModel
+
+import schubert_hf
+from schubert_hf.cli import command_line
+from schubert_hf.commands import main
+from schubert_hf.conversion import ConversionError
+from schubert_hf.data.sources import TextSourceError
+from schubert_hf.errors import SchuBertError
+from schubert_hf.front.arguments import SettingError
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = {
+    "rounds": 1,
+    "recovery_steps": 2,
+    "calibration_examples": 8,
+    "batch_size": 4,
+    "eval_examples": 8,
+    "max_length": 24,
+    "report_to": "none",
+    "threads": 1,
+}
+FLAGS = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def recorded(folder: Path) -> str:
+    return json.loads((folder / "pruning.json").read_text())["provenance"]["command"]
+
+
+def start(*words: object, cwd: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *map(str, words)]
+    run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=250)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+@pytest.fixture
+def place(bert, text, tmp_path, monkeypatch) -> Path:
+    """The working folder of a user with a BERT and a text in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").symlink_to(bert)
+    (tmp_path / "text.txt").symlink_to(text)
+    return tmp_path
+
+
+def test_every_entry_gives_the_same_bits_and_records_what_repeats_it(place, capsys) -> None:
+    result = schubert_hf.prune("bert", "70%", text=Path("text.txt"), output_dir="python", **QUICK)
+    assert result.output_dir == Path("python")
+    assert result.kept <= 0.7
+    assert capsys.readouterr().out == ""
+    main(["prune", "bert", "--target", "70%", "--text", "text.txt", "--output-dir", "command", *FLAGS])
+    assert "Saved in command, with a page of its own" in capsys.readouterr().out
+    rest = ["--target", "70%", "--text", "text.txt", *FLAGS, "--output-dir"]
+    start("-m", "accelerate.commands.launch", "-m", "schubert_hf", "prune", "bert", *rest, "module", cwd=place)
+    start(ROOT / "examples" / "prune.py", "--model", "bert", *rest, "script", cwd=place)
+    folders = [place / name for name in ("python", "command", "module", "script")]
+    assert len({weights(folder) for folder in folders}) == 1
+
+    given = "--target 70% --rounds 1 --calibration-examples 8 --recovery-steps 2 --batch-size 4 --eval-examples 8"
+    own = "--text text.txt --output-dir {} --max-length 24 --report-to none --threads 1 " + given
+    assert recorded(folders[1]) == f"schubert prune bert {own.format('command')}"
+    assert recorded(folders[2]) == f"accelerate launch -m schubert_hf prune bert {own.format('module')}"
+    assert recorded(folders[3]) == f"accelerate launch examples/prune.py --model bert {own.format('script')}"
+    python, command = recorded(folders[0]), recorded(folders[1])
+    assert python.startswith('schubert_hf.prune("bert", "70%", text="text.txt", output_dir="python", rounds=1, ')
+    assert f"```python\n{python}\n```" in (folders[0] / "README.md").read_text()
+    assert "```bash\nschubert prune bert" in (folders[1] / "README.md").read_text()
+
+    for folder in folders[:2]:
+        folder.rename(place / f"first-{folder.name}")
+    eval(python)
+    main(shlex.split(command)[1:])
+    assert weights(folders[0]) == weights(folders[1]) == weights(folders[2])
+
+
+def test_a_model_and_a_text_in_memory_give_the_same_and_nothing_is_written(place) -> None:
+    expected = schubert_hf.prune("bert", 0.7, text="text.txt", **QUICK).model.state_dict()
+    documents = schubert_hf.load_documents("text.txt")
+    bert = BertForPreTraining.from_pretrained("bert", dtype=torch.float32)
+    before = {name: tensor.clone() for name, tensor in bert.state_dict().items()}
+    nameless = BertForPreTraining(bert.config)
+    nameless.load_state_dict(before)
+    nameless.config.name_or_path = nameless.name_or_path = ""
+    tokenizer = AutoTokenizer.from_pretrained("bert")
+    wide = documents.add_column("number", list(range(len(documents))))
+    for model, text, settings in (
+        (bert, documents["text"][:], {}),
+        (nameless, wide, {"tokenizer": tokenizer, "objective": "pretraining"}),
+    ):
+        result = schubert_hf.prune(model, 0.7, text=text, **settings, **QUICK)
+        assert result.output_dir is None
+        state = result.model.state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+        assert result.provenance["train_data"]["name"] == f"{len(documents):,} documents given in memory"
+        assert result.provenance["command"].startswith("schubert_hf.prune(model, 0.7, text=text, ")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bert.state_dict().items())
+    assert result.provenance["base_model"] == {"name": "BertForPreTraining", "hub": False}
+    assert {path.name for path in place.iterdir()} == {"bert", "text.txt"}
+
+
+def test_a_stream_of_documents_in_memory_is_that_of_their_file(place) -> None:
+    texts = schubert_hf.load_documents("text.txt")["text"][:]
+    settings = {"eval_text": "text.txt", "streaming": True, **QUICK}
+    file, memory = (
+        schubert_hf.prune("bert", 0.7, text=text, **settings).model.state_dict() for text in ("text.txt", texts)
+    )
+    assert all(torch.equal(file[name], memory[name]) for name in file)
+
+
+@pytest.fixture
+def classifier(place) -> BertForSequenceClassification:
+    """A BERT whose two labels stand in the other order than those of SST-2, with the task's files beside it."""
+    (place / "SST-2").mkdir()
+    for name, size in {"train": 24, "dev": 8}.items():
+        lines = [f"The {('fox', 'king', 'ship')[n % 3]} saw a dog.\t{n % 2}" for n in range(size)]
+        (place / "SST-2" / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    torch.manual_seed(0)
+    config = BertConfig.from_pretrained("bert", id2label={0: "positive", 1: "negative"})
+    model = BertForSequenceClassification(config)
+    model.save_pretrained("classifier")
+    AutoTokenizer.from_pretrained("bert").save_pretrained("classifier")
+    return BertForSequenceClassification.from_pretrained("classifier")
+
+
+def test_a_task_model_in_memory_is_pruned_as_its_folder(classifier) -> None:
+    settings = {"task": "sst2", "data": ".", **QUICK}
+    from_folder = schubert_hf.prune("classifier", "70%", **settings)
+    in_memory = schubert_hf.prune(classifier, "70%", objective="task", **settings)
+    expected, state = from_folder.model.state_dict(), in_memory.model.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    labels = {0: "negative", 1: "positive"}
+    assert from_folder.model.config.id2label == in_memory.model.config.id2label == labels
+    assert classifier.config.id2label[0] == "positive"
+
+
+def test_a_task_model_without_its_task_is_told_the_way_out(classifier) -> None:
+    for model in ("classifier", classifier):
+        with pytest.raises(ConversionError, match=r'masked-language-model head.*on its task.*task="sst2"'):
+            schubert_hf.prune(model, "70%", text="text.txt", **QUICK)
+    with pytest.raises(ConversionError, match="BertModel; the task needs a trained head for SequenceClass"):
+        schubert_hf.prune(BertModel(classifier.config), "70%", task="sst2", data=".", **QUICK)
+    classifier.config.num_labels = 3
+    with pytest.raises(ConversionError, match=r"of 3 labels; the task needs .* of 2 labels"):
+        schubert_hf.prune(classifier, "70%", task="sst2", data=".", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"recovery_step": 3}, SettingError, "no setting of `prune`. Did you mean `recovery_steps`"),
+        ({"nonsense": 3}, SettingError, r"`nonsense` is no setting of `prune`. `schubert prune --help` lists all"),
+        ({"objective": "outputs"}, SettingError, "allowed is auto, pretraining, task"),
+        ({"objective": "task"}, SettingError, "`task` is missing"),
+        ({"objective": "pretraining", "task": "sst2", "text": None}, SettingError, "one or the other"),
+        ({"task": "sst2"}, SettingError, "brings its own examples"),
+        ({"text": None}, SettingError, r"`text` is missing.*--text corpus.txt"),
+        ({"push_to_hub": "org/x"}, SettingError, r"needs `output_dir`"),
+        ({"text": [1, 2]}, TextSourceError, "a list of strings"),
+        ({"text": []}, TextSourceError, "holds no text"),
+        ({"text": Dataset.from_dict({"words": ["a"]})}, TextSourceError, r"columns words; it needs a column `text`"),
+        ({"model": BertForPreTraining(BertConfig(num_hidden_layers=1))}, ConversionError, "Give `tokenizer`"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_clear_error(settings, error, words, place) -> None:
+    given = {"model": "bert", "target": "70%", "text": "text.txt", "rounds": 1, **settings}
+    with pytest.raises(error, match=words) as raised:
+        schubert_hf.prune(**given)
+    assert isinstance(raised.value, SchuBertError)
+    assert {path.name for path in place.iterdir()} == {"bert", "text.txt"}
+
+
+def test_the_script_is_the_command_with_a_default(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import prune as example
+
+    plain = example.Arguments()
+    given = example.with_default_text(plain)
+    assert command_line("script", plain, schubert_hf.PruningConfig()) == "script"
+    assert [Path(path).name for path in (given.model, given.text, given.eval_text)] == [
+        "model",
+        "train.txt",
+        "valid.txt",
+    ]
+    assert example.with_default_text(example.Arguments(eval_text="mine")).eval_text == "mine"
+    for settings in ({"text": "mine"}, {"dataset": "wikitext"}, {"task": "sst2"}):
+        assert example.with_default_text(example.Arguments(**settings)) == example.Arguments(**settings)
