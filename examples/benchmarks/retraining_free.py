@@ -123,8 +123,8 @@ def finished(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 def cell_command(arguments: Arguments, method: str, percent: int) -> str:
     """The command that makes one cell."""
-    chosen = {} if method == DENSE else {"methods": method, "flops": str(percent)}
-    own = replace(arguments, **chosen, output_dir=Arguments().output_dir)
+    own = replace(arguments, output_dir=Arguments().output_dir)
+    own = own if method == DENSE else replace(own, methods=method, flops=str(percent))
     return command_line("python examples/benchmarks/retraining_free.py", own)
 
 

@@ -24,7 +24,9 @@ from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import Shape
 from schubert_hf.training.objective import Objective
 
-from .masks import Masks, Measured, Prices, Streams, keep_units, measure_units, price_units, sublayer_of
+from .masks import Masks, Measured, Prices, Streams, by_group, keep_units, measure_units, price_units, sublayer_of
+
+RANK = 1e-7  # eigenvalues of an input's second moments below that share of the largest count as 0
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,7 @@ def search_masks(knowledge: Mapping[Group, Tensor], prices: Prices, left: float)
     order = density.argsort(descending=True, stable=True)
     stays = torch.zeros(len(order), dtype=torch.bool)
     stays[order[price[order].cumsum(0) <= left]] = True
-    sizes = [len(values) for values in knowledge.values()]
-    return dict(zip(knowledge, stays.split(sizes), strict=True))
+    return by_group(stays, {group: len(values) for group, values in knowledge.items()})
 
 
 def tune_output(
@@ -162,6 +163,8 @@ def fit_weight(units: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     for x, t in zip(units, wanted, strict=True):
         xx += exact(x.mT @ x)
         xt += exact(x.mT @ t)
+    values, vectors = torch.linalg.eigh(xx)
     # What single-precision sums cannot tell from 0 counts as 0.
-    solution: Tensor = torch.linalg.lstsq(xx, xt, rcond=1e-7, driver="gelsd").solution
+    inverse = torch.where(values > RANK * values.max(), 1 / values, 0.0)
+    solution: Tensor = vectors @ (inverse[:, None] * (vectors.mT @ xt))
     return solution.mT

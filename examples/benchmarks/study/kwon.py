@@ -24,7 +24,7 @@ from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import Shape
 from schubert_hf.training.objective import Objective
 
-from .masks import Masks, Prices, Streams, block_sums, keep_units, measure_units, price_units
+from .masks import Masks, Prices, Streams, block_sums, by_group, keep_units, measure_units, price_units
 
 DAMP = 1.0  # of the least squares, as the paper gives it to LSMR
 LIMIT = 10.0  # a scale beyond it ends the tuning
@@ -86,12 +86,11 @@ def search_masks(fisher: Mapping[Group, Tensor], prices: Prices, budget: float) 
             best, number = total, {"a": heads, "f": filters}
     if best < 0:
         raise BudgetError("Nothing fits the budget. Give a larger one.")
-    masks = {}
+    masks: Masks = {}
     for letter, count in number.items():
-        groups = [group for group in fisher if group.dimension == letter]
         stays = torch.zeros(len(ranked[letter].values), dtype=torch.bool)
         stays[ranked[letter].indices[:count]] = True
-        masks |= dict(zip(groups, stays.split([len(fisher[group]) for group in groups]), strict=True))
+        masks |= by_group(stays, {group: len(values) for group, values in fisher.items() if group.dimension == letter})
     return masks
 
 
@@ -169,7 +168,7 @@ def fit_scales(units: Sequence[Tensor], wanted: Sequence[Tensor], weight: Tensor
         xb += exact(x.mT @ b)
     gram = block_sums(xx * (w.mT @ w), count)  # A^T A
     right = (xb * w.mT).sum(1).view(count, -1).sum(1)  # A^T b
-    change = torch.linalg.solve(gram + damp**2 * torch.eye(count, dtype=torch.float64), right - gram.sum(1))
+    change: Tensor = torch.linalg.solve(gram + damp**2 * torch.eye(count, dtype=torch.float64), right - gram.sum(1))
     return 1 + change
 
 

@@ -54,17 +54,14 @@ def price_units(cost: Cost, shape: Shape, budget: float) -> Prices:
     if any(len(prices) > 1 for prices in found.values()):
         raise ValueError("Heads or filters of different layers differ in price; give a model of equal layers.")
     none = (0,) * len(shape.head_counts)
-    prices = Prices(*(max(found[letter], default=0.0) for letter in "af"), fixed=cost(_bare(shape, none)))
+    head, filter_ = (max(found[letter], default=0.0) for letter in "af")
+    prices = Prices(head, filter_, fixed=cost(replace(shape, head_counts=none, filter_sizes=none)))
     if prices.fixed > budget:
         raise BudgetError(
             f"The budget {format_size(budget)} is below {format_size(prices.fixed)} {cost.unit}, which is left "
             "without heads and filters. Give a larger one."
         )
     return prices
-
-
-def _bare(shape: Shape, none: tuple[int, ...]) -> Shape:
-    return replace(shape, head_counts=none, filter_sizes=none)
 
 
 @dataclass(frozen=True)
@@ -138,6 +135,11 @@ class _Mask:
         if units == x.shape[1]:
             return exact(x.square().sum(0) * weight.square().mean(0))
         return block_sums(exact(x.mT @ x) * exact(weight.mT @ weight), units).diagonal() / len(weight)
+
+
+def by_group(values: Tensor, sizes: Mapping[Group, int]) -> Masks:
+    """The parts of a vector over the units of all groups, by group."""
+    return dict(zip(sizes, torch.split(values, list(sizes.values())), strict=True))
 
 
 def block_sums(matrix: Tensor, units: int) -> Tensor:
