@@ -35,13 +35,12 @@ class Knowledge:
 
     Attributes:
         temperature: gamma, of the softmax of the predictions.
-        representation: lambda, the weight of representational against predictive knowledge. The authors' code takes
-            2.5e-4 beside squared gradients of batch means, which for batches of 32 are 1 / 32^2 of ours, of examples.
+        representation: lambda, the weight of representational knowledge; the authors' for GLUE.
         heads: mu, the weight of whole heads. The authors' 64 multiplies the mean over a head's 64 entries: a sum.
     """
 
     temperature: float = 2.0
-    representation: float = 0.25
+    representation: float = 2.5e-4
     heads: float = 1.0
 
     def of(self, group: Group, found: Measured) -> Tensor:
