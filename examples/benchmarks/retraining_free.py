@@ -1,4 +1,4 @@
-"""Compares pruning without any training, under the same FLOPs: ours, Kwon et al. 2022, and K-prune (Park et al. 2024).
+"""Compares pruning without any training, to the same cost: ours, Kwon et al. 2022, and K-prune (Park et al. 2024).
 
     python examples/benchmarks/retraining_free.py
 
@@ -7,19 +7,23 @@ the same 512 examples, and gives the held-out masked-LM loss. A fine-tuned model
 
     python examples/benchmarks/retraining_free.py --task sst2 --data GLUE --model tuned/sst2/seed-0
 
+Rows like `auto-fkv` may cut these kinds of units only. How the default does among them, by parameters:
+
+    python examples/benchmarks/retraining_free.py --cost parameters --sizes 80,50,35 --methods auto,auto-hfkv,auto-f
+
 Every cell is a file in `--output-dir`; what is there is not done again. The two others are written from their papers,
 in study/kwon.py and study/k_prune.py: they remove heads and filters only.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from study.cells import read_cell
 from study.tables import markdown
-from study.untrained import METHODS, Conditions, Subject, Trials, open_fine_tuned, open_text
+from study.untrained import METHODS, PEERS, UNITS, Conditions, Subject, Trials, open_fine_tuned, open_text
 
 from schubert_hf.cli import command_line, parse
 from schubert_hf.pruning.config import PruningConfigError
@@ -30,7 +34,7 @@ from schubert_hf.training.loop_config import option
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 DENSE = "dense"
-FREE = ("methods", "flops", "output_dir", "threads", "model", "text", "eval_text", "data")
+FREE = ("methods", "sizes", "output_dir", "threads", "model", "text", "eval_text", "data")
 
 
 @dataclass
@@ -44,8 +48,9 @@ class Arguments:
         None, "Score a fine-tuned model on its task, instead of text: a task of GLUE or a SQuAD."
     )
     data: str | None = option(None, "With --task: a folder with the official files. Default: the Hub.")
-    methods: str = option(",".join(METHODS), "Rows of the table.")
-    flops: str = option("75,60,45,30", "Percent of the encoder's FLOPs that remain, each cut from the dense model.")
+    methods: str = option("auto,kwon,k-prune", f"Rows of the table: {', '.join(METHODS)}.")
+    cost: str = option("flops", "What remains is counted in: the encoder's flops, or all parameters.")
+    sizes: str = option("75,60,45,30", "Percent of it that remain, each cut from the dense model.")
     examples: int = option(512, "Training examples that a method may look at.")
     batch_size: int = option(32, "Examples per forward pass.")
     eval_examples: int = option(512, "Held-out examples of the masked-LM loss.")
@@ -58,14 +63,18 @@ class Arguments:
         unknown = [name for name in self.names() if name not in METHODS]
         if unknown:
             raise PruningConfigError(f"`methods` has {', '.join(unknown)}; allowed is {', '.join(METHODS)}.")
-        if not all(part.strip().isdecimal() and 0 < int(part) < 100 for part in self.flops.split(",")):
-            raise PruningConfigError(f"`flops` is {self.flops!r}; give percentages below 100, e.g. 75,60,45,30.")
+        if not all(part.strip().isdecimal() and 0 < int(part) < 100 for part in self.sizes.split(",")):
+            raise PruningConfigError(f"`sizes` is {self.sizes!r}; give percentages below 100, e.g. 75,60,45,30.")
+        if self.cost not in UNITS:
+            raise PruningConfigError(f"`cost` is {self.cost!r}; allowed is {', '.join(UNITS)}.")
+        if self.cost != "flops" and set(self.names()) & set(PEERS):
+            raise PruningConfigError(f"{', '.join(PEERS)} know of FLOPs only. Leave them out of `methods`.")
 
     def names(self) -> list[str]:
         return [name.strip() for name in self.methods.split(",")]
 
     def percents(self) -> list[int]:
-        return [int(part) for part in self.flops.split(",")]
+        return [int(part) for part in self.sizes.split(",")]
 
     def settings(self) -> dict[str, Any]:
         """What decides a cell beside its method and FLOPs; models and data by name and hash."""
@@ -75,14 +84,12 @@ class Arguments:
 
 
 def main() -> None:
-    (arguments,) = parse("Compares pruning without training, under the same FLOPs.", Arguments)
+    (arguments,) = parse("Compares pruning without training, to the same cost.", Arguments)
     output = Path(arguments.output_dir)
     with script(arguments.threads) as accelerator:
         if accelerator.num_processes > 1:
             raise PruningConfigError("The methods of the papers run in one process; start one.")
-        shared = Conditions(
-            arguments.examples, arguments.batch_size, arguments.eval_examples, arguments.max_length, arguments.seed
-        )
+        shared = Conditions(**{one.name: getattr(arguments, one.name) for one in fields(Conditions)})
         trials = Trials(open_subject(arguments), shared, accelerator)
         cells = []
         wanted = [(DENSE, 100), *((name, size) for size in arguments.percents() for name in arguments.names())]
@@ -124,14 +131,17 @@ def finished(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 def cell_command(arguments: Arguments, method: str, percent: int) -> str:
     """The command that makes one cell."""
     own = replace(arguments, output_dir=Arguments().output_dir)
-    own = own if method == DENSE else replace(own, methods=method, flops=str(percent))
+    own = own if method == DENSE else replace(own, methods=method, sizes=str(percent))
     return command_line("python examples/benchmarks/retraining_free.py", own)
 
 
 def table(cells: list[dict[str, Any]]) -> str:
     """The cells in Markdown, a row each, and what they were made by."""
     names = list(cells[0]["scores"])
-    rows = [["FLOPs", "method", "FLOPs kept", "parameters", *names, "seconds"], ["---:", ":---", *["---:"] * 4]]
+    rows = [
+        [cells[0]["settings"]["cost"], "method", "FLOPs kept", "parameters", *names, "seconds"],
+        ["---:", ":---", *["---:"] * 4],
+    ]
     rows[1] += ["---:"] * (len(rows[0]) - len(rows[1]))
     for cell in cells:
         first = [f"{cell['percent']} %", cell["method"]]

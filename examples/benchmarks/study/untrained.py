@@ -1,10 +1,10 @@
-"""Models that are cut by several methods without any training, under the same FLOPs and on the same examples."""
+"""Models that are cut by several methods without any training, to the same cost and on the same examples."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.cost import BudgetError, FlopCost
+from schubert_hf.cost import BudgetError, Cost, FlopCost, ParameterCost
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.data.stream import Collator, MaskingCollator
 from schubert_hf.data.text import load_documents
@@ -36,6 +36,9 @@ METHODS = {
     "kwon": "Kwon et al. 2022 (arXiv 2204.09656)",
     "k-prune": "Park et al. 2024 (arXiv 2308.03449)",
 }
+# The default, of which only these kinds of units may be cut.
+METHODS |= {f"auto-{kinds}": f"the same, {kinds} alone" for kinds in ("fkv", "hfkv", "fakv", "f", "h", "a")}
+UNITS = {"flops": "FLOPs", "parameters": ""}
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Conditions:
         eval_examples: held-out examples of the masked-LM loss; tasks are evaluated on their whole development set.
         max_length: tokens per sequence, which the FLOPs are counted at, too.
         seed: of the order of the training examples, and their masks.
+        cost: what is to be the same: flops, or parameters.
     """
 
     examples: int
@@ -94,6 +98,7 @@ class Conditions:
     eval_examples: int
     max_length: int
     seed: int
+    cost: str = "flops"
 
 
 class Trials:
@@ -102,16 +107,17 @@ class Trials:
     def __init__(self, subject: Subject, conditions: Conditions, accelerator: Accelerator) -> None:
         self.subject, self.conditions, self.accelerator = subject, conditions, accelerator
         self.dense = subject.model.to(accelerator.device).eval()
-        self.cost = FlopCost(self.dense.config, seq_len=conditions.max_length)
-        self.flops = self.cost(Shape.of(self.dense.config))
+        self.flops = FlopCost(self.dense.config, seq_len=conditions.max_length)
+        self.cost: Cost = self.flops if conditions.cost == "flops" else ParameterCost(self.dense)
+        self.size = self.cost(Shape.of(self.dense.config))
 
     def run(self, method: str, percent: int) -> dict[str, Any]:
-        """Cuts by a method to so many percent of the FLOPs.
+        """Cuts by a method to so many percent of the cost.
 
         Returns:
             JSON: `flops`, `parameters`, `shape`, `scores` and `seconds` of the cut; or `unreachable`, the reason.
         """
-        budget, began = self.flops * percent / 100, time.monotonic()
+        budget, began = self.size * percent / 100, time.monotonic()
         try:
             model = self._prune(method, budget)
         except BudgetError as error:
@@ -122,12 +128,14 @@ class Trials:
     def measure(self, model: PreTrainedModel) -> dict[str, Any]:
         """Size and scores of a model."""
         shape = Shape.of(model.config)
-        size = {"flops": self.cost(shape), "parameters": model.num_parameters(), "shape": asdict(shape)}
+        size = {"flops": self.flops(shape), "parameters": model.num_parameters(), "shape": asdict(shape)}
         return {**size, "scores": self._scores(model)}
 
     def _prune(self, method: str, budget: float) -> PreTrainedModel:
         subject, config = self.subject, self._config(budget)
-        if method == "auto":
+        name, _, kinds = method.partition("-")
+        if name == "auto":
+            config = replace(config, dimensions=kinds or config.dimensions)
             pruner = SchuBertPruner(
                 self.dense,
                 config,
@@ -148,14 +156,14 @@ class Trials:
             objective=objective,
             seed=config.seed,
         )
-        batches = list(data.calibration(self.accelerator, 0, config))
-        return PEERS[method](objective, self.cost, budget, batches)
+        batches, fold = data.calibration(self.accelerator, 0, config)
+        return PEERS[method](objective, self.cost, budget, batches + fold)
 
     def _config(self, budget: float) -> PruningConfig:
         shared = self.conditions
         return PruningConfig(
-            target=f"{int(budget)}FLOPs",
-            cost="flops",
+            target=f"{int(budget)}{UNITS[shared.cost]}",
+            cost=shared.cost,
             cost_seq_len=shared.max_length,
             rounds=1,
             recovery_steps=0,
