@@ -156,8 +156,8 @@ class Trials:
             objective=objective,
             seed=config.seed,
         )
-        batches, fold = data.calibration(self.accelerator, 0, config)
-        return PEERS[method](objective, self.cost, budget, batches + fold)
+        measured, fold = data.calibration(self.accelerator, 0, config)  # only `auto` keeps some apart to choose by
+        return PEERS[method](objective, self.cost, budget, [*measured, *fold])
 
     def _config(self, budget: float) -> PruningConfig:
         shared = self.conditions
