@@ -22,6 +22,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from study.cells import read_cell
+from study.recovered import recover
 from study.tables import markdown
 from transformers import PreTrainedModel
 
@@ -34,16 +35,13 @@ from schubert_hf.errors import one_line_errors
 from schubert_hf.evaluation.loading import load_tokenizer
 from schubert_hf.evaluation.open_task import open_task
 from schubert_hf.pruning.phases import with_teacher
-from schubert_hf.pruning.recovery import Recovery
 from schubert_hf.run.checkpoint import write_json
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.provenance import environment
-from schubert_hf.run.session import Session
 from schubert_hf.training.evaluate import evaluate
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import option
 from schubert_hf.training.objective import PretrainingObjective
-from schubert_hf.training.phase import Phases
 from schubert_hf.training.step import NonFiniteLossError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
@@ -172,12 +170,7 @@ class Bench:
         position = base.phases.position
         try:
             if (rate := config.recovery_learning_rate) is None:
-                session = Session(self.accelerator, None, {}, settings={}, name=lambda: "recovery")
-                session.model = model
-                data = base.data
-                phases = Phases(session, data.stream, data.collator, save_steps=10**6, position=position)
-                with session.guard:
-                    record = Recovery(phases, config).run(taught, "found")
+                record = recover(self.accelerator, taught, base.data, config, position=position)
             else:
                 loop = TrainingLoop(self.accelerator, taught, model.named_parameters(), config.recovery_loop(rate))
                 loop.run(base.data.stream, base.data.collator, offset=position)
@@ -209,9 +202,12 @@ def open_model(arguments: Arguments) -> tuple[PreTrainedModel, dict[str, Any]]:
         return model, {**own, "tokenizer": tokenizer, "objective": task.objective}
     tokenizer = load_tokenizer(arguments.model)
     train, held_out = (
-        make_pairs(documents.select(range(min(arguments.documents, len(documents)))), tokenizer, **form)
+        make_pairs(
+            documents.select(range(min(arguments.documents, len(documents)))),
+            tokenizer,
+            max_length=arguments.max_length,
+        )
         for documents in map(load_documents, (arguments.text, arguments.eval_text))
-        for form in ({"max_length": arguments.max_length, "seed": 0},)
     )
     own = {"train_dataset": train, "eval_dataset": held_out, "objective": PretrainingObjective}
     return load_for_pretraining(arguments.model), {**own, "tokenizer": tokenizer}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 MEASURED = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # rates of the first step
 START = 2  # in these: where the search begins
 EVALUATIONS = 4  # of the fold, at most: from there to either end
-SHARE = 0.5  # of the best first step's rate that the recovery takes
+SHARE = 1.0  # of the best first step's rate that the recovery takes
 UNMEASURED = 5e-5  # the rate of a recovery that is too short for a measurement
 FOLD = 256  # examples, at most
 GRADIENT = 512  # examples, at most, unless a single batch has more
