@@ -2,7 +2,8 @@
 
 Adam's first step moves every weight by the learning rate, whatever the gradient's size. So one gradient, averaged over
 many examples, gives the loss after a first step at every rate for the price of a forward pass each. The rate with the
-lowest loss says how far the weights can follow the gradient; a recovery of many steps takes a fixed share of it.
+lowest loss says how far the weights can follow the gradient, and each step of a recovery may go about as far. A fold
+of few examples tells that roughly, so the rate is drawn towards a typical one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 MEASURED = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # rates of the first step
 START = 2  # in these: where the search begins
 EVALUATIONS = 4  # of the fold, at most: from there to either end
-SHARE = 1.0  # of the best first step's rate that the recovery takes
-UNMEASURED = 5e-5  # the rate of a recovery that is too short for a measurement
+TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too short for a measurement
+TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
 FOLD = 256  # examples, at most
 GRADIENT = 512  # examples, at most, unless a single batch has more
 FORWARD = 1 / 3  # of a training example's time takes one that is only evaluated
@@ -55,6 +56,11 @@ class Measurement:
     def cost(self) -> float:
         """In examples that are trained on."""
         return self.gradient + self.evaluations * self.fold * FORWARD
+
+
+def find_learning_rate(loss_at: Callable[[float], float], evaluations: int) -> float:
+    """The peak rate of a recovery: best_first_step^TRUST * TYPICAL^(1 - TRUST); see `best_first_step`."""
+    return float(best_first_step(loss_at, evaluations) ** TRUST * TYPICAL ** (1 - TRUST))
 
 
 def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> float:

@@ -8,7 +8,6 @@ the same fold, where the user gives none.
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from ..training.objective import Objective
 from ..training.phase import Phases
 from ..training.step import NonFiniteLossError, StepResult
 from .config import PruningConfig
-from .learning_rate import MEASURED, SHARE, START, UNMEASURED, Measurement, best_first_step
+from .learning_rate import MEASURED, START, TYPICAL, Measurement, find_learning_rate
 
 logger = logging.getLogger(__name__)
 MOMENTS = (0.5, 0.75, 1.0)  # of the recovery, at which its weights are compared
@@ -127,7 +126,7 @@ class Recovery(Part):
     ) -> tuple[float, dict[str, Any] | None]:
         """The peak rate, and the process's place in the stream after the examples that were read for it."""
         if not self.measurement.gradient:
-            return UNMEASURED, None
+            return TYPICAL, None
         accelerator, before, reference = self.accelerator, self._best, MEASURED[START]
         share = self.config.batch_size // accelerator.num_processes
         micro = self.config.micro_batch_size or -(-share // accelerator.gradient_accumulation_steps)
@@ -136,7 +135,7 @@ class Recovery(Part):
         scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
         loop = TrainingLoop(accelerator, objective, own.model.named_parameters(), config)
         title = f"{description} learning rate"
-        best = math.nan
+        found = TYPICAL
         try:
             loop.run(self.phases.stream, self.phases.collator, offset=offset, description=title)
         except NonFiniteLossError:
@@ -148,12 +147,11 @@ class Recovery(Part):
                 _load_weights(own.model, {name: value + rate * direction[name] for name, value in before.items()})
                 return mean_loss(accelerator, own, fold)
 
-            best = best_first_step(loss_at, self.measurement.evaluations)
+            found = find_learning_rate(loss_at, self.measurement.evaluations)
         accelerator.free_memory()
         if scaler is not None:
             accelerator.scaler.load_state_dict(scaler)
         _load_weights(own.model, before)
-        found = UNMEASURED if math.isnan(best) else SHARE * best
         if accelerator.is_main_process:
             logger.warning("%s: %.2g, found on %d training examples.", title, found, self.measurement.fold)
         return found, loop.data_state

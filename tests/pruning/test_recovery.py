@@ -46,6 +46,14 @@ def test_the_lowest_loss_is_found_where_there_is_one_minimum(best):
     assert len(asked) == len(set(asked)) <= 4
 
 
+def test_the_measurement_is_drawn_towards_a_typical_rate():
+    high, low = (rates.find_learning_rate(lambda rate, best=best: abs(rate - best), 4) for best in (1.0, 0.0))
+    assert 5e-4 < high < MEASURED[-1]
+    assert MEASURED[0] < low < 5e-5
+    middle = rates.find_learning_rate(lambda rate: abs(rate - rates.TYPICAL) ** 0.5, 4)
+    assert middle == pytest.approx(rates.TYPICAL, rel=0.3)
+
+
 def test_a_rate_that_diverges_is_no_error_but_the_worst():
     found = best_first_step(lambda rate: float("inf") if rate > 5e-5 else rate, 4)
     assert found == MEASURED[0]
@@ -98,7 +106,7 @@ def test_the_rate_stands_in_log_and_record(make_pruner, caplog, tmp_path):
 
 @pytest.mark.parametrize("rate", [1e-4, 1.0])
 def test_a_given_rate_is_taken_and_nothing_is_measured(make_pruner, monkeypatch, rate):
-    monkeypatch.setattr(module, "best_first_step", None)
+    monkeypatch.setattr(module, "find_learning_rate", None)
     peaks, step = [], TrainingLoop._train_step
     monkeypatch.setattr(
         TrainingLoop, "_train_step", lambda s, b: (peaks.append(s.config.learning_rate), step(s, b))[1]
@@ -168,7 +176,7 @@ def test_a_gradient_that_is_not_finite_is_left_to_the_recovery(make_pruner, monk
         return step(loop, batches)
 
     monkeypatch.setattr(TrainingLoop, "_train_step", bad)
-    assert make_pruner(**LONG).prune().rounds[0].learning_rate == rates.UNMEASURED
+    assert make_pruner(**LONG).prune().rounds[0].learning_rate == rates.TYPICAL
 
 
 @pytest.mark.parametrize("streamed", [False, True])
