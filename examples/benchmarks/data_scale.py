@@ -152,7 +152,7 @@ def training_speed(arguments: Arguments, corpus: Path) -> float:
     use_all_cores(accelerator)
     pairs, collator = open_pairs(arguments, corpus)
     objective = PretrainingObjective(load_for_pretraining(arguments.model, dtype=torch.float32))
-    config = PruningConfig(batch_size=arguments.batch_size, recovery_steps=arguments.steps + 1).recovery_loop()
+    config = PruningConfig(batch_size=arguments.batch_size, recovery_steps=arguments.steps + 1).recovery_loop(1e-4)
     loop = TrainingLoop(accelerator, objective, objective.model.named_parameters(), config)
     loop.run(pairs, collator, stop=1)
     began = time.perf_counter()

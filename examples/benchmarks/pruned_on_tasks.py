@@ -44,7 +44,7 @@ class Arguments:
     learning_rate: float = option(1e-4, "Of the fine-tuning, before and after.")
     rounds: int = option(3, "Rounds of the pruner.")
     recovery_steps: int = option(60, "Steps per round.")
-    recovery_learning_rate: float = option(5e-5, "Of the recovery.")
+    recovery_learning_rate: float | None = option(None, "Of the recovery. Default: the pruner finds it.")
     output_dir: str = option("runs/pruned_on_tasks", "Folder for models and results.")
 
 
@@ -82,7 +82,8 @@ def one_seed(arguments: Arguments, task: str, seed: str) -> dict[str, Evaluation
     data = ["--data", arguments.data] if arguments.data else []
     chosen = ["--target", arguments.target, "--method", arguments.method, "--rounds", arguments.rounds]
     trained = ["--recovery-steps", arguments.recovery_steps]
-    trained += ["--recovery-learning-rate", arguments.recovery_learning_rate]
+    if arguments.recovery_learning_rate is not None:
+        trained += ["--recovery-learning-rate", arguments.recovery_learning_rate]
     trained += ["--max-length", arguments.max_length, "--max-train-examples", arguments.max_train_examples]
     model = ["--model", dense, "--task", task, "--seed", seed, *data]
     launch("prune.py", pruned / "model", pruned / "model" / "config.json", *model, *chosen, *trained)

@@ -56,6 +56,7 @@ from schubert_hf.training.objective import PretrainingObjective
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
 ORDINARY, RANDOM_BASE = "ordinary", "random-base"
+RATE = 1e-4  # of the recovery: any takes as long
 TURN = 3  # steps of one phase before the next has its turn
 Steps = Callable[[int], list[float]]  # from a number of steps to the seconds of each
 
@@ -99,7 +100,7 @@ class Bench:
         """Forward, backward, clipping and AdamW over all weights, as any training script has them."""
         objective = PretrainingObjective(self.load()).train()
         named = {name: value for name, value in objective.model.named_parameters() if value.requires_grad}
-        config = self.config.recovery_loop()
+        config = self.config.recovery_loop(RATE)
         optimizer = torch.optim.AdamW(parameter_groups(named, config.weight_decay), lr=config.learning_rate)
         collate, size = for_stream(self.collator), self.arguments.batch_size
         position = 0
@@ -141,7 +142,9 @@ class Bench:
         """Every weight, by the library's loop."""
         objective = PretrainingObjective(self.load())
         return self.steps_of(
-            TrainingLoop(self.accelerator, objective, objective.model.named_parameters(), self.config.recovery_loop())
+            TrainingLoop(
+                self.accelerator, objective, objective.model.named_parameters(), self.config.recovery_loop(RATE)
+            )
         )
 
     def recovery_with_teacher(self) -> Steps:
@@ -156,7 +159,9 @@ class Bench:
         teacher = Teacher(self.load().eval(), hidden_weight=hidden_weight)
         objective = DistillationObjective(PretrainingObjective(self.load()), teacher)
         return self.steps_of(
-            TrainingLoop(self.accelerator, objective, objective.model.named_parameters(), self.config.recovery_loop())
+            TrainingLoop(
+                self.accelerator, objective, objective.model.named_parameters(), self.config.recovery_loop(RATE)
+            )
         )
 
     def cut(self) -> float:
@@ -169,7 +174,7 @@ class Bench:
         smaller = compact(model, plan)
         check_same_weights(self.accelerator, smaller)
         objective = PretrainingObjective(smaller)
-        loop = TrainingLoop(self.accelerator, objective, smaller.named_parameters(), self.config.recovery_loop())
+        loop = TrainingLoop(self.accelerator, objective, smaller.named_parameters(), self.config.recovery_loop(RATE))
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(
                 Path(folder) / "cut", smaller, state={"plans": [plan.to_json()]}, optimizer=loop.state_tensors()

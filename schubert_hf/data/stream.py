@@ -7,9 +7,10 @@ a run was interrupted. Resuming means starting at another position.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -64,6 +65,7 @@ class ExampleStream(Dataset[dict[str, Any]]):
         self.examples, self.seed, self.shuffle = examples, seed, shuffle
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
+        self._left_out: frozenset[int] = frozenset()
 
     @property
     def length(self) -> int | None:
@@ -71,12 +73,30 @@ class ExampleStream(Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
+        return {**self.examples[self._index(position)], POSITION: position}
+
+    @contextlib.contextmanager
+    def without(self, positions: Iterable[int]) -> Iterator[None]:
+        """Inside it the examples of these positions come at none: in each epoch's order the next one comes instead.
+
+        Where these are all examples there are, nothing changes.
+        """
+        left_out = frozenset(self._index(position) for position in positions)
+        before, self._left_out = self._left_out, left_out if len(left_out) < len(self.examples) else frozenset()
+        try:
+            yield
+        finally:
+            self._left_out = before
+
+    def _index(self, position: int) -> int:
+        """Which of the examples a position has."""
         epoch, offset = divmod(position, len(self.examples))
         if self.shuffle and epoch != self._epoch:
             generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self.examples), generator=generator)
-        index = int(self._order[offset]) if self.shuffle else offset
-        return {**self.examples[index], POSITION: position}
+        while (index := int(self._order[offset]) if self.shuffle else offset) in self._left_out:
+            offset = (offset + 1) % len(self.examples)
+        return index
 
     def state(self) -> None:
         """None, since examples are addressed by number."""
@@ -163,6 +183,9 @@ class Stream(Protocol):
 
     def load_state(self, states: list[dict[str, Any]] | None) -> None:
         """Continues from the places of all processes, by rank; None: from the beginning."""
+
+    def without(self, positions: Iterable[int]) -> contextlib.AbstractContextManager[None]:
+        """Inside it the examples of these positions, which have been read, do not come again, where that is known."""
 
 
 class PulledBatch(NamedTuple):

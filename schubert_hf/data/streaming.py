@@ -7,10 +7,11 @@ the seed and the number of processes alone, so a stream resumes exactly where it
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from datasets import IterableDataset
@@ -104,6 +105,10 @@ class StreamedPairs(Dataset[dict[str, Any]]):
                     "began with, or start a new run."
                 )
         self._place = {name: saved[name] for name in _START}
+
+    def without(self, positions: Iterable[int]) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: what has been read does not come again before the next epoch of a large corpus."""
+        return contextlib.nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_examples": None}

@@ -26,7 +26,6 @@ class TaskObjective(Objective):
     labels: tuple[str, ...] = ("labels",)
     head = "SequenceClassification"
     task_type = "text-classification"  # what the Hub calls tasks of that kind
-    recovery_learning_rate = 5e-5  # a fine-tuned model unlearns more than it learns at the rate that suits text
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)

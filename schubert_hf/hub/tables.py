@@ -97,19 +97,26 @@ def width_table(shape: Shape, base: Shape | None, kept: Sequence[int] | None = N
 
 
 def round_table(run: dict[str, Any]) -> Table:
-    """Sizes, and every term of the held-out loss: before, and in each round after the cut and after recovery."""
+    """Sizes, and every term of the held-out loss: before, and in each round after the cut and after recovery.
+
+    Then the recovery's peak learning rate and the step whose weights were kept, where the record has them.
+    """
     known, whole = run["rounds"][0]["before"], run["rounds"][0]["size_before"]
     terms = [term for term in known if not term.endswith("_accuracy") and term != "loss"]
     right = [term for term in RIGHT if f"{term}_accuracy" in known]
     columns = dict.fromkeys(terms, ".3f") | {f"{term}_accuracy": ".1%" for term in right}
     header = ["round", run["unit"], "kept", *(f"{TERMS.get(term, term)} loss" for term in terms)]
     rows = [["before", format_size(whole), "100.0%", *(format(known[name], form) for name, form in columns.items())]]
+    recovery = {"learning_rate": ("learning rate", ".2g"), "best_step": ("best step", "d")}
+    recovery = {name: one for name, one in recovery.items() if run["rounds"][-1].get(name) is not None}
+    rows[0] += [""] * len(recovery)
     for record in run["rounds"]:
         cut, after = record["after_cut"], record["after_recovery"]
         sizes = [format_size(record["size"]), f"{record['size'] / whole:.1%}"]
         losses = (f"{cut[name]:{form}} → **{after[name]:{form}}**" for name, form in columns.items())
-        rows.append([str(record["number"]), *sizes, *losses])
-    return Table(header + [RIGHT[term] for term in right], rows)
+        settings = [format(record[name], form) for name, (_, form) in recovery.items()]
+        rows.append([str(record["number"]), *sizes, *losses, *settings])
+    return Table(header + [RIGHT[term] for term in right] + [title for title, _ in recovery.values()], rows)
 
 
 def latency_table(latency: dict[str, Any]) -> Table:

@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS
 from ..training.loop_config import LoopConfig, check_ranges, option
-from ..training.objective import Objective
 from .methods import METHODS
 from .units import check_dimensions
 
@@ -76,7 +75,7 @@ class PruningConfig:
     recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.", least=0)
     recovery_learning_rate: float | None = option(
         None,
-        "Peak learning rate of the recovery. Default: 5e-4 on text, 5e-5 on a task, which is learned already.",
+        "Peak learning rate of the recovery. Default: found by measuring, in each round.",
         least=0,
     )
     recovery_warmup_steps: int = option(5, "Steps of linear warm-up in each recovery.", least=0)
@@ -115,15 +114,14 @@ class PruningConfig:
         check_ranges(self, PruningConfigError)
         _ = self.multiples  # is checked as it is read
 
-    def resolve(self, objective: type[Objective] = Objective) -> PruningConfig:
-        """The same settings with every default filled in; the objective knows the learning rate that suits it."""
-        method, rate = METHODS[self.method], self.recovery_learning_rate
+    def resolve(self) -> PruningConfig:
+        """The same settings with every default filled in, but for the recovery's learning rate, which is measured."""
+        method = METHODS[self.method]
         return replace(
             self,
             dimensions=method.dimensions or check_dimensions(self.dimensions),
             multiple_of=self.multiples,
             teacher_weight=method.teacher_weight if self.teacher_weight is None else self.teacher_weight,
-            recovery_learning_rate=objective.recovery_learning_rate if rate is None else rate,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -167,8 +165,7 @@ class PruningConfig:
         fixed = {"schedule": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0}
         return LoopConfig.of(self, steps=self.alpha_steps, learning_rate=self.alpha_learning_rate, **fixed)
 
-    def recovery_loop(self) -> LoopConfig:
-        """How the smaller model is trained after each cut."""
-        rate, steps = self.resolve().recovery_learning_rate, self.recovery_steps
-        warmup = min(self.recovery_warmup_steps, steps)
-        return LoopConfig.of(self, steps=steps, learning_rate=rate, warmup_steps=warmup)
+    def recovery_loop(self, learning_rate: float) -> LoopConfig:
+        """How the smaller model is trained after each cut, at a peak rate that was given or found."""
+        steps, warmup = self.recovery_steps, min(self.recovery_warmup_steps, self.recovery_steps)
+        return LoopConfig.of(self, steps=steps, learning_rate=learning_rate, warmup_steps=warmup)

@@ -1,4 +1,4 @@
-"""What is trained in a round: alphas before the cut, and every weight of the smaller model after it."""
+"""What is trained in a round: alphas before the cut; and the teacher of what is trained after it (see `recovery`)."""
 
 from __future__ import annotations
 
@@ -36,14 +36,6 @@ def train_alphas(phases: Phases, objective: Objective, cost: Cost, config: Pruni
         model.requires_grad_(True)
         accelerator.free_memory()
     return gates
-
-
-def recover(phases: Phases, objective: Objective, config: PruningConfig, description: str) -> None:
-    """Step 7 of Algorithm 1: every weight of the smaller model is trained; see `with_teacher`."""
-    loop = TrainingLoop(phases.accelerator, objective, objective.model.named_parameters(), config.recovery_loop())
-    # What was learned about the cut may have cost more than a checkpoint does.
-    phases.run("recovery", loop, f"{description} recovery", setting="recovery_learning_rate", save_first=True)
-    phases.accelerator.free_memory()
 
 
 def wants_teacher(config: PruningConfig) -> bool:

@@ -36,8 +36,9 @@ from .config import PruningConfig
 from .criteria import Scores
 from .data import open_data, sum_over_processes
 from .methods import METHODS, Problem
-from .phases import recover, train_alphas, wants_teacher, with_teacher
+from .phases import train_alphas, wants_teacher, with_teacher
 from .plan import PruningPlan
+from .recovery import Recovery
 from .restoration import restore
 from .result import Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
 from .search import Competition
@@ -88,7 +89,7 @@ class SchuBertPruner:
         check_processes(self.accelerator, self.given.batch_size)
         self.dense, self.make_objective, self.tokenizer = own_copy(model), objective, tokenizer
         self.objective = build_objective(objective, self.dense)
-        self.config = self.given.resolve(type(self.objective))
+        self.config = self.given.resolve()
         taught = with_teacher(self.objective, self.dense, (), self.config)
         self.budget = Budget(self.config, self.dense, self.accelerator)
         self.data = open_data(
@@ -160,7 +161,7 @@ class SchuBertPruner:
         after_recovery = round_["after_cut"]
         if self.config.recovery_steps:
             taught = with_teacher(self.objective, self.dense, progress.plans, self.config)
-            recover(self.phases, taught, self.config, name)
+            round_ |= self.recovery.run(taught, name)
             clock.lap("recovery")
             after_recovery = self._evaluate(f"{name} after recovery")
         clock.lap("evaluation")
@@ -263,3 +264,4 @@ class SchuBertPruner:
         session = Session(self.accelerator, folder, {"progress": progress}, settings=settings, name=name, keep=keep)
         phases = Phases(session, data.stream, data.collator, save_steps=config.save_steps)
         self.progress, self.session, self.phases = progress, session, phases
+        self.recovery = Recovery(phases, config)

@@ -32,6 +32,8 @@ class RoundRecord:
         candidates: the plans that competed, see `search.Competition.tried`.
         alphas: smallest, mean and largest alpha by group, before selection.
         seconds: by phase.
+        learning_rate: the recovery's peak, as it was given or found; None where nothing was trained.
+        best_step: of the recovery, after which the weights were the best and are kept; 0: those right after the cut.
         halved: phases that ran at half the learning rate, here or in an earlier round, after a loss was not finite.
     """
 
@@ -47,6 +49,8 @@ class RoundRecord:
     alphas: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     halved: list[str] = field(default_factory=list)
+    learning_rate: float | None = None
+    best_step: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -45,15 +45,8 @@ def evaluate(
         NonFiniteLossError: a loss is NaN or infinite.
     """
     total = min(examples or len(stream.examples), len(stream.examples))
-    sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
     with _own_batches(accelerator, objective, stream, for_stream(collator), total, batch_size, description) as batches:
-        for batch in batches:
-            for name, count in objective.count(batch).items():
-                sums[f"{name}_count"] += count
-            for name, value in objective(batch).items():
-                sums[name] += float(value)
-    reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
-    sums = dict(zip(sums, reduced.tolist(), strict=True))
+        sums = _sum_over_batches(accelerator, objective, batches)
     counts = {name: max(1.0, sums[f"{name}_count"]) for name in objective.terms}
     losses = {name: sums[name] / count for name, count in counts.items()}
     loss = sum(losses.values())
@@ -63,6 +56,37 @@ def evaluate(
         )
     accuracies = {f"{name}_accuracy": sums[f"{name}_correct"] / count for name, count in counts.items()}
     return {**losses, "loss": loss, **accuracies}
+
+
+def mean_loss(accelerator: Accelerator, objective: Objective, batches: Iterable[Batch]) -> float:
+    """The sum of an objective's mean losses over all processes' batches; infinite where a loss is not finite.
+
+    Args:
+        accelerator: every process must call.
+        objective: holds the model, which is on the device; not prepared.
+        batches: this process's share, which may be none.
+    """
+    was_training = objective.training
+    objective.eval()
+    with torch.no_grad(), accelerator.autocast():
+        sums = _sum_over_batches(
+            accelerator, objective, (send_to_device(batch, accelerator.device) for batch in batches)
+        )
+    objective.train(was_training)
+    loss = sum(sums[name] / max(1.0, sums[f"{name}_count"]) for name in objective.terms)
+    return loss if math.isfinite(loss) else math.inf
+
+
+def _sum_over_batches(accelerator: Accelerator, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
+    """Losses, right predictions and counts, term by term, of all processes together."""
+    sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
+    for batch in batches:
+        for name, count in objective.count(batch).items():
+            sums[f"{name}_count"] += count
+        for name, value in objective(batch).items():
+            sums[name] += float(value)
+    reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
+    return dict(zip(sums, reduced.tolist(), strict=True))
 
 
 def predict(

@@ -49,7 +49,6 @@ class Objective(nn.Module):
     """Base of all objectives: `terms` names the losses; `forward` gives their sums, `count` what to divide them by."""
 
     terms: tuple[str, ...] = ("loss",)
-    recovery_learning_rate = 5e-4  # that suits a pruned model's recovery
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()

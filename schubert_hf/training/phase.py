@@ -86,10 +86,21 @@ class Phases(Part):
         self._resumed = tensors
         self.stream.load_state(self._places)
 
-    def skip(self, examples: int) -> None:
-        """Accounts for examples that were read from the stream outside of any phase."""
+    @property
+    def places(self) -> list[dict[str, Any]] | None:
+        """Of all processes, by rank, in a stream that is read in order, at the beginning of the current phase."""
+        return self._places
+
+    def save(self, name: str) -> None:
+        """A checkpoint before work outside of any phase, under a name of its own; none where it was resumed from."""
+        if self.phase != name:
+            self.phase, self._step = name, 0
+            self.session.save()
+
+    def skip(self, examples: int, place: dict[str, Any] | None = None) -> None:
+        """Accounts for examples that were read from the stream outside of any phase; `place`: where that ended."""
         self.position += examples
-        self._gather(self.stream.state())
+        self._gather(place or self.stream.state())
 
     def run(
         self,
@@ -175,13 +186,14 @@ class Phases(Part):
         self._good = (
             self.session.snapshot(),
             {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()},
+            {name: part.tensors() for name, part in self.session.parts.items() if part is not self},
         )
 
     def _go_back(self, name: str, loop: TrainingLoop) -> None:
-        states, tensors = copy.deepcopy(self._good[0]), self._good[1]
+        states, tensors, others = copy.deepcopy(self._good[0]), *self._good[1:]
         for part_name, part in self.session.parts.items():
             if part is self or part.state() != states[part_name]:
-                part.load_state(states[part_name], tensors if part is self else {})
+                part.load_state(states[part_name], others.get(part_name, tensors))
         loop.load_state(self._step, tensors)
         loop.learning_rate_scale = 0.5
         self.halved.append(name)

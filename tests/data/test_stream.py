@@ -35,6 +35,21 @@ def test_unshuffled_keeps_the_order() -> None:
     assert [stream[position]["index"] for position in range(6)] == [0, 1, 2, 3, 0, 1]
 
 
+def test_examples_that_are_left_out_come_in_no_epoch() -> None:
+    stream = ExampleStream([{"index": number} for number in range(11)], seed=3)
+    plain = [stream[position] for position in range(44)]
+    gone = {plain[position]["index"] for position in (2, 3, 13)}
+    with stream.without([2, 3, 13]):
+        inside = [stream[position] for position in range(44)]
+    assert [row[POSITION] for row in inside] == list(range(44))
+    assert not gone & {row["index"] for row in inside}
+    kept = [(ours, theirs) for ours, theirs in zip(inside, plain, strict=True) if theirs["index"] not in gone]
+    assert all(ours == theirs for ours, theirs in kept)
+    assert [stream[position] for position in range(44)] == plain
+    with stream.without(range(11)):  # or nothing would be left
+        assert [stream[position] for position in range(44)] == plain
+
+
 def test_positions_in_any_order_give_the_same() -> None:
     examples = [{"index": number} for number in range(7)]
     forwards = [ExampleStream(examples, seed=1)[position] for position in range(30)]

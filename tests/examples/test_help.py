@@ -30,12 +30,12 @@ def test_help(script, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("words", [[], ["--task", "sst2"], ["--tas", "sst2"]])
-def test_the_learning_rate_is_the_objectives_however_a_task_is_named(words, monkeypatch):
+def test_the_learning_rate_is_measured_however_a_task_is_named(words, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import prune
 
     _, config = parse("", prune.Arguments, PruningConfig, arguments=words)
-    assert config.recovery_learning_rate is None  # `resolve` takes that of the objective
+    assert config.recovery_learning_rate is None
 
 
 def test_there_are_scripts():

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,19 @@ def test_the_page_tells_all_that_is_known(facts):
         assert text in page
     for setting in facts.run["config"]:
         assert f"| `{setting}` |" in page
+
+
+def test_the_page_tells_the_rate_and_the_best_step_of_each_recovery(facts):
+    assert "best step" not in render_card(facts, "org/small")
+    rounds = [{**round_, "learning_rate": 2.345e-4, "best_step": 0} for round_ in facts.run["rounds"]]
+    settings = {**facts.run["config"], "recovery_learning_rate": None}
+    page = render_card(replace(facts, run={**facts.run, "rounds": rounds, "config": settings}), "org/small")
+    (header,) = [line for line in page.splitlines() if "best step" in line and line.startswith("|")]
+    assert header.endswith("| learning rate | best step |")
+    assert page.count(" | 0.00023 | 0 |") == len(rounds)
+    assert "found by measuring on training examples" in page
+    given = render_card(replace(facts, run={**facts.run, "rounds": rounds}), "org/small")
+    assert "peak learning rate was given" in given
 
 
 def test_sections_without_data_are_absent(facts):

@@ -16,6 +16,7 @@ from schubert_hf.evaluation.objectives import (
     QuestionAnsweringObjective,
     RegressionObjective,
 )
+from schubert_hf.pruning.learning_rate import MEASURED, find_learning_rate
 
 METHODS = ["schubert", "auto"]
 HEADS: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
@@ -113,16 +114,19 @@ def test_the_task_head_reads_fewer_channels_where_h_shrinks(tiny, make_pruner):
     assert result.model.classifier.in_features == result.model.config.hidden_sizes[-1] < 40
 
 
-def test_a_task_has_its_own_learning_rate_and_the_record_says_so(tiny, make_pruner):
-    """Whoever calls, and however: the objective decides, not a word on a command line."""
-    head, _, objective, fields = HEADS["classification"]
-    data = {
-        "train_dataset": make_labelled("classification", 40),
-        "eval_dataset": make_labelled("classification", 24, seed=1),
-        "data_collator": collate,
-    }
-    torch.manual_seed(0)
-    result = make_pruner(head(tiny(**fields)), rounds=1, target=0.8, objective=objective, **data).prune()
-    assert result.config.recovery_learning_rate is None
-    assert result.to_json()["config"]["recovery_learning_rate"] == 5e-5
-    assert make_pruner().config.recovery_learning_rate == 5e-4
+def test_the_learning_rate_is_found_on_a_task_too(tiny, make_pruner):
+    """By the loss of its own head."""
+    for kind, task in HEADS.items():
+        head, _, objective, fields = task
+        data = {
+            "train_dataset": make_labelled(kind, 80),
+            "eval_dataset": make_labelled(kind, 24, seed=1),
+            "data_collator": collate,
+        }
+        torch.manual_seed(0)
+        options = {"rounds": 1, "target": 0.8, "recovery_steps": 12, "objective": objective, **data}
+        result = make_pruner(head(tiny(**fields)), **options).prune()
+        assert result.to_json()["config"]["recovery_learning_rate"] is None
+        least, most = (find_learning_rate(lambda rate, best=best: abs(rate - best), 4) for best in (0.0, 1.0))
+        assert MEASURED[0] < least <= result.rounds[0].learning_rate <= most < MEASURED[-1]
+        assert result.rounds[0].best_step in (0, 6, 9, 12)

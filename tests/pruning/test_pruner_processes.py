@@ -54,6 +54,9 @@ result = pruner(0, sys.argv[1] + "/result").prune()
 report = {{"processes": accelerator.num_processes, "plans": [plan.to_json() for plan in result.plans],
           "rounds": [record.to_json() for record in result.rounds]}}
 
+searched = pruner(0, rounds=1, recovery_steps=12).prune().rounds[0]
+report["searched"] = [searched.learning_rate, searched.best_step, searched.after_recovery["loss"]]
+
 if sys.argv[2] == "streaming":  # stopped in every phase, by all processes at once
     step, taken = TrainingLoop._train_step, []
 
@@ -125,6 +128,9 @@ def test_two_processes_are_one(tmp_path, method):
         assert bool(ours["alphas"]) == (method != "auto")
         for group, summary in theirs["alphas"].items():
             assert ours["alphas"][group] == pytest.approx(summary, abs=2e-4)
+    # They find the same rate, and the same weights are the best.
+    assert main["searched"] == other["searched"]
+    assert main["searched"] == pytest.approx(one["searched"], rel=1e-3)
     # The main process wrote the result and drew the bars, alone.
     assert (tmp_path / "two" / "result" / "config.json").exists()
     assert bars.count("round 2/2 recovery: 100%") == 2  # of two runs
@@ -145,5 +151,6 @@ def test_two_processes_resume_a_stream(tmp_path):
     assert reports[1]["weights"] == reports[0]["weights"]
     assert reports[0]["processes"] == 2
     assert reports[0]["lives"] == 4
+    assert reports[0]["searched"] == reports[1]["searched"]
     state = json.loads(next((tmp_path / "two" / "resumed" / "checkpoints").glob("*/state.json")).read_text())
     assert len(state["training"]["data_state"]) == 2

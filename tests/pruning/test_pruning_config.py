@@ -4,9 +4,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from schubert_hf import PruningConfig
-from schubert_hf.evaluation.objectives import ClassificationObjective, TaskObjective
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.training.objective import PretrainingObjective
 
 
 @pytest.mark.parametrize(
@@ -84,10 +82,11 @@ def test_fields_stay_as_given_and_defaults_follow_the_other_settings():
     assert (layers.dimensions, layers.resolve().dimensions) == ("hfakv", "l")
     assert replace(layers, method="auto").resolve().dimensions == "hfakv"
     assert replace(config, teacher_weight=0.5).resolve().teacher_weight == 0.5
-    assert config.resolve().resolve(TaskObjective) == config.resolve()
+    assert config.resolve().resolve() == config.resolve()
 
 
-def test_the_objective_knows_its_learning_rate():
-    assert PruningConfig().resolve(PretrainingObjective).recovery_loop().learning_rate == 5e-4
-    assert PruningConfig().resolve(ClassificationObjective).recovery_loop().learning_rate == 5e-5
-    assert PruningConfig(recovery_learning_rate=0.1).resolve(ClassificationObjective).recovery_learning_rate == 0.1
+def test_the_recovery_learning_rate_stays_open_until_it_is_measured():
+    assert PruningConfig().resolve().recovery_learning_rate is None
+    assert PruningConfig(recovery_learning_rate=0.1).resolve().recovery_learning_rate == 0.1
+    loop = PruningConfig(recovery_steps=3).recovery_loop(2e-4)
+    assert (loop.learning_rate, loop.steps, loop.warmup_steps) == (2e-4, 3, 3)

@@ -29,11 +29,11 @@ from schubert_hf.run.progress import quiet
 from schubert_hf.run.provenance import environment
 from schubert_hf.shape import Shape
 from schubert_hf.training.evaluate import evaluate
-from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.objective import PretrainingObjective
 
 from .peers import PeerError, prune_with_torch_pruning
 from .plan import Plan
+from .recovered import recover
 from .rows import ROWS, Row
 
 
@@ -227,9 +227,7 @@ class Study:
     def _train(self, model: PreTrainedModel, config: PruningConfig) -> PreTrainedModel:
         objective = PretrainingObjective(model.to(self.accelerator.device))
         data = self._open(model, config)
-        loop = TrainingLoop(self.accelerator, objective, model.named_parameters(), config.recovery_loop())
-        loop.run(data.stream, data.collator, description="training")
-        self.accelerator.free_memory()
+        recover(self.accelerator, objective, data, config)
         return model
 
     def _evaluate(self, model: PreTrainedModel, config: PruningConfig) -> dict[str, float]:

@@ -1,0 +1,94 @@
+"""The peak learning rate of a recovery, found by measuring the loss of a fold along Adam's first step.
+
+Adam's first step moves every weight by the learning rate, whatever the gradient's size. So one gradient, averaged over
+many examples, gives the loss after a first step at every rate for the price of a forward pass each. The rate with the
+lowest loss says how far the weights can follow the gradient, and each step of a recovery may go about as far. A fold
+of few examples tells that roughly, so the rate is drawn towards a typical one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MEASURED = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # rates of the first step
+START = 2  # in these: where the search begins
+EVALUATIONS = 4  # of the fold, at most: from there to either end
+TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too short for a measurement
+TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
+FOLD = 256  # examples, at most
+GRADIENT = 512  # examples, at most, unless a single batch has more
+FORWARD = 1 / 3  # of a training example's time takes one that is only evaluated
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How much is measured for a recovery, in examples over all processes.
+
+    Attributes:
+        fold: examples that weights are judged by.
+        gradient: examples of the first step; 0: the recovery is too short for a measurement.
+        evaluations: of the fold, beside that of the weights after the cut.
+    """
+
+    fold: int
+    gradient: int
+    evaluations: int
+
+    @classmethod
+    def of(cls, steps: int, batch_size: int, available: int | None = None) -> Measurement:
+        """For a recovery of so many steps and examples per step, a fifth of whose time it takes at most.
+
+        The fold has a twentieth of the recovery's examples, and at most an eighth of those that are `available` (None:
+        more than enough). The gradient is that of whole batches.
+        """
+        total = steps * batch_size
+        most = FOLD if available is None else min(FOLD, available // 8)
+        fold = max(1, min(most, max(total // 20, min(16, total // 10))))
+        for evaluations in (EVALUATIONS, EVALUATIONS - 1, EVALUATIONS - 2):
+            batches = int((total / 5 - evaluations * fold * FORWARD) / batch_size)
+            if batches > 0:
+                return cls(fold, min(batches, max(1, GRADIENT // batch_size)) * batch_size, evaluations)
+        return cls(fold, 0, 0)
+
+    @property
+    def cost(self) -> float:
+        """In examples that are trained on."""
+        return self.gradient + self.evaluations * self.fold * FORWARD
+
+
+def find_learning_rate(loss_at: Callable[[float], float], evaluations: int) -> float:
+    """The peak rate of a recovery: best_first_step^TRUST * TYPICAL^(1 - TRUST); see `best_first_step`."""
+    return float(best_first_step(loss_at, evaluations) ** TRUST * TYPICAL ** (1 - TRUST))
+
+
+def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> float:
+    """The rate of the first step with the lowest loss, as if the loss had one minimum over the rates.
+
+    The search goes up from the middle of `MEASURED`, or else down, until the loss rises. The result is the vertex of
+    the parabola, over the logarithm of the rate, through the lowest loss and its neighbours.
+
+    Args:
+        loss_at: gives the loss after a first step at a rate; infinite where it is not finite.
+        evaluations: how often `loss_at` is called, at most.
+    """
+    losses = {START: loss_at(MEASURED[START])}
+
+    def loss(place: int) -> float:
+        if place not in losses and 0 <= place < len(MEASURED) and len(losses) < evaluations:
+            losses[place] = loss_at(MEASURED[place])
+        return losses.get(place, math.inf)
+
+    best = START
+    for way in (1, -1):
+        while loss(best + way) < losses[best]:
+            best += way
+        if best != START:
+            break
+    below, lowest, above = (losses.get(best + way, math.inf) for way in (-1, 0, 1))
+    if not math.isfinite(below + above) or below + above <= 2 * lowest:
+        return MEASURED[best]
+    shift = 0.5 * (below - above) / (below - 2 * lowest + above)  # in places, from -0.5 to 0.5
+    neighbour = MEASURED[best + (1 if shift > 0 else -1)]
+    return float(MEASURED[best] * (neighbour / MEASURED[best]) ** abs(shift))
