@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..auto import MODELS
 from ..cli import command_line, positional
+from ..errors import one_line_errors
 from ..front.arguments import GROUPS, PruneArguments
 from ..pruning.config import PruningConfig
 from .publish import print_published
@@ -55,7 +56,9 @@ def run(arguments: PruneArguments, config: PruningConfig, command: str, *, root:
     def show(result: PruningResult) -> None:
         print_result(result, arguments.task)
 
-    trackers = {} if arguments.output_dir is None else tracker_options(arguments.report_to, Path(arguments.output_dir))
+    output = arguments.output_dir
+    with one_line_errors():
+        trackers = {} if output is None else tracker_options(arguments.report_to, Path(output))
     with script(arguments.threads, **trackers) as accelerator:
         run_prune(
             arguments, config, accelerator, command=command, root=root, on_result=show, on_published=print_published
