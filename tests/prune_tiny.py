@@ -20,6 +20,7 @@ from transformers import BertTokenizerFast
 
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
 from schubert_hf.pruning import pruner as pruner_module
+from schubert_hf.pruning import recovery
 from schubert_hf.pruning.checks import fingerprint
 from schubert_hf.run import checkpoint
 from schubert_hf.run.interrupt import Interrupted
@@ -36,6 +37,7 @@ parser.add_argument("--resume", action="store_true")
 parser.add_argument("--kill", type=int)
 parser.add_argument("--signal", default="SIGKILL")
 parser.add_argument("--save-steps", type=int, default=2)
+parser.add_argument("--recovery-steps", type=int, default=5)
 arguments = parser.parse_args()
 events = 0
 
@@ -58,6 +60,7 @@ def before(owner, name, what):
 before(TrainingLoop, "_train_step", "step")
 before(pruner_module, "compact", "compaction")
 before(SchuBertPruner, "_evaluate", "evaluation")
+before(recovery, "mean_loss", "fold")
 before(SchuBertForPreTraining, "save_pretrained", "writing weights")
 before(checkpoint, "save_file", "writing the optimizer")
 before(checkpoint, "write_json", "writing state.json")
@@ -69,8 +72,10 @@ words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(
 tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
 torch.manual_seed(0)
 model = SchuBertForPreTraining(SchuBertConfig(**SHAPE, vocab_size=99, max_position_embeddings=23))  # with dropout
+without_steps = {name: value for name, value in QUICK.items() if name != "recovery_steps"}
 config = PruningConfig(
-    **{**QUICK, "method": arguments.method, "alpha_steps": 5, "recovery_steps": 5, "micro_batch_size": 4},
+    **{**without_steps, "method": arguments.method, "alpha_steps": 5, "micro_batch_size": 4},
+    recovery_steps=arguments.recovery_steps,
     save_steps=arguments.save_steps,
     target="80%,60%",
     teacher_weight=1.0,

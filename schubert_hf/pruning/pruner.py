@@ -249,6 +249,7 @@ class SchuBertPruner:
         progress, config, data = Progress(), self.config, self.data
         settings = {  # what a resumed run must have in common with the one that it continues
             **config.identity(),
+            "calibration_examples": self.given.calibration_examples,  # None follows from the model and the data
             **asdict(Shape.of(self.dense.config)),
             "architecture": type(self.dense).__name__,
             "weights": fingerprint(self.dense),

@@ -115,6 +115,22 @@ def test_killed_by_the_clock(whole, tmp_path):
     assert outcome(folder) == outcome(whole["auto"][0])
 
 
+def test_killed_while_the_learning_rate_is_found(tmp_path):
+    """In the second round: at the fold's first look, at the one gradient, at a rate, and at the best moment."""
+    options = ("--recovery-steps", "12", "--save-steps", "100")
+    events = run(tmp_path / "whole", "auto", *options)[0]
+    folds = [place for place, event in enumerate(events) if event.endswith(" fold")]
+    assert len(folds) % 4 == 0
+    middle = folds[len(folds) // 4 * 2]  # the first of a later round
+    assert events[middle + 1].endswith(" step")
+    for place in (middle, middle + 1, middle + 3, next(fold for fold in folds if fold > middle + 12)):
+        folder = tmp_path / str(place)
+        lines, _ = run(folder, "auto", *options, "--kill", str(place), code=-9)
+        assert lines[-1] == events[place]
+        run(folder, "auto", *options, "--resume")
+        assert outcome(folder) == outcome(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_leaves_a_checkpoint_of_the_last_step(whole, tmp_path, name, code):
     folder = tmp_path / "run"

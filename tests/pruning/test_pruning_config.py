@@ -60,9 +60,9 @@ def test_other_dimensions_are_refused(dimensions):
 def test_loops():
     config = PruningConfig(dimensions="vfh", recovery_steps=3, recovery_warmup_steps=5, micro_batch_size=4, seed=7)
     assert config.resolve().dimensions == "hfv"
-    alphas, recovery = config.alpha_loop(), config.recovery_loop()
+    alphas, recovery = config.alpha_loop(), config.recovery_loop(2e-4)
     assert (alphas.schedule, alphas.weight_decay, alphas.max_grad_norm) == ("constant", 0, 0)
-    assert (recovery.steps, recovery.warmup_steps) == (3, 3)
+    assert (recovery.steps, recovery.warmup_steps, recovery.learning_rate) == (3, 3, 2e-4)
     assert alphas.micro_batch_size == recovery.micro_batch_size == 4
     assert alphas.seed == recovery.seed == 7
 
