@@ -1,6 +1,7 @@
 """Fixtures, all built in code: a small corpus, and tiny models whose sizes all differ and are odd, so that a swapped
 axis cannot pass."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,6 +29,12 @@ from schubert_hf.training.objective import PretrainingObjective
 
 torch.set_num_threads(2)
 transformers.logging.disable_progress_bar()
+
+
+def pytest_collection_finish() -> None:
+    """Every run frees memory by collecting garbage, which took a second where it walked through all that is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,12 @@
 
 Says on stdout, line by line, what it is about to do: every step, and every file of a checkpoint that is written. With
 `--kill N` it kills itself, as nothing can prevent, before event number N. At the end the result goes to RESULT.
+
+A script where it runs on several processes; else its imports are done once, and every run is a fork of them.
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -28,21 +31,23 @@ from schubert_hf.training.loop import TrainingLoop
 
 SHAPE = {"hidden_sizes": [40, 40], "filter_sizes": [41, 29], "head_counts": [3, 2]}
 SHAPE |= {"key_query_sizes": [5, 7], "value_sizes": [9, 4]}
-
-parser = argparse.ArgumentParser()
-parser.add_argument("output", type=Path)
-parser.add_argument("method")
-parser.add_argument("result", type=Path)
-parser.add_argument("--resume", action="store_true")
-parser.add_argument("--kill", type=int)
-parser.add_argument("--signal", default="SIGKILL")
-parser.add_argument("--save-steps", type=int, default=2)
-parser.add_argument("--recovery-steps", type=int, default=5)
-arguments = parser.parse_args()
 events = 0
 
 
-def before(owner, name, what):
+def parse(words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("method")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--kill", type=int)
+    parser.add_argument("--signal", default="SIGKILL")
+    parser.add_argument("--save-steps", type=int, default=2)
+    parser.add_argument("--recovery-steps", type=int, default=5)
+    return parser.parse_args(words)
+
+
+def before(owner, name, what, arguments):
     """Announces every call of a function, and dies before it when its turn has come."""
     function = getattr(owner, name)
 
@@ -57,50 +62,66 @@ def before(owner, name, what):
     setattr(owner, name, announced)
 
 
-before(TrainingLoop, "_train_step", "step")
-before(pruner_module, "compact", "compaction")
-before(SchuBertPruner, "_evaluate", "evaluation")
-before(recovery, "mean_loss", "fold")
-before(SchuBertForPreTraining, "save_pretrained", "writing weights")
-before(checkpoint, "save_file", "writing the optimizer")
-before(checkpoint, "write_json", "writing state.json")
-before(checkpoint, "_flush", "flushing")
-before(checkpoint.shutil, "rmtree", "clearing away")
+def announce(arguments):
+    for owner, name, what in (
+        (TrainingLoop, "_train_step", "step"),
+        (pruner_module, "compact", "compaction"),
+        (SchuBertPruner, "_evaluate", "evaluation"),
+        (recovery, "mean_loss", "fold"),
+        (SchuBertForPreTraining, "save_pretrained", "writing weights"),
+        (checkpoint, "save_file", "writing the optimizer"),
+        (checkpoint, "write_json", "writing state.json"),
+        (checkpoint, "_flush", "flushing"),
+        (checkpoint.shutil, "rmtree", "clearing away"),
+    ):
+        before(owner, name, what, arguments)
 
-torch.set_num_threads(1)
-words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(94))]
-tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
-torch.manual_seed(0)
-model = SchuBertForPreTraining(SchuBertConfig(**SHAPE, vocab_size=99, max_position_embeddings=23))  # with dropout
-without_steps = {name: value for name, value in QUICK.items() if name != "recovery_steps"}
-config = PruningConfig(
-    **{**without_steps, "method": arguments.method, "alpha_steps": 5, "micro_batch_size": 4},
-    recovery_steps=arguments.recovery_steps,
-    save_steps=arguments.save_steps,
-    target="80%,60%",
-    teacher_weight=1.0,
-)
-accelerator = Accelerator(cpu=True)
-try:
-    result = SchuBertPruner(
-        model,
-        config,
-        train_dataset=make_examples(100),
-        eval_dataset=make_examples(24, seed=1),
-        tokenizer=tokenizer,
-        output_dir=arguments.output,
-        accelerator=accelerator,
-    ).prune(resume=arguments.resume)
-except Interrupted as stop:
-    print(stop, file=sys.stderr)
-    raise SystemExit(stop.exit_code) from None
-report = {
-    "processes": accelerator.num_processes,
-    "plans": [plan.to_json() for plan in result.plans],
-    "rounds": [{**record.to_json(), "seconds": None} for record in result.rounds],
-    "weights": fingerprint(result.model),
-    "events": events,
-}
-if accelerator.is_main_process:
-    arguments.result.write_text(json.dumps(report))
-accelerator.wait_for_everyone()
+
+def prune(arguments):
+    torch.set_num_threads(1)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(94))]
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+    torch.manual_seed(0)
+    model = SchuBertForPreTraining(SchuBertConfig(**SHAPE, vocab_size=99, max_position_embeddings=23))  # with dropout
+    quick = {**QUICK, "method": arguments.method, "alpha_steps": 5, "micro_batch_size": 4}
+    quick |= {"recovery_steps": arguments.recovery_steps, "save_steps": arguments.save_steps}
+    config = PruningConfig(**{**quick, "target": "80%,60%", "teacher_weight": 1.0})
+    accelerator = Accelerator(cpu=True)
+    try:
+        result = SchuBertPruner(
+            model,
+            config,
+            train_dataset=make_examples(100),
+            eval_dataset=make_examples(24, seed=1),
+            tokenizer=tokenizer,
+            output_dir=arguments.output,
+            accelerator=accelerator,
+        ).prune(resume=arguments.resume)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None
+    report = {
+        "processes": accelerator.num_processes,
+        "plans": [plan.to_json() for plan in result.plans],
+        "rounds": [{**record.to_json(), "seconds": None} for record in result.rounds],
+        "weights": fingerprint(result.model),
+        "events": events,
+    }
+    if accelerator.is_main_process:
+        arguments.result.write_text(json.dumps(report))
+    accelerator.wait_for_everyone()
+
+
+def main(words, output=None, errors=None):
+    """With files for what is said, where it is called in a fork."""
+    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
+        if path is not None:
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
+    gc.freeze()  # what was imported: to walk through it takes a second at each collection
+    arguments = parse(words)
+    announce(arguments)
+    prune(arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

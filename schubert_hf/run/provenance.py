@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 
 PACKAGES = ("schubert-hf", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+_version = cache(metadata.version)  # parses a file each time, and every checkpoint asks
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def versions() -> dict[str, str]:
     installed = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            installed[package] = metadata.version(package)
+            installed[package] = _version(package)
     return installed
 
 

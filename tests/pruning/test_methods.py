@@ -50,8 +50,9 @@ def test_every_method_meets_the_budget(make_pruner, method):
     assert first.model.num_parameters() == first.size <= 0.7 * first.source_size
     assert first.plans == second.plans
     assert all(map(torch.equal, first.model.parameters(), second.model.parameters()))
-    # Per round: what it looks at, then a step of recovery.
-    seen = {"schubert": 2 * 8, "auto": 24}.get(method, 0) + 8
+    # Per round: what it looks at, what the recovery measures with, then a step of it.
+    measured = runs[0].recovery.measurement
+    seen = {"schubert": 2 * 8, "auto": 24}.get(method, 0) + measured.fold + measured.gradient + 8
     assert runs[0].phases.position == 2 * seen
     assert bool(first.rounds[0].alphas) == (method == "schubert")
 
