@@ -32,7 +32,7 @@ transformers.logging.disable_progress_bar()
 
 
 def pytest_collection_finish() -> None:
-    """Every run frees memory by collecting garbage, which took a second where it walked through all that is imported."""
+    """Every run frees memory by collecting garbage, and walking through all that is imported takes a second."""
     gc.collect()
     gc.freeze()
 

@@ -85,7 +85,7 @@ def prune(arguments):
     model = SchuBertForPreTraining(SchuBertConfig(**SHAPE, vocab_size=99, max_position_embeddings=23))  # with dropout
     quick = {**QUICK, "method": arguments.method, "alpha_steps": 5, "micro_batch_size": 4}
     quick |= {"recovery_steps": arguments.recovery_steps, "save_steps": arguments.save_steps}
-    config = PruningConfig(**{**quick, "target": "80%,60%", "teacher_weight": 1.0})
+    config = PruningConfig(**{**quick, "rounds": 1, "target": "80%,60%", "teacher_weight": 1.0})
     accelerator = Accelerator(cpu=True)
     try:
         result = SchuBertPruner(

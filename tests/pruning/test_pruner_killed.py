@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ INSTANTS = 10
 # Every run is a process of its own, and a fork of one that has imported what it needs.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["prune_tiny"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forkserver():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")]))
+        ensure_running()  # before Python 3.13 it finds what it preloads nowhere else
 
 
 def start(folder, method, *options):
@@ -70,8 +78,8 @@ def whole(tmp_path_factory):
 
 
 def draw(events, number, rng, wanted=None):
-    """Events to die before, e.g. "17 writing weights"."""
-    known = [event for event in events if wanted is None or event.split(" ", 1)[1] in wanted]
+    """Events to die before, e.g. "17 writing weights"; at the last one the result is there, and it clears up."""
+    known = [event for event in events[:-1] if wanted is None or event.split(" ", 1)[1] in wanted]
     return rng.sample(known, number)
 
 
@@ -100,7 +108,7 @@ def test_killed_again_and_again(whole, tmp_path):
     print(f"KILL_SEED={seed}")
     rng, folder, lives = random.Random(seed), tmp_path / "run", 0
     while lives < 12:
-        process = start(folder, "schubert", "--kill", str(rng.randint(60, 120)), "--resume")
+        process = start(folder, "schubert", "--kill", str(rng.randint(30, 60)), "--resume")
         process.join(timeout=120)
         lives += 1
         if process.exitcode == 0:
@@ -125,12 +133,12 @@ def test_killed_by_the_clock(whole, tmp_path):
 
 
 def test_killed_while_the_learning_rate_is_found(tmp_path):
-    """In the second round: at the fold's first look, at the one gradient, at a rate, and at the best moment."""
+    """In the second of two rounds: at the fold's first look, the one gradient, a rate, and the best moment."""
     options = ("--recovery-steps", "12", "--save-steps", "100")
     events = run(tmp_path / "whole", "auto", *options)[0]
     folds = [place for place, event in enumerate(events) if event.endswith(" fold")]
-    assert len(folds) % 4 == 0
-    middle = folds[len(folds) // 4 * 2]  # the first of a later round
+    assert len(folds) % 2 == 0
+    middle = folds[len(folds) // 2]
     assert events[middle + 1].endswith(" step")
     for place in (middle, middle + 1, middle + 3, next(fold for fold in folds if fold > middle + 12)):
         folder = tmp_path / str(place)
@@ -155,7 +163,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_last_step(whole, tmp_path, name, co
 def test_torn_checkpoints_are_skipped_with_a_warning(whole, tmp_path):
     folder = tmp_path / "run"
     events = whole["schubert"][1]
-    last = [event for event in events if event.endswith("writing state.json")][6]
+    last = [event for event in events if event.endswith("writing state.json")][4]
     run(folder, "schubert", "--kill", last.split()[0], code=-9)
     newest = sorted((folder / "output" / "checkpoints").glob("[!.]*"))[-1]
     weights = newest / "model" / "model.safetensors"
@@ -169,7 +177,7 @@ def test_torn_checkpoints_are_skipped_with_a_warning(whole, tmp_path):
 def test_killed_with_two_processes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_on_two(whole, "schubert")
-    run_on_two(killed, "schubert", "--kill", "50", code=1)
+    run_on_two(killed, "schubert", "--kill", "30", code=1)
     assert not (killed / "result.json").exists()
     run_on_two(killed, "schubert", "--resume")
     assert outcome(killed) == outcome(whole)
