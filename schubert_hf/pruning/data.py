@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from operator import mul
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
@@ -23,6 +25,7 @@ from ..shape import Shape
 from ..training.objective import Objective, ObjectiveError, real_tokens
 from .config import PruningConfig
 from .methods import METHODS
+from .precision import Reduce, summed
 
 logger = logging.getLogger(__name__)
 TOKENS_PER_INPUT = 10  # of a projection: more gave no better refit (examples/benchmarks/RESULTS.md)
@@ -101,6 +104,13 @@ def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
         return tensor
     summed: Tensor = accelerator.reduce(tensor.to(accelerator.device), reduction="sum")
     return summed
+
+
+def first_tokens(number: int, batches: Sequence[Batch], reduce: Reduce | None = None) -> list[Batch]:
+    """The first batches, as many as hold so many real tokens, over all processes; at least one."""
+    counts = torch.tensor([float(real_tokens(batch).sum()) for batch in batches])
+    before = accumulate(summed(counts, reduce).tolist(), initial=0.0)
+    return [batch for batch, tokens in zip(batches, before, strict=False) if tokens < number]
 
 
 def open_data(

@@ -34,7 +34,7 @@ from .budget import Budget
 from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
 from .config import PruningConfig
 from .criteria import Scores
-from .data import open_data, sum_over_processes
+from .data import first_tokens, open_data, sum_over_processes
 from .methods import METHODS, Problem
 from .phases import train_alphas, wants_teacher, with_teacher
 from .plan import PruningPlan
@@ -44,6 +44,8 @@ from .result import Progress, PruningResult, RoundRecord, check_empty, result_fo
 from .search import Competition
 from .surgery import compact
 from .units import find_groups
+
+SCORED = 8192  # tokens, at most, that units are scored on: second moments of single units need no more
 
 
 class SchuBertPruner:
@@ -181,8 +183,8 @@ class SchuBertPruner:
         if method.calibrates:
             batches, fold = data.calibration(self.accelerator, self.phases.position, config)
         reduce, seed = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number)
-        groups = find_groups(self.model.config, config.dimensions)
-        scored = method.score(Problem(self.model, self.make_objective, groups, cost, batches, reduce, gates, seed))
+        groups, looked = find_groups(self.model.config, config.dimensions), first_tokens(SCORED, batches, reduce)
+        scored = method.score(Problem(self.model, self.make_objective, groups, cost, looked, reduce, gates, seed))
 
         def choose(scores: Scores) -> PruningPlan:
             select = partial(method.select, scores, self.model.config, multiple_of=config.multiples)

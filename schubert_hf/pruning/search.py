@@ -15,9 +15,8 @@ predictions, T^2 KL at T = 1, summed over the terms of the objective. The best p
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +25,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError
-from ..training.objective import Objective, real_tokens
+from ..training.objective import Objective
 from .criteria import Scores
+from .data import first_tokens
 from .least_squares import RIDGE
 from .plan import PruningPlan
 from .precision import Batch, Reduce, summed
@@ -69,7 +69,7 @@ class Competition:
     tried: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.batches, self.fold = (list(_first(some, self.reduce)) for some in (self.batches, self.fold))
+        self.batches, self.fold = (first_tokens(TOKENS, some, self.reduce) for some in (self.batches, self.fold))
         self.kinds = {group.dimension for group in self.scores}
         self.best: tuple[float, PruningPlan] | None = None
         self.known: dict[PruningPlan, float] = {}
@@ -165,10 +165,3 @@ class Competition:
         losses, numbers = summed(sums, self.reduce)
         loss = float((losses / numbers.clamp(min=1)).sum())
         return math.inf if math.isnan(loss) else loss  # not a number: worse than any
-
-
-def _first(batches: Sequence[Batch], reduce: Reduce | None) -> Iterator[Batch]:
-    """The first batches that hold `TOKENS` tokens, over all processes."""
-    counts = torch.tensor([float(real_tokens(batch).sum()) for batch in batches])
-    before = itertools.accumulate(summed(counts, reduce).tolist(), initial=0.0)
-    return (batch for batch, tokens in zip(batches, before, strict=False) if tokens < TOKENS)
