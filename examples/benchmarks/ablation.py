@@ -65,7 +65,8 @@ class Arguments:
     model: str = option(str(DEFAULT / "model"), "A BERT: a folder or a name on the Hub.")
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text to look at: a file or folder.")
     eval_text: str = option(str(DEFAULT / "text" / "valid.txt"), "Held-out text.")
-    calibration_examples: int = option(128, "Examples that are looked at.")
+    max_length: int = option(128, "Word pieces per example.")
+    calibration_examples: int = option(128, "Examples that are looked at; a quarter of them only to choose by.")
     eval_examples: int = option(256, "Held-out examples.")
     sizes: str = option("60,40", "Percent of the parameters.")
     seed: int = option(0, "Of the examples' order.")
@@ -81,7 +82,7 @@ class Ablation:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
         self.model = load_for_pretraining(arguments.model, dtype=torch.float32).eval().to(self.accelerator.device)
         train, held_out = (
-            make_pairs(load_documents(text), tokenizer, max_length=128, seed=0)
+            make_pairs(load_documents(text), tokenizer, max_length=arguments.max_length, seed=0)
             for text in (arguments.text, arguments.eval_text)
         )
         objective = PretrainingObjective(self.model)
@@ -94,6 +95,8 @@ class Ablation:
             for start in numbers[::32]
             for batch in [for_stream(collator)([self.data.stream[n] for n in numbers[start : start + 32]])]
         ]
+        fold = max(1, len(self.batches) // 4)
+        self.batches, self.fold = self.batches[:-fold], self.batches[-fold:]
         self.cost = ParameterCost(self.model)
         self.groups = find_groups(self.model.config, "hfakv")
         moments = measure_heads(self.model, self.batches)
@@ -130,9 +133,19 @@ class Ablation:
         }
 
     def measure(
-        self, basis: str, scores: Scores, size: int, parts: tuple[str, ...], dimensions: str = "hfakv"
+        self,
+        basis: str,
+        scores: Scores,
+        size: int,
+        parts: tuple[str, ...],
+        dimensions: str = "hfakv",
+        ridge: float | None = None,
     ) -> tuple[float, float, float]:
-        """Masked-token loss, next-sentence loss, and the seconds that cut and restoration took."""
+        """Masked-token loss, next-sentence loss, and the seconds that cut and restoration took.
+
+        Args:
+            ridge: of all that is refit; None: chosen on the fold.
+        """
         model = self.models[basis]
         began = time.monotonic()
         limit = self.cost(Shape.of(model.config)) * size / 100
@@ -140,7 +153,7 @@ class Ablation:
         plan = select(chosen, model.config, self.cost, limit, multiple_of={"h": 8, "f": 8})
         smaller = compact(model, plan)
         if parts:
-            smaller = restore(smaller, model, plan, self.batches, parts=parts)
+            smaller = restore(smaller, model, plan, self.batches, fold=self.fold, ridge=ridge, parts=parts)
         seconds = time.monotonic() - began
         losses = evaluate(
             self.accelerator,
@@ -164,27 +177,26 @@ def main() -> None:
         sizes = [int(size) for size in arguments.sizes.split(",")]
     criteria = ablation.criteria()
     best = "sorted by real moments"
-    variants: list[tuple[str, str, str, tuple[str, ...], str]] = [
-        ("the default", best, "curvature", PARTS, "hfakv"),
-        *((f"basis: {basis}, not restored", basis, "curvature", (), "hfakv") for basis in ablation.models),
-        *((f"basis: {basis}", basis, "curvature", PARTS, "hfakv") for basis in ablation.models if basis != best),
-        *(
-            (f"without restoring {part}", best, "curvature", tuple(p for p in PARTS if p != part), "hfakv")
-            for part in PARTS
-        ),
-        *((f"criterion: {name}", best, name, PARTS, "hfakv") for name in criteria if name != "curvature"),
+    variants: list[tuple[Any, ...]] = [  # title, basis, criterion, parts, dimensions, ridge
+        ("all kinds in one order", best, "curvature", PARTS),
+        *((f"basis: {basis}, not restored", basis, "curvature", ()) for basis in ablation.models),
+        *((f"basis: {basis}", basis, "curvature", PARTS) for basis in ablation.models if basis != best),
+        *((f"without restoring {part}", best, "curvature", all_but(part)) for part in PARTS),
+        *((f"criterion: {name}", best, name, PARTS) for name in criteria if name != "curvature"),
         ("without hidden channels", best, "curvature", PARTS, "fakv"),
         ("without heads", best, "curvature", PARTS, "hfkv"),
+        ("filters, keys, queries and values alone", best, "curvature", PARTS, "fkv"),
+        *((f"ridge {ridge}", best, "curvature", PARTS, "hfakv", ridge) for ridge in (0.01, 0.03, 0.1, 0.3)),
     ]
     heads = [f"{size} %: {what}" for size in sizes for what in ("masked-token loss", "NSP loss", "seconds")]
     rows = [["variant", *heads], [":---", *["---:"] * len(heads)]]
     known: dict[tuple[str, str], Scores] = {}
-    for title, basis, criterion, parts, dimensions in variants:
+    for title, basis, criterion, *how in variants:
         if (basis, criterion) not in known:
             known[basis, criterion] = criteria[criterion](ablation.models[basis])
         cells = []
         for size in sizes:
-            mlm, nsp, seconds = ablation.measure(basis, known[basis, criterion], size, parts, dimensions)
+            mlm, nsp, seconds = ablation.measure(basis, known[basis, criterion], size, *how)
             cells += [f"{mlm:.3f}", f"{nsp:.3f}", f"{seconds:.1f}"]
         rows.append([title, *cells])
         print(f"{title}: {', '.join(cells)}", file=sys.stderr, flush=True)
