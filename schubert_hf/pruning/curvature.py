@@ -1,12 +1,13 @@
-"""What the loss would rise by if a unit went and all that reads it made up for its mean: from one backward pass.
+"""What the loss would rise by if a unit went and all that reads it made up for its mean: from gradients alone.
 
 A unit's entries x are read by a linear map. Replacing them by their means mu, which the map's bias can take over,
 moves the loss to second order by
 
     1/2 E[(g . (x - mu))^2]  ~  1/2 sum_pq Cov(x)_pq E[g_p g_q]
 
-with g the gradient of the loss by x along that map alone; activations and gradients count as independent, as in K-FAC
-(Martens & Grosse 2015, arXiv 1503.05671). Entries of keys and queries are read by a product, hence their Fisher
+with g the gradient of the loss by x along that map alone (of an objective whose loss has none at the dense model, the
+gradients of its `probes`); activations and gradients count as independent, as in K-FAC (Martens & Grosse 2015, arXiv
+1503.05671). Entries of keys and queries are read by a product, hence their Fisher
 information as gates, 1/2 E[(q_n dL/dq_n)^2] (Theis et al. 2018, arXiv 1801.05787). A channel is read by every layer
 and every head: its score is the sum. Whole layers are simply left out, once each.
 
@@ -80,15 +81,15 @@ class _Observed:
         self.real = torch.empty(0)
 
     def run(self, objective: Objective, batches: Sequence[Batch]) -> int:
-        """A forward and a backward pass per batch; returns the number of items of the first term."""
+        """A forward pass per batch, a backward pass per probe; returns the number of items of the first term."""
         items = 0
         with ExitStack() as stack, torch.enable_grad():
             for hook in self._hooks():
                 stack.callback(hook.remove)
             for batch in batches:
                 self.real = real_tokens(batch).flatten(0, -2)  # (sequences, seq)
-                sums = objective(dict(batch))
-                torch.stack([sums[term] for term in objective.terms]).sum().backward()  # type: ignore[no-untyped-call]
+                for probe in objective.probes(dict(batch)):
+                    probe.backward(retain_graph=True)  # type: ignore[no-untyped-call]
                 items += objective.count(dict(batch))[objective.terms[0]]
         return items
 

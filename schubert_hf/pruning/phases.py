@@ -48,13 +48,16 @@ def with_teacher(
 ) -> Objective:
     """The pruned model's objective with the dense model as teacher; unchanged where the settings want none.
 
+    An objective that follows the dense model's outputs already can still follow its hidden states.
+
     Args:
         plans: of all rounds so far, each in the numbering of the round before.
 
     Raises:
         ObjectiveError: the objective does not say what a model predicts.
     """
-    if not wants_teacher(config):
+    weight = 0.0 if objective.follows_dense else config.teacher_weight or 0.0
+    if not wants_teacher(config) or not (weight or config.teacher_hidden_weight):
         return objective
     if type(objective).predict is Objective.predict:
         raise ObjectiveError(
@@ -67,7 +70,7 @@ def with_teacher(
         kept = {"channels": kept_after(plans, "hidden"), "layers": layers}
     teacher = Teacher(
         dense.eval(),
-        weight=config.teacher_weight or 0.0,
+        weight=weight,
         temperature=config.teacher_temperature,
         hidden_weight=config.teacher_hidden_weight,
         **kept,
