@@ -106,8 +106,8 @@ class SchuBertPruner:
         )
         self.config = self.data.resolve(self.config, self.dense)
         if isinstance(objective, Outputs):
-            matched = {"temperature": self.config.teacher_temperature, "seed": self.config.seed}
-            self.make_objective = objective.taught_by(self.dense, self.data.sample, **matched)
+            temperature, seed = self.config.teacher_temperature, self.config.seed
+            self.make_objective = objective.taught_by(self.dense, self.data.sample, temperature=temperature, seed=seed)
             self.objective = self.make_objective(self.dense)
         check_memory(  # of the first recovery: no phase needs more
             self.accelerator,
