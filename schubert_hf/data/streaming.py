@@ -39,7 +39,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         max_length: word pieces per example, special tokens included.
         seed: decides where pairs are cut, which B is random, and the order of a chunk's examples.
         wanted: selects the documents that are used, e.g. `not_held_out`; all by default.
-        make: from a few documents to the columns of their examples; by default sentence pairs.
+        make: from a few documents to the columns of their examples; None: `pair_texts`.
 
     Raises:
         TextSourceError: `max_length` leaves no room for two sentences; later, when an example is read: the text is
@@ -57,7 +57,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         max_length: int = 128,
         seed: int = 0,
         wanted: Callable[[str], bool] | None = None,
-        make: Callable[..., dict[str, list[Any]]] = pair_texts,
+        make: Callable[..., dict[str, list[Any]]] | None = None,
     ) -> None:
         require_pairable(tokenizer, max_length)
         self.documents, self.tokenizer, self.wanted, self.make = documents, tokenizer, wanted, make
@@ -164,7 +164,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
 
     def _make_examples(self, texts: list[str | None]) -> list[dict[str, Any]]:
         rng = random.Random(f"{self.seed}-{self.rank}-{self._place['epoch']}-{self._place['chunk']}")
-        columns = self.make(texts, self.tokenizer, self.max_length, rng)
+        columns = (self.make or pair_texts)(texts, self.tokenizer, self.max_length, rng)
         examples = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         rng.shuffle(examples)
         return examples
