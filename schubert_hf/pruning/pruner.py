@@ -38,8 +38,8 @@ from .config import PruningConfig
 from .criteria import Scores
 from .data import open_data, sum_over_processes
 from .methods import METHODS, Problem
-from .phases import train_alphas, wants_teacher, with_teacher
-from .plan import PruningPlan, narrowed
+from .phases import narrowed, train_alphas, wants_teacher, with_teacher
+from .plan import PruningPlan
 from .recovery import Recovery
 from .restoration import restore
 from .result import Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
