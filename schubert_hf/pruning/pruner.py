@@ -270,6 +270,7 @@ class SchuBertPruner:
             "calibration_examples": self.given.calibration_examples,  # None follows from the model and the data
             **asdict(Shape.of(self.dense.config)),
             "architecture": type(self.dense).__name__,
+            "outputs": list(self.objective.terms) if self.objective.follows_dense else None,
             "weights": fingerprint(self.dense),
             "train_dataset": [data.stream.length, data.digests[0]],
             "eval_dataset": [data.eval_stream.length, data.digests[1]],
