@@ -25,6 +25,7 @@ from .modeling_schubert import (
 
 if TYPE_CHECKING:
     from .data.pairs import make_pairs
+    from .data.spans import make_spans, make_text_pairs
     from .data.text import load_documents
     from .evaluation.language_model import evaluate_model
     from .evaluation.objectives import ClassificationObjective, QuestionAnsweringObjective, RegressionObjective
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from .pruning.result import PruningResult
     from .pruning.surgery import compact
     from .training.objective import PretrainingObjective
+    from .training.outputs import Outputs
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "ClassificationObjective": "schubert_hf.evaluation.objectives",
+    "Outputs": "schubert_hf.training.outputs",
     "PretrainingObjective": "schubert_hf.training.objective",
     "PruningConfig": "schubert_hf.pruning.config",
     "PruningPlan": "schubert_hf.pruning.plan",
@@ -51,11 +54,14 @@ _LAZY = {
     "evaluate_model": "schubert_hf.evaluation.language_model",
     "load_documents": "schubert_hf.data.text",
     "make_pairs": "schubert_hf.data.pairs",
+    "make_spans": "schubert_hf.data.spans",
+    "make_text_pairs": "schubert_hf.data.spans",
     "prune": "schubert_hf.front.prune",
 }
 
 __all__ = [
     "ClassificationObjective",
+    "Outputs",
     "PretrainingObjective",
     "PruningConfig",
     "PruningPlan",
@@ -82,6 +88,8 @@ __all__ = [
     "load",
     "load_documents",
     "make_pairs",
+    "make_spans",
+    "make_text_pairs",
     "prune",
     "to_bert",
 ]

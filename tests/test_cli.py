@@ -121,7 +121,7 @@ def test_inspect_a_preset(capsys, tmp_path):
     [
         (["prune"], r"`model` is missing\. Give a BERT.*schubert prune .* --target 60% --text corpus.txt"),
         (["prune", "bert"], r"`text` is missing.*--text corpus.txt"),
-        (["prune", "bert", "--objective", "outputs"], "allowed is auto, pretraining, task"),
+        (["prune", "bert", "--objective", "output"], "allowed is auto, pretraining, outputs, task"),
         (["prune", "bert", "--text", "x.txt", "--target", "many"], "no config.json|cannot be opened|give a size"),
         (["inspect", "a/b/c"], "no legal name"),
         (["inspect", "org/nothing"], "no connection to the Hub"),

@@ -22,7 +22,7 @@ MODULE = "accelerate launch -m schubert_hf"
 
 @dataclass
 class Prune(PruneArguments):
-    """Prune a BERT to a budget, on text or on the task that it was fine-tuned on.
+    """Prune a BERT, with any head or none, to a budget: on text, or on the task that it was fine-tuned on.
 
         schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt --output-dir small
 
@@ -31,7 +31,9 @@ class Prune(PruneArguments):
     `accelerate launch -m schubert_hf prune ...`.
     """
 
-    model: str | None = positional("A BERT or SchuBERT: a folder or a name on the Hub.", default=None)
+    model: str | None = positional(
+        "A BERT or SchuBERT with any head or none: a folder or a name on the Hub.", default=None
+    )
 
     settings: ClassVar[tuple[type[Any], ...]] = (PruningConfig,)
     groups: ClassVar[Any] = GROUPS
@@ -71,12 +73,15 @@ def print_result(result: PruningResult, task: str | None = None) -> None:
 
     folder = result.output_dir
     print_report(result)
-    if task is None:
-        head, then = "AutoModelForMaskedLM", "and fine-tune it like any BERT."
+    name = type(result.model).__name__.replace("ForPreTraining", "ForMaskedLM")
+    head = {model.__name__: auto.__name__ for auto, model in MODELS.items()}[name]
+    if task is not None:
+        script = "run_squad.py" if task.startswith("squad") else "run_glue.py"
+        then = f"and evaluate it: examples/{script} --task {task} --evaluate-only --model {folder}"
+    elif head == "AutoModelForMaskedLM":
+        then = "and fine-tune it like any BERT."
     else:
-        name = "run_squad.py" if task.startswith("squad") else "run_glue.py"
-        head = {model.__name__: auto.__name__ for auto, model in MODELS.items()}[type(result.model).__name__]
-        then = f"and evaluate it: examples/{name} --task {task} --evaluate-only --model {folder}"
+        then = "in place of the dense model."
     sys.stdout.write(
         f"\nSaved in {folder}, with a page of its own (README.md). Load it with\n"
         "    import schubert_hf\n"

@@ -71,10 +71,10 @@ def read_text(
     Raises:
         TextSourceError: nothing can be read as text; or there are files of several kinds when `streaming`.
     """
-    path = _local_path(source)
+    path = local_path(source)
     if path is None:
         return _read_hub(str(source), config, split, streaming)
-    by_reader = _files_by_reader(path)
+    by_reader = files_by_reader(path)
     if streaming and len(by_reader) > 1:
         kinds = ", ".join(f"{len(files)} of {reader}" for reader, files in by_reader.items())
         raise TextSourceError(
@@ -124,7 +124,7 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines[0].endswith((".", "!", "?")) else f"{lines[0]}."
 
 
-def _local_path(source: str | Path) -> Path | None:
+def local_path(source: str | Path) -> Path | None:
     """The path of a local file or folder; None for the name of a dataset on the Hub."""
     path = Path(source).expanduser()
     if path.exists():
@@ -135,7 +135,7 @@ def _local_path(source: str | Path) -> Path | None:
     return None
 
 
-def _files_by_reader(path: Path) -> dict[str, list[str]]:
+def files_by_reader(path: Path) -> dict[str, list[str]]:
     """The readable files of a path by what `datasets` calls their reader."""
     if not path.is_dir():
         if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""Sentence pairs made while training reads them, for corpora that are too large to be tokenized beforehand.
+"""Sentence pairs, or other examples, made while training reads them: for corpora too large to be tokenized beforehand.
 
 Documents come from a `datasets.IterableDataset`, which is split among the processes and knows its own position. Each
 process turns a chunk of its documents at a time into shuffled pairs. What a chunk holds depends on the documents,
@@ -39,6 +39,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         max_length: word pieces per example, special tokens included.
         seed: decides where pairs are cut, which B is random, and the order of a chunk's examples.
         wanted: selects the documents that are used, e.g. `not_held_out`; all by default.
+        make: from a few documents to the columns of their examples; None: `pair_texts`.
 
     Raises:
         TextSourceError: `max_length` leaves no room for two sentences; later, when an example is read: the text is
@@ -56,9 +57,10 @@ class StreamedPairs(Dataset[dict[str, Any]]):
         max_length: int = 128,
         seed: int = 0,
         wanted: Callable[[str], bool] | None = None,
+        make: Callable[..., dict[str, list[Any]]] | None = None,
     ) -> None:
         require_pairable(tokenizer, max_length)
-        self.documents, self.tokenizer, self.wanted = documents, tokenizer, wanted
+        self.documents, self.tokenizer, self.wanted, self.make = documents, tokenizer, wanted, make
         self.max_length, self.seed = max_length, seed
         self.rank, self.processes = 0, 1
         self._examples: Iterator[dict[str, Any]] | None = None
@@ -162,7 +164,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
 
     def _make_examples(self, texts: list[str | None]) -> list[dict[str, Any]]:
         rng = random.Random(f"{self.seed}-{self.rank}-{self._place['epoch']}-{self._place['chunk']}")
-        columns = pair_texts(texts, self.tokenizer, self.max_length, rng)
+        columns = (self.make or pair_texts)(texts, self.tokenizer, self.max_length, rng)
         examples = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         rng.shuffle(examples)
         return examples

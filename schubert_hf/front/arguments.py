@@ -16,7 +16,7 @@ from ..errors import SchuBertError
 from ..pruning.config import PruningConfig
 from ..training.loop_config import option
 
-OBJECTIVES = ("auto", "pretraining", "task")
+OBJECTIVES = ("auto", "pretraining", "outputs", "task")
 # The headings of the help; the settings of a PruningConfig that stand nowhere else say how.
 GROUPS: dict[str, tuple[str, ...] | None] = {
     "what": (
@@ -25,6 +25,8 @@ GROUPS: dict[str, tuple[str, ...] | None] = {
         "dataset",
         "dataset_config",
         "eval_text",
+        "pair_columns",
+        "pairs",
         "objective",
         "task",
         "data",
@@ -51,7 +53,9 @@ class PruneArguments:
         SettingError: an objective that does not exist, or settings that contradict each other.
     """
 
-    model: str | PreTrainedModel | None = option(None, "A BERT or SchuBERT: a folder or a name on the Hub.")
+    model: str | PreTrainedModel | None = option(
+        None, "A BERT or SchuBERT with any head or none: a folder or a name on the Hub."
+    )
     text: str | Sequence[str] | Dataset | None = option(
         None, "Text to train on: a file or folder (documents separated by blank lines), or a dataset on the Hub."
     )
@@ -60,9 +64,21 @@ class PruneArguments:
     eval_text: str | Sequence[str] | Dataset | None = option(
         None, "Held-out text. Default: documents of the training text that are kept apart."
     )
+    pair_columns: str | None = option(
+        None,
+        "With objective outputs, for models that read two texts, such as rerankers: two columns of --text (jsonl, "
+        'csv, parquet or a dataset), as "query,passage".',
+    )
+    pairs: bool = option(
+        False,
+        "With objective outputs: make pairs of passages from the text. Without --pair-columns this is always done for "
+        "models that answer questions or give one score.",
+    )
     objective: str = option(
         "auto",
-        "What is minimised: pretraining (MLM + NSP, on text), task, or auto: task with --task, else pretraining.",
+        "What is minimised: pretraining (MLM + NSP, on text); outputs (match what the dense model gives on text "
+        "without labels, whatever its head); task; or auto: task with --task, pretraining for a model with that head, "
+        "else outputs.",
     )
     task: str | None = option(
         None, "Prune a fine-tuned model on its task, with the loss of its head: a task of GLUE, squad or squad_v2."
@@ -90,16 +106,34 @@ class PruneArguments:
                 "`objective` is 'task' and `task` is missing. Name the task that the model was fine-tuned on: one of "
                 "GLUE, such as sst2, or squad or squad_v2."
             )
-        if self.task is not None and self.objective == "pretraining":
-            raise SettingError(f"`objective` is 'pretraining' and `task` is {self.task!r}. Give one or the other.")
+        if self.task is not None and self.objective in ("pretraining", "outputs"):
+            raise SettingError(
+                f"`objective` is {self.objective!r} and `task` is {self.task!r}. Give one or the other."
+            )
         texts = (self.text, self.dataset, self.eval_text)
         if self.task is not None and (self.streaming or any(text is not None for text in texts)):
             raise SettingError(
                 "`--task` brings its own examples; `--text`, `--dataset`, `--eval-text` and `--streaming` are for "
                 "runs without it. Give one or the other."
             )
+        self._check_pairs()
         if self.push_to_hub is not None and self.output_dir is None:
             raise SettingError("`push_to_hub` needs `output_dir`. Give a folder, or call `result.push_to_hub(...)`.")
+
+    def _check_pairs(self) -> None:
+        wanted = [name for name in ("pairs", "pair_columns") if getattr(self, name)]
+        if wanted and (self.objective in ("pretraining", "task") or self.task is not None):
+            raise SettingError(f"`{wanted[0]}` is for `objective` 'outputs'. Leave it out, or leave out the other.")
+        if self.pair_columns is not None:
+            if len(self.columns) != 2 or len(set(self.columns)) != 2:
+                raise SettingError(f'`pair_columns` is {self.pair_columns!r}; give two names, as "query,passage".')
+            if self.streaming:
+                raise SettingError("`pair_columns` cannot be streamed. Leave out one of the two.")
+
+    @property
+    def columns(self) -> list[str]:
+        """The names in `pair_columns`."""
+        return [name.strip() for name in (self.pair_columns or "").split(",") if name.strip()]
 
     def check_complete(self) -> None:
         """Raises `SettingError` where there is no model, or no text and no task."""
@@ -111,7 +145,7 @@ class PruneArguments:
         if self.source is None and self.task is None:
             raise SettingError(
                 "`text` is missing: what the model is pruned on. Give a file, a folder or a dataset's name "
-                "(`--text corpus.txt`); a fine-tuned model is pruned on its task instead (`--task sst2`)."
+                "(`--text corpus.txt`); a fine-tuned model can be pruned on its task instead (`--task sst2`)."
             )
 
     @property

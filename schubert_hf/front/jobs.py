@@ -1,43 +1,29 @@
-"""A job of the pruner: what is pruned, on which examples, by which loss; a pretrained BERT on text, or a task."""
+"""Opens a job of the pruner: a pretrained BERT on text, any model on unlabelled text, or one on its labelled task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..anatomy import masked_lm
-from ..conversion import ConversionError, load_for_pretraining
+from ..configuration_schubert import SchuBertConfig
+from ..conversion import ConversionError, load_for_pretraining, opening
 from ..data.pairs import make_pairs
-from ..data.stream import Collator
 from ..data.streaming import StreamedPairs
-from ..data.text import held_out_documents, load_documents, not_held_out, split_documents, stream_documents
 from ..evaluation.loading import tokenizer_of
 from ..evaluation.open_task import open_task
 from ..pruning.config import PruningConfig
-from ..run.provenance import base_model, source
-from ..training.objective import Objective, PretrainingObjective
+from ..training.objective import PretrainingObjective
 from .arguments import PruneArguments
+from .job import Job, describe_texts, make_examples
+from .unlabelled import open_encoder, outputs_job
 
-KEPT_APART = {"name": "documents kept apart from the training text"}
-
-
-class Job(NamedTuple):
-    """What is pruned, on which examples, by which loss; and what its page says of them."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    train: Dataset | StreamedPairs
-    held_out: Dataset
-    objective: Callable[[PreTrainedModel], Objective]
-    collator: Collator | None  # None: pairs are masked
-    max_length: int
-    train_data: dict[str, Any]
-    eval_data: dict[str, Any]
+MAX_LENGTH = 128
+HEADED = ("ForPreTraining", "ForMaskedLM")
 
 
 def open_job(
@@ -56,44 +42,56 @@ def open_job(
     Raises:
         SchuBertError: one of them cannot be opened, or they do not suit each other.
     """
-    assert arguments.model is not None
+    model, objective = arguments.model, arguments.objective
+    assert model is not None
     if arguments.task is not None:
-        return _task_job(arguments, arguments.model, arguments.task, tokenizer)
-    return _text_job(arguments, arguments.model, config, tokenizer, root)
+        return _task_job(arguments, model, arguments.task, tokenizer)
+    encoder = open_encoder(model) if objective in ("auto", "outputs") else None
+    if encoder is None and objective != "outputs" and not arguments.columns and not arguments.pairs:
+        loaded = _with_pretraining_heads(model, must=objective == "pretraining")
+        if loaded is not None:
+            return _pretraining_job(arguments, model, loaded, config, tokenizer, root)
+    return outputs_job(arguments, model, encoder, config, tokenizer, root)
 
 
-def describe_base(model: str | PreTrainedModel, root: Path | None = None) -> dict[str, Any]:
-    """What a page says of the model that was pruned."""
-    if isinstance(model, str):
-        return base_model(model, root=root)
-    name = str(model.name_or_path)
-    if not name or (not Path(name).exists() and (Path(name).is_absolute() or name.count("/") > 1)):
-        return {"name": Path(name).name or type(model).__name__, "hub": False}
-    # Its weights need not be those of the checkpoint any more.
-    return {field: value for field, value in base_model(name, root=root).items() if field != "sha256"}
+def _with_pretraining_heads(model: str | PreTrainedModel, *, must: bool) -> PreTrainedModel | None:
+    """The model, where it has a masked-language-model head for pretraining; else None, or an error where it must."""
+    if not isinstance(model, str):
+        if masked_lm(model) is not None:
+            return model
+        if must:
+            raise ConversionError(
+                f"`model` is a {type(model).__name__} without a masked-language-model head. Give one with that head, "
+                'or match its outputs on text without labels: `objective="outputs"`.'
+            )
+        return None
+    if not must:
+        with opening(model):
+            (name, *_) = SchuBertConfig.from_pretrained(model).architectures or ["BertModel"]
+        if not name.endswith(("Model", *HEADED)):
+            return None
+    try:
+        return load_for_pretraining(model, dtype=torch.float32)
+    except ConversionError:
+        if must:
+            raise
+        return None
 
 
-def _text_job(
+def _pretraining_job(
     arguments: PruneArguments,
     model: str | PreTrainedModel,
+    loaded: PreTrainedModel,
     config: PruningConfig,
     tokenizer: PreTrainedTokenizerBase | None,
     root: Path | None,
 ) -> Job:
     """A BERT with its pretraining heads, on text."""
-    text = arguments.source
-    loaded = load_for_pretraining(model, dtype=torch.float32) if isinstance(model, str) else model
-    if masked_lm(loaded) is None:
-        raise ConversionError(
-            f"`model` is a {type(model).__name__} without a masked-language-model head, so text gives no loss to "
-            'prune it by. Give one with that head, or prune a fine-tuned model on its task: `task="sst2"`.'
-        )
     if tokenizer is None:
         tokenizer = tokenizer_of(model)
-    form: dict[str, Any] = {"max_length": arguments.max_length or 128, "seed": config.seed}
-    make = _stream_pairs if arguments.streaming else _load_pairs
-    train, held_out = make(arguments, tokenizer, config, form)
-    named = {"config": arguments.dataset_config} if arguments.dataset_config else {}
+    form: dict[str, Any] = {"max_length": arguments.max_length or MAX_LENGTH, "seed": config.seed}
+    make = partial(make_pairs, tokenizer=tokenizer, **form)
+    train, held_out = make_examples(arguments, config, make, partial(StreamedPairs, tokenizer=tokenizer, **form))
     return Job(
         model=loaded,
         tokenizer=tokenizer,
@@ -102,8 +100,7 @@ def _text_job(
         objective=PretrainingObjective,
         collator=None,
         max_length=form["max_length"],
-        train_data={**_describe_text(text, root), **named},
-        eval_data=KEPT_APART if arguments.eval_text is None else _describe_text(arguments.eval_text, root),
+        **describe_texts(arguments, root),
     )
 
 
@@ -131,34 +128,3 @@ def _task_job(
         train_data=examples.source,
         eval_data={**examples.source, "split": examples.splits[0]},
     )
-
-
-def _load_pairs(
-    arguments: PruneArguments, tokenizer: PreTrainedTokenizerBase, config: PruningConfig, form: dict[str, Any]
-) -> tuple[Dataset, Dataset]:
-    """Training and held-out sentence pairs."""
-    documents = load_documents(arguments.source, config=arguments.dataset_config)
-    if arguments.eval_text is not None:
-        held_out = load_documents(arguments.eval_text)
-    else:
-        documents, held_out = split_documents(documents, held_out=config.eval_examples, seed=config.seed)
-    return make_pairs(documents, tokenizer, **form), make_pairs(held_out, tokenizer, **form)
-
-
-def _stream_pairs(
-    arguments: PruneArguments, tokenizer: PreTrainedTokenizerBase, config: PruningConfig, form: dict[str, Any]
-) -> tuple[StreamedPairs, Dataset]:
-    """The same, training pairs made as they are needed."""
-    documents = stream_documents(arguments.source, config=arguments.dataset_config)
-    if arguments.eval_text is not None:
-        held_out = load_documents(arguments.eval_text)
-    else:
-        held_out = held_out_documents(documents, config.eval_examples)
-    wanted = None if arguments.eval_text is not None else not_held_out
-    return StreamedPairs(documents, tokenizer, wanted=wanted, **form), make_pairs(held_out, tokenizer, **form)
-
-
-def _describe_text(text: Any, root: Path | None) -> dict[str, Any]:
-    if isinstance(text, str):
-        return source(text, root=root)
-    return {"name": f"{len(text):,} documents given in memory", "hub": False}

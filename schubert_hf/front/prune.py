@@ -24,7 +24,8 @@ from ..run.output import check_output_folder
 from ..run.processes import make_accelerator, use_all_cores
 from ..run.tracking import begin_tracking, tracker_options
 from .arguments import PruneArguments, read_settings
-from .jobs import describe_base, open_job
+from .job import describe_base
+from .jobs import open_job
 
 _logger = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ def prune(
         target: what must remain: "66M", 0.6, "60%", "2.5GFLOPs", "12ms"; several sizes as "99M,88M,77M".
         text: what it is pruned on: a file or folder (documents separated by blank lines), the name of a dataset, a
             list of documents, or a `datasets.Dataset` with the column `text`.
-        objective: "pretraining" (MLM + NSP on text), "task" (a fine-tuned model, on labelled examples), or "auto":
-            "task" where the setting `task` names one, else "pretraining".
+        objective: "pretraining" (MLM + NSP on text), "outputs" (match what the dense model gives on text without
+            labels, whatever its head), "task" (a fine-tuned model, on labelled examples), or "auto": "task" where the
+            setting `task` names one, "pretraining" for a model with that head, else "outputs".
         output_dir: folder for the result, its page and its checkpoints; None writes nothing.
         tokenizer: of the model; by default the one beside the checkpoint that it was loaded from.
         settings: the fields of `PruningConfig` and of `front.arguments.PruneArguments`, such as `rounds`,

@@ -25,13 +25,27 @@ TERMS = {
     "regression": "score",
     "start": "answer's start",
     "end": "answer's end",
+    "states": "token states",
+    "embedding": "embedding",
+    "similarity": "similarity",
+    "logits": "predictions",
+    "score": "score",
+    "start_logits": "answer's start",
+    "end_logits": "answer's end",
+    "mlm_logits": "words",
+    "nsp_logits": "next sentence",
 }
 RIGHT = {
     "mlm": "masked words right",
     "classification": "labels right",
     "start": "starts right",
     "end": "ends right",
+    "logits": "as the dense model",
+    "start_logits": "starts as the dense model",
+    "end_logits": "ends as the dense model",
+    "mlm_logits": "words as the dense model",
 }
+SQUARED = {"states", "embedding", "similarity", "score"}  # relative to the dense model's own outputs
 # In this order; a part that costs nothing on both sides is left out.
 _PARTS = {
     "embeddings": "embeddings",
@@ -53,6 +67,8 @@ class Table(NamedTuple):
 
 def loss_unit(terms: Iterable[str]) -> str:
     """The unit of losses with these terms."""
+    if SQUARED & set(terms):
+        return "squared distance, relative to the dense model's outputs"
     return "squared points" if "regression" in terms else "nats"
 
 

@@ -56,8 +56,8 @@ def build_objective(make: Callable[[PreTrainedModel], Objective], model: PreTrai
         task = OBJECTIVES.get(head)
         example = f", such as `schubert_hf.evaluation.objectives.{task}`," if task else ""
         raise ObjectiveError(
-            f"`{name}` has no masked-language-model head, which is what is trained without an `objective`. Give the "
-            f"objective of its task{example} and labelled examples, or run `schubert prune --task`."
+            f"`{name}` has no masked-language-model head, which is what is trained without an `objective`. Give "
+            f"`Outputs()`, which needs no labels; or the objective of its task{example} and labelled examples."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the loss would rise by if a unit went and all that reads it made up for its mean: from one backward pass.
+"""What the loss would rise by if a unit went and all that reads it made up for its mean: from gradients alone.
 
 A unit's entries x are read by a linear map. Replacing them by their means mu, which the map's bias can take over,
 moves the loss to second order by
@@ -6,11 +6,13 @@ moves the loss to second order by
     1/2 E[(g . (x - mu))^2]  ~  1/2 sum_pq Cov(x)_pq E[g_p g_q]
 
 with g the gradient of the loss by x along that map alone; activations and gradients count as independent, as in K-FAC
-(Martens & Grosse 2015, arXiv 1503.05671). Entries of keys and queries are read by a product, hence their Fisher
-information as gates, 1/2 E[(q_n dL/dq_n)^2] (Theis et al. 2018, arXiv 1801.05787). A channel is read by every layer
-and every head: its score is the sum. Whole layers are simply left out, once each.
+(Martens & Grosse 2015, arXiv 1503.05671). Where an objective draws directions (see `Objective.probes`) nothing is
+assumed: the left side is taken as it stands, summed over the tokens of a sequence before it is squared, since what is
+pooled adds up. Entries of keys and queries are read by a product, hence their Fisher information as gates,
+1/2 E[(q_n dL/dq_n)^2] (Theis et al. 2018, arXiv 1801.05787). A channel is read by every layer and every head: its
+score is the sum. Whole layers are simply left out, once each.
 
-All are in nats, so that kinds compete on one scale: the score is that rise by what the unit costs.
+All are in the loss's unit, so that kinds compete on one scale: the score is that rise by what the unit costs.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def curvature_importance(
     was_training = model.training
     model.eval().requires_grad_(False)
     try:
-        observed = _Observed(model)
+        observed = _Observed(model, whole=objective.follows_dense)
         items = observed.run(objective, batches)
         rises = {
             group: observed.rise(group, units, reduce) for group, units in groups.items() if group.dimension != "l"
@@ -71,24 +73,28 @@ def curvature_importance(
 
 
 class _Observed:
-    """Sums over real tokens of x, x x^T and g g^T (or their diagonals) wherever a linear map reads units."""
+    """Sums over real tokens of x, x x^T and g g^T (or their diagonals) wherever a linear map reads units.
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+    With `whole`, of a a^T, a b^T and b b^T over sequences in place of the second and the third: a is the sum of g x
+    over a sequence, b that of g.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, whole: bool = False) -> None:
+        self.model, self.whole = model, whole
         self.heads = [layer.attention.heads for layer in layers(model)]
         self.sums: dict[Site, Sums] = {}
         self.real = torch.empty(0)
 
     def run(self, objective: Objective, batches: Sequence[Batch]) -> int:
-        """A forward and a backward pass per batch; returns the number of items of the first term."""
+        """A forward pass per batch, a backward pass per probe; returns the number of items of the first term."""
         items = 0
         with ExitStack() as stack, torch.enable_grad():
             for hook in self._hooks():
                 stack.callback(hook.remove)
             for batch in batches:
                 self.real = real_tokens(batch).flatten(0, -2)  # (sequences, seq)
-                sums = objective(dict(batch))
-                torch.stack([sums[term] for term in objective.terms]).sum().backward()  # type: ignore[no-untyped-call]
+                for probe in objective.probes(dict(batch)):
+                    probe.backward(retain_graph=True)  # type: ignore[no-untyped-call]
                 items += objective.count(dict(batch))[objective.terms[0]]
         return items
 
@@ -107,8 +113,7 @@ class _Observed:
             return _spread(sums) / 2
         if group.dimension == "k":
             return sums["gate"].view(-1, units).sum(0) / 2
-        mean = sums["x"] / sums["n"]
-        both = (sums["xx"] / sums["n"] - torch.outer(mean, mean)) * sums["gg"]  # (a v, a v)
+        both = _crossed_spread(sums)  # (a v, a v)
         heads = self.heads[group.layer or 0]
         blocks = both.view(heads, -1, heads, len(both) // heads)
         axes = (1, 3) if group.dimension == "a" else (0, 2)
@@ -139,12 +144,17 @@ class _Observed:
             entries = args[0].view_as(args[0])  # a tensor of its own: its gradient is that along this map alone
             real = self.real if args[0].ndim == 3 else None  # what most heads read is chosen already
             x = _tokens(args[0], real)
-            number = torch.tensor(float(len(x)))
-            self._add(site, {"n": number, "x": x.sum(0), "xx": x.mT @ x if crossed else x.square().sum(0)})
+            record = {"n": torch.tensor(float(len(x))), "x": x.sum(0)}
+            self._add(site, record if self.whole else {**record, "xx": _products(x, x, crossed)})
 
             def take(gradient: Tensor) -> None:
-                g = _tokens(gradient, real)
-                self._add(site, {"gg": g.mT @ g if crossed else g.square().sum(0)})
+                if not self.whole:
+                    g = _tokens(gradient, real)
+                    self._add(site, {"gg": _products(g, g, crossed)})
+                    return
+                a, b = (_over_tokens(one, real) for one in (gradient * args[0].detach(), gradient))
+                pairs = {"aa": (a, a), "ab": (a, b), "bb": (b, b)}
+                self._add(site, {name: _products(*pair, crossed) for name, pair in pairs.items()})
 
             if entries.requires_grad:
                 entries.register_hook(take)  # type: ignore[no-untyped-call]
@@ -154,9 +164,9 @@ class _Observed:
 
     def _gates(self, site: Site) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            query, real = output.detach(), self.real
+            query, real, sums = output.detach(), self.real, _over_tokens if self.whole else _tokens
             output.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: self._add(site, {"gate": _tokens(query * gradient, real).square().sum(0)})
+                lambda gradient: self._add(site, {"gate": sums(query * gradient, real).square().sum(0)})
             )
 
         return hook
@@ -197,8 +207,31 @@ def _tokens(x: Tensor, real: Tensor | None) -> Tensor:
     return chosen.to(torch.promote_types(chosen.dtype, torch.float32))
 
 
+def _over_tokens(x: Tensor, real: Tensor | None) -> Tensor:
+    """Sums over the real tokens of each sequence, shape (sequences, width), in single precision at least."""
+    wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    return wide.flatten(0, -2) if real is None else (wide * real.unsqueeze(-1)).sum(-2)
+
+
+def _products(left: Tensor, right: Tensor, crossed: bool) -> Tensor:
+    """The sum over rows of left right^T, or of its diagonal."""
+    return left.mT @ right if crossed else (left * right).sum(0)
+
+
 def _spread(sums: Sums) -> Tensor:
-    """Var(x) times the sum of g^2."""
+    """The sum of (g . (x - mu))^2, entry by entry: Var(x) times the sum of g^2, or as it is."""
+    mean = sums["x"] / sums["n"]
+    if "aa" in sums:
+        return (sums["aa"] - 2 * mean * sums["ab"] + mean.square() * sums["bb"]).clamp(min=0)
     if "gg" not in sums:  # nothing depends on it
         return torch.zeros_like(sums["x"])
-    return (sums["xx"] / sums["n"] - (sums["x"] / sums["n"]).square()).clamp(min=0) * sums["gg"]
+    return (sums["xx"] / sums["n"] - mean.square()).clamp(min=0) * sums["gg"]
+
+
+def _crossed_spread(sums: Sums) -> Tensor:
+    """The same for every two entries, shape (width, width)."""
+    mean = sums["x"] / sums["n"]
+    if "aa" in sums:
+        shared = sums["ab"] * mean
+        return sums["aa"] - shared - shared.mT + sums["bb"] * torch.outer(mean, mean)
+    return (sums["xx"] / sums["n"] - torch.outer(mean, mean)) * sums["gg"]

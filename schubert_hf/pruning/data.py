@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
+from ..data.padding import PaddingCollator
 from ..data.stream import CHECKED, Batch, Collator, ExampleStream, MaskingCollator, StreamError, digest, for_stream
 from ..data.streaming import StreamedPairs
 from ..errors import SchuBertError
@@ -128,7 +129,7 @@ def open_data(
 
     Args:
         train_dataset: examples by number, or a stream, of which every process reads its share.
-        collator: makes batches; None: dynamic masking with `tokenizer`.
+        collator: makes batches; None: dynamic masking with `tokenizer`, or padding alone where nothing is predicted.
         tokenizer: the model must have embeddings for its vocabulary, and the collator's.
         objective: with the model, decides what a batch must hold.
         rank, processes: which share of a stream this process reads, and how many there are.
@@ -138,8 +139,8 @@ def open_data(
     """
     if collator is None:
         if tokenizer is None:
-            raise PruningDataError("Give `data_collator`, or `tokenizer` for dynamic masking with it.")
-        collator = MaskingCollator(tokenizer, seed=seed)
+            raise PruningDataError("Give `data_collator`, or `tokenizer` to make batches with it.")
+        collator = PaddingCollator(tokenizer) if objective.follows_dense else MaskingCollator(tokenizer, seed=seed)
     words = objective.model.config.vocab_size
     for used in (tokenizer, getattr(collator, "tokenizer", None)):
         if used is not None and len(used) > words:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..anatomy import layers
-from ..training.objective import inputs_of, real_tokens
+from ..training.objective import real_tokens, sequences
 from .precision import Batch, Reduce, exact, summed, widen
 
 
@@ -46,7 +46,7 @@ def measure_heads(
     """
     sums: list[dict[str, Tensor]] = [{} for _ in layers(model)]
     tokens = torch.zeros(1, dtype=torch.float64)
-    for batch in batches:
+    for batch in map(sequences, batches):
         real = real_tokens(batch)
         tokens += real.sum().cpu()
         for total, heads in zip(sums, _heads_of_batch(model, batch), strict=True):
@@ -81,7 +81,7 @@ def _heads_of_batch(model: PreTrainedModel, batch: Batch) -> list[dict[str, Tens
                 stack.callback(hook.remove)
             hook = attention.output.register_forward_pre_hook(lambda _m, args, own=own: own("value", args[0]))
             stack.callback(hook.remove)
-        model.base_model(**inputs_of(batch))
+        model.base_model(**batch)
     return records
 
 

@@ -1,16 +1,18 @@
-"""What is trained in a round: alphas before the cut; and the teacher of what is trained after it (see `recovery`)."""
+"""What is trained in a round: alphas before the cut; the objective and the teacher after it (see `recovery`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel
 
+from ..anatomy import Axis
 from ..cost import Cost, penalty_weights
 from ..shape import Shape
 from ..training.distillation import DistillationObjective, Teacher
 from ..training.loop import TrainingLoop
 from ..training.objective import Objective, ObjectiveError
+from ..training.outputs import Outputs
 from ..training.phase import Phases
 from .config import PruningConfig
 from .gates import GatedObjective, Gates
@@ -48,13 +50,16 @@ def with_teacher(
 ) -> Objective:
     """The pruned model's objective with the dense model as teacher; unchanged where the settings want none.
 
+    An objective that follows the dense model's outputs already can still follow its hidden states.
+
     Args:
         plans: of all rounds so far, each in the numbering of the round before.
 
     Raises:
         ObjectiveError: the objective does not say what a model predicts.
     """
-    if not wants_teacher(config):
+    weight = 0.0 if objective.follows_dense else config.teacher_weight or 0.0
+    if not wants_teacher(config) or not (weight or config.teacher_hidden_weight):
         return objective
     if type(objective).predict is Objective.predict:
         raise ObjectiveError(
@@ -67,9 +72,16 @@ def with_teacher(
         kept = {"channels": kept_after(plans, "hidden"), "layers": layers}
     teacher = Teacher(
         dense.eval(),
-        weight=config.teacher_weight or 0.0,
+        weight=weight,
         temperature=config.teacher_temperature,
         hidden_weight=config.teacher_hidden_weight,
         **kept,
     )
     return DistillationObjective(objective, teacher)
+
+
+def narrowed(
+    make: Callable[[PreTrainedModel], Objective], plan: PruningPlan
+) -> Callable[[PreTrainedModel], Objective]:
+    """What makes the objective of a model that a plan has cut, from what made it before."""
+    return make.narrowed(plan.kept(Axis("hidden", -1)).tolist()) if isinstance(make, Outputs) else make

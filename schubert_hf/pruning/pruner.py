@@ -9,9 +9,10 @@ resumed run ends as if it had never stopped.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..run.session import CHECKPOINTS, Session
 from ..shape import Shape
 from ..training.evaluate import evaluate
 from ..training.objective import Objective, PretrainingObjective
+from ..training.outputs import Outputs
 from ..training.phase import Phases
 from .budget import Budget
 from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
@@ -36,7 +38,7 @@ from .config import PruningConfig
 from .criteria import Scores
 from .data import first_tokens, open_data, sum_over_processes
 from .methods import METHODS, Problem
-from .phases import train_alphas, wants_teacher, with_teacher
+from .phases import narrowed, train_alphas, wants_teacher, with_teacher
 from .plan import PruningPlan
 from .recovery import Recovery
 from .restoration import restore
@@ -62,7 +64,7 @@ class SchuBertPruner:
         tokenizer: saved and published with the result.
         output_dir: for checkpoints and results, with several targets a folder for each; None writes nothing.
         accelerator: by default one is made, as `accelerate launch` configured it.
-        objective: makes what is minimised from a model; by default MLM + NSP.
+        objective: makes what is minimised from a model; by default MLM + NSP. `Outputs()` matches the dense model.
         provenance: what the model's page should say of base model and text, as JSON.
         on_result: called on the main process with every result that has been written.
 
@@ -92,7 +94,7 @@ class SchuBertPruner:
         self.dense, self.make_objective, self.tokenizer = own_copy(model), objective, tokenizer
         self.objective = build_objective(objective, self.dense)
         self.config = self.given.resolve()
-        taught = with_teacher(self.objective, self.dense, (), self.config)
+        with_teacher(self.objective, self.dense, (), self.config)
         self.budget = Budget(self.config, self.dense, self.accelerator)
         self.data = open_data(
             train_dataset,
@@ -105,13 +107,17 @@ class SchuBertPruner:
             processes=self.accelerator.num_processes,
         )
         self.config = self.data.resolve(self.config, self.dense)
+        if isinstance(objective, Outputs):
+            temperature, seed = self.config.teacher_temperature, self.config.seed
+            self.make_objective = objective.taught_by(self.dense, self.data.sample, temperature=temperature, seed=seed)
+            self.objective = self.make_objective(self.dense)
         check_memory(  # of the first recovery: no phase needs more
             self.accelerator,
-            taught,
+            with_teacher(self.objective, self.dense, (), self.config),
             self.data.sample,
             batch_size=self.config.batch_size,
             micro_batch_size=self.config.micro_batch_size,
-            teacher=self.dense if wants_teacher(self.config) else None,
+            teacher=self.dense if self._keeps_dense else None,
             trains=self.config.recovery_steps > 0,
         )
         self.output_dir = Path(output_dir) if output_dir is not None else None
@@ -140,7 +146,9 @@ class SchuBertPruner:
             checkpoint = self.session.open(resume=resume)
             if not resume:
                 check_empty(self.folders)
-            self._replace_model(self.dense if checkpoint is None else load_model(checkpoint, self.dense))
+            # What is compared with the dense model is a copy of it: gates and dropout are the copy's alone.
+            dense = copy.deepcopy(self.dense) if self.objective.follows_dense else self.dense
+            self._replace_model(dense if checkpoint is None else load_model(checkpoint, self.dense))
             while (done := len(self.progress.records)) < self.budget.all_rounds:
                 self._write_result()
                 self._run_round(done + 1)
@@ -182,9 +190,9 @@ class SchuBertPruner:
         batches: list[Batch] = []
         if method.calibrates:
             batches, fold = data.calibration(self.accelerator, self.phases.position, config)
-        reduce, seed = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number)
-        groups, looked = find_groups(self.model.config, config.dimensions), first_tokens(SCORED, batches, reduce)
-        scored = method.score(Problem(self.model, self.make_objective, groups, cost, looked, reduce, gates, seed))
+        sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
+        groups, looked = find_groups(self.model.config, config.dimensions), first_tokens(SCORED, batches, sum_up)
+        scored = method.score(Problem(self.model, make, groups, cost, looked, sum_up, gates, seed))
 
         def choose(scores: Scores) -> PruningPlan:
             select = partial(method.select, scores, self.model.config, multiple_of=config.multiples)
@@ -192,14 +200,14 @@ class SchuBertPruner:
 
         if method.calibrates:
             self.phases.skip(config.calibration_size)
-            rivals = Competition(scored.model, self.make_objective, scored.scores, choose, batches, fold, reduce)
+            rivals = Competition(scored.model, make, scored.scores, choose, batches, fold, sum_up)
             plan, round_["candidates"] = rivals.run(), rivals.tried
         else:
             plan = choose(scored.scores)
         clock.lap("selection")
         smaller = compact(scored.model, plan, tensors=scored.tensors)
         if method.calibrates:
-            smaller = restore(smaller, scored.model, plan, batches, fold=fold, reduce=reduce)
+            smaller = restore(smaller, scored.model, plan, batches, fold=fold, reduce=sum_up)
         self.progress.plans.append(plan)
         round_["alphas"] = gates.summary() if gates is not None else {}
         self._replace_model(smaller)
@@ -207,10 +215,19 @@ class SchuBertPruner:
 
     def _replace_model(self, model: PreTrainedModel) -> None:
         self.model = self.session.model = model.to(self.accelerator.device)
-        self.objective = self.make_objective(model)
+        self.objective = self._make(model)
         if model is not self.dense:  # only a teacher has to stay on the device
-            self.dense.to(self.accelerator.device if wants_teacher(self.config) else "cpu")
+            self.dense.to(self.accelerator.device if self._keeps_dense else "cpu")
         check_same_weights(self.accelerator, model)
+
+    @property
+    def _make(self) -> Callable[[PreTrainedModel], Objective]:
+        """Makes the objective of the model as it is after the cuts so far."""
+        return reduce(narrowed, self.progress.plans, self.make_objective)
+
+    @property
+    def _keeps_dense(self) -> bool:
+        return self.objective.follows_dense or wants_teacher(self.config)
 
     def _evaluate(self, description: str) -> dict[str, float]:
         """Held-out losses and accuracies."""
@@ -254,6 +271,7 @@ class SchuBertPruner:
             "calibration_examples": self.given.calibration_examples,  # None follows from the model and the data
             **asdict(Shape.of(self.dense.config)),
             "architecture": type(self.dense).__name__,
+            "outputs": list(self.objective.terms) if self.objective.follows_dense else None,
             "weights": fingerprint(self.dense),
             "train_dataset": [data.stream.length, data.digests[0]],
             "eval_dataset": [data.eval_stream.length, data.digests[1]],

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from ..anatomy import Axis, Sublayer, embeddings, layers, masked_lm, readers
-from ..training.objective import real_tokens
+from ..training.objective import real_tokens, sequences
 from .least_squares import NormRegression, Regression
 from .plan import PruningPlan
 from .precision import Batch, Reduce, exact
@@ -91,6 +91,7 @@ class _Restoration:
     parts: Collection[str]
 
     def __post_init__(self) -> None:
+        self.batches = [sequences(batch) for batch in self.batches]
         self.real = [real_tokens(batch) for batch in self.batches]
         self.masks: list[Tensor | None] = []
 

@@ -10,7 +10,8 @@ So the units are scored once, and then these plans are tried, each to the same b
 4. the best of them with heads, and with whole layers, in the order.
 
 Each is refit on a little text and compared with the network that was cut on a fold of it: the divergence of its
-predictions, T^2 KL at T = 1, summed over the terms of the objective. The best plan is the one that is carried out.
+predictions, T^2 KL at T = 1, summed over the terms of the objective. An objective that follows the dense model, or
+that says no more than its loss, is compared by its loss. The best plan is the one that is carried out.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ..training.objective import Objective
 from .criteria import Scores
 from .data import first_tokens
 from .least_squares import RIDGE
+from .phases import narrowed
 from .plan import PruningPlan
 from .precision import Batch, Reduce, summed
 from .restoration import restore
@@ -149,8 +151,8 @@ class Competition:
         """Divergence from the network that is cut, a mean over the items of each term; nats."""
         cut = compact(self.model, plan)
         cut = restore(cut, self.model, plan, self.batches, reduce=self.reduce, ridge=RIDGE)
-        objective = self.objective(cut).eval()
-        compares = type(objective).predict is not Objective.predict
+        objective = narrowed(self.objective, plan)(cut).eval()
+        compares = type(objective).predict is not Objective.predict and not objective.follows_dense
         if compares and not self.wanted:
             self.wanted = [objective.predict(dict(batch), self.model.eval()).logits for batch in self.fold]
         sums = torch.zeros(2, len(objective.terms))

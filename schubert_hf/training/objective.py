@@ -6,7 +6,7 @@ over all processes and micro-batches, so a step is the same however it is cut up
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +37,11 @@ def real_tokens(batch: Mapping[str, Tensor]) -> Tensor:
     return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
 
+def sequences(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs of the encoder, shape (sequences, seq) each: the choices of a multiple-choice batch one by one."""
+    return {name: value.flatten(0, -2) for name, value in inputs_of(batch).items()}
+
+
 class Predictions(NamedTuple):
     """What a model predicts for a batch, term by term, and what is right."""
 
@@ -46,9 +51,14 @@ class Predictions(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Base of all objectives: `terms` names the losses; `forward` gives their sums, `count` what to divide them by."""
+    """Base of all objectives: `terms` names the losses; `forward` gives their sums, `count` what to divide them by.
+
+    Attributes:
+        follows_dense: whether the losses are distances from the dense model, which then needs no second teacher.
+    """
 
     terms: tuple[str, ...] = ("loss",)
+    follows_dense = False
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -68,6 +78,14 @@ class Objective(nn.Module):
         """The summed losses, one scalar per term, and under `<term>_correct` how many predictions were right."""
         return self.losses(self.predict(batch))
 
+    def probes(self, batch: Batch) -> Iterator[Tensor]:
+        """Scalars whose squared gradients, summed, are the curvature of the loss; they may share one graph.
+
+        Here the loss itself, whose squared gradient is its empirical Fisher information.
+        """
+        sums = self(batch)
+        yield torch.stack([sums[term] for term in self.terms]).sum()
+
     def losses(self, predictions: Predictions) -> dict[str, Tensor]:
         """What `forward` gives, of predictions that are there: cross-entropies, and how many were right."""
         sums: dict[str, Tensor] = {}
@@ -82,6 +100,13 @@ class Objective(nn.Module):
         """How far one term's logits are from a teacher's, summed over the items: T^2 KL(wanted || logits)."""
         student, teacher = (log_softmax(x.float() / temperature, dim=-1) for x in (logits, wanted))
         return kl_div(student, teacher, log_target=True, reduction="sum") * temperature**2
+
+
+def freeze_second_bias(model: PreTrainedModel) -> None:
+    """An untied masked-LM head keeps BERT's second bias; nothing reads it, and data-parallel training would wait."""
+    head = masked_lm(model)
+    if head is not None and head.decoder.bias is not head.bias:
+        head.bias.requires_grad_(False)
 
 
 class PretrainingObjective(Objective):
@@ -105,9 +130,7 @@ class PretrainingObjective(Objective):
                 f"`{type(model).__name__}` has no masked-language-model head. "
                 "Load the checkpoint as SchuBertForMaskedLM or SchuBertForPreTraining."
             )
-        if head.decoder.bias is not head.bias:
-            # An untied head keeps BERT's second bias, which nothing reads: data-parallel training would wait for it.
-            head.bias.requires_grad_(False)
+        freeze_second_bias(model)
         self.has_nsp = next_sentence(model) is not None
         self.terms = ("mlm", "nsp") if self.has_nsp else ("mlm",)
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertForSequenceClassification, BertModel
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+)
 
 import schubert_hf
 from schubert_hf.cli import command_line
@@ -149,10 +157,53 @@ def test_a_task_model_in_memory_is_pruned_as_its_folder(classifier) -> None:
     assert classifier.config.id2label[0] == "positive"
 
 
+def test_a_task_model_without_its_task_matches_its_own_predictions(classifier, capsys) -> None:
+    from_folder = schubert_hf.prune("classifier", "70%", text="text.txt", **QUICK)
+    in_memory = schubert_hf.prune(classifier, "70%", text="text.txt", objective="outputs", **QUICK)
+    expected, state = from_folder.model.state_dict(), in_memory.model.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert from_folder.model.config.id2label == {0: "positive", 1: "negative"}
+    assert from_folder.rounds[0].before["logits"] == pytest.approx(0, abs=1e-6)
+    assert from_folder.rounds[0].before["logits_accuracy"] == 1
+    main(["prune", "classifier", "--target", "70%", "--text", "text.txt", "--output-dir", "small", *FLAGS])
+    said = capsys.readouterr().out
+    assert 'AutoModelForSequenceClassification.from_pretrained("small")' in said
+    page = Path("small", "README.md").read_text()
+    assert "predictions loss" in page
+    assert "as the dense model" in page
+    opened = AutoModelForSequenceClassification.from_pretrained("small")
+    assert opened.num_parameters() <= 0.7 * classifier.num_parameters()
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_a_bare_encoder_matches_its_token_states(pooler, place, capsys) -> None:
+    """Opened as its config names it; a pooler that it holds no weights of is not made up."""
+    torch.manual_seed(0)
+    BertModel(BertConfig.from_pretrained("bert"), add_pooling_layer=pooler).save_pretrained("bare")
+    AutoTokenizer.from_pretrained("bert").save_pretrained("bare")
+    text = ["--text", "text.txt", "--eval-text", "text.txt", "--streaming"]
+    main(["prune", "bare", "--target", "80%", *text, "--output-dir", "small", *FLAGS])
+    assert 'AutoModel.from_pretrained("small")' in capsys.readouterr().out
+    record = json.loads(Path("small", "pruning.json").read_text())
+    assert set(record["rounds"][0]["before"]) == {"states", "states_accuracy", "loss"}
+    names = load_file("small/model.safetensors")
+    assert any("pooler" in name for name in names) == pooler
+
+
+def test_pairs_from_columns_and_from_passages(classifier) -> None:
+    rows = {"query": [f"The fox {n}." for n in range(40)], "passage": [f"A king saw {n} ships." for n in range(40)]}
+    Dataset.from_dict(rows).to_json("pairs.jsonl")
+    given = schubert_hf.prune("classifier", "80%", text="pairs.jsonl", pair_columns="query,passage", **QUICK)
+    assert given.provenance["train_data"]["examples"] == 36
+    made = schubert_hf.prune("classifier", "80%", text="text.txt", pairs=True, **QUICK)
+    assert made.rounds[0].before["logits_accuracy"] == 1
+
+
 def test_a_task_model_without_its_task_is_told_the_way_out(classifier) -> None:
-    for model in ("classifier", classifier):
-        with pytest.raises(ConversionError, match=r'masked-language-model head.*on its task.*task="sst2"'):
-            schubert_hf.prune(model, "70%", text="text.txt", **QUICK)
+    with pytest.raises(ConversionError, match=r"no masked-language-model head.*`--task sst2`"):
+        schubert_hf.prune("classifier", "70%", text="text.txt", objective="pretraining", **QUICK)
+    with pytest.raises(ConversionError, match=r'without a masked-language-model head.*objective="outputs"'):
+        schubert_hf.prune(classifier, "70%", text="text.txt", objective="pretraining", **QUICK)
     with pytest.raises(ConversionError, match="BertModel; the task needs a trained head for SequenceClass"):
         schubert_hf.prune(BertModel(classifier.config), "70%", task="sst2", data=".", **QUICK)
     classifier.config.num_labels = 3
@@ -165,7 +216,17 @@ def test_a_task_model_without_its_task_is_told_the_way_out(classifier) -> None:
     [
         ({"recovery_step": 3}, SettingError, "no setting of `prune`. Did you mean `recovery_steps`"),
         ({"nonsense": 3}, SettingError, r"`nonsense` is no setting of `prune`. `schubert prune --help` lists all"),
-        ({"objective": "outputs"}, SettingError, "allowed is auto, pretraining, task"),
+        ({"objective": "output"}, SettingError, "allowed is auto, pretraining, outputs, task"),
+        ({"pair_columns": "query"}, SettingError, 'give two names, as "query,passage"'),
+        ({"pairs": True, "objective": "pretraining"}, SettingError, "`pairs` is for `objective` 'outputs'"),
+        ({"pair_columns": "a,b", "streaming": True}, SettingError, "cannot be streamed"),
+        ({"pair_columns": "a,b"}, TextSourceError, "`text.txt` has no columns"),
+        ({"pair_columns": "a,b", "text": ["x"]}, TextSourceError, "The pairs are a list"),
+        (
+            {"pair_columns": "a,b", "text": Dataset.from_dict({"a": ["x"], "c": ["y"]})},
+            TextSourceError,
+            "has the columns a, c; `pair_columns` names b",
+        ),
         ({"objective": "task"}, SettingError, "`task` is missing"),
         ({"objective": "pretraining", "task": "sst2", "text": None}, SettingError, "one or the other"),
         ({"task": "sst2"}, SettingError, "brings its own examples"),

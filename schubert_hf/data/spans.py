@@ -1,0 +1,164 @@
+"""Documents to unlabelled examples: spans of text, as they are, for models that are matched to their dense selves.
+
+An example is `[CLS] span [SEP]`. A span is a run of whole sentences of one document, of a length that is drawn for
+each of them, since users' texts are of every length. Nothing is masked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from .pairs import pair_texts, require_pairable, tokenize_documents
+from .sources import TextSourceError
+
+FEATURES = Features(input_ids=List(Value("int32")), token_type_ids=List(Value("int8")))
+CHOICES = Features(input_ids=List(List(Value("int32"))), token_type_ids=List(List(Value("int8"))))
+NUMBER_OF_CHOICES = 4
+
+
+def make_spans(
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int = 128,
+    seed: int = 0,
+    prompts: Sequence[str] = (),
+    description: str = "Spans of text",
+) -> Dataset:
+    """Tokenises documents and cuts them into spans.
+
+    Args:
+        documents: a dataset with the column `text`, one document per row (see `load_documents`).
+        max_length: word pieces per example, special tokens included.
+        seed: decides where spans are cut.
+        prompts: of which each span begins with one, chosen at random, such as "query: "; none by default.
+
+    Returns:
+        A dataset with the columns `input_ids` and `token_type_ids`.
+
+    Raises:
+        TextSourceError: the text makes no span, or `max_length` leaves no room for one.
+        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
+    """
+    make = partial(span_texts, prompts=prompts)
+    return _map(documents, make, tokenizer, max_length, seed, FEATURES, description)
+
+
+def make_text_pairs(
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int = 128,
+    seed: int = 0,
+    choices: bool = False,
+    description: str = "Pairs of passages",
+) -> Dataset:
+    """Pairs of passages for models that read two texts: half of them follow each other, half do not.
+
+    Args:
+        documents, tokenizer, max_length, seed: see `make_spans`.
+        choices: give each first passage `NUMBER_OF_CHOICES` second ones, for multiple choice; columns are then lists
+            of lists.
+
+    Returns, raises: see `make_spans`.
+    """
+    make = choice_texts if choices else unlabelled_pairs
+    return _map(documents, make, tokenizer, max_length, seed, CHOICES if choices else FEATURES, description)
+
+
+def span_texts(
+    texts: list[str | None],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    rng: random.Random,
+    *,
+    prompts: Sequence[str] = (),
+) -> dict[str, list[Any]]:
+    """The examples of a few documents as the columns of `make_spans`; `rng` decides where spans are cut."""
+    starts = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] or [[]]
+    room = max_length - 2 - max(map(len, starts))  # word pieces of a span
+    if room < 1:
+        raise TextSourceError(
+            f"`max_length` is {max_length}, which the longest prompt fills. Give more, or shorter prompts."
+        )
+    rows: list[list[int]] = []
+    for sentences in tokenize_documents(texts, tokenizer, max_length):
+        span: list[int] = []
+        target = rng.randint(1, room)
+        for sentence in sentences:
+            span += sentence
+            if len(span) >= target:
+                rows.append(span[:room])
+                span, target = [], rng.randint(1, room)
+        if span:
+            rows.append(span[:room])
+    ids = [[tokenizer.cls_token_id, *rng.choice(starts), *span, tokenizer.sep_token_id] for span in rows]
+    return {"input_ids": ids, "token_type_ids": [[0] * len(row) for row in ids]}
+
+
+def unlabelled_pairs(
+    texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int, rng: random.Random
+) -> dict[str, list[Any]]:
+    """The pairs of `pair_texts` without their labels; one segment where the tokenizer knows no second."""
+    columns = pair_texts(texts, tokenizer, max_length, rng)
+    del columns["next_sentence_label"]
+    if "token_type_ids" not in tokenizer.model_input_names:
+        columns["token_type_ids"] = [[0] * len(row) for row in columns["input_ids"]]
+    return columns
+
+
+def choice_texts(
+    texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int, rng: random.Random
+) -> dict[str, list[Any]]:
+    """Each first passage with several second ones: its own, and those of other pairs."""
+    columns = unlabelled_pairs(texts, tokenizer, max_length, rng)
+    ids, end = columns["input_ids"], tokenizer.sep_token_id
+    cuts = [row.index(end) + 1 for row in ids]
+    chosen: dict[str, list[Any]] = {name: [] for name in columns}
+    for number in range(len(ids)):
+        others = [rng.randrange(len(ids)) for _ in range(NUMBER_OF_CHOICES - 1)]
+        for name, rows in columns.items():
+            own = rows[number][: cuts[number]]
+            seconds = [rows[other][cuts[other] :] for other in (number, *others)]
+            room = max_length - len(own)
+            fitted = [row if len(row) <= room else [*row[: room - 1], row[-1]] for row in seconds]
+            chosen[name].append([[*own, *row] for row in fitted])
+    return chosen
+
+
+def _map(
+    documents: Dataset,
+    make: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    seed: int,
+    features: Features,
+    description: str,
+) -> Dataset:
+    require_pairable(tokenizer, max_length)
+
+    def of_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        # Seeded by the batch's place, so that the same text gives the same examples whatever ran before.
+        columns: dict[str, list[Any]] = make(
+            batch["text"], tokenizer, max_length, random.Random(f"{seed}-{indices[0]}")
+        )
+        return columns
+
+    examples = documents.map(
+        of_batch,
+        with_indices=True,
+        batched=True,
+        batch_size=1000,
+        remove_columns=documents.column_names,
+        features=features,
+        desc=description,
+    )
+    if len(examples) == 0:
+        raise TextSourceError("The text is too short to make one example of it. Give more of it.")
+    return examples

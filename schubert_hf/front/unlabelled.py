@@ -1,0 +1,118 @@
+"""A job that needs no labels: any BERT, with any head or none, matches its dense self on text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..conversion import load, opening
+from ..data.columns import load_pairs, split_rows, tokenize_pairs
+from ..data.padding import PaddingCollator
+from ..data.spans import choice_texts, make_spans, make_text_pairs, span_texts, unlabelled_pairs
+from ..data.streaming import StreamedPairs
+from ..evaluation.loading import tokenizer_of
+from ..pruning.config import PruningConfig
+from ..run.progress import quiet
+from ..training.outputs import Outputs
+from ..training.reading import head_of
+from .arguments import PruneArguments, SettingError
+from .job import Job, describe_texts, make_examples
+
+MAX_LENGTH = 128
+TWO_TEXTS = ("QuestionAnswering", "NextSentencePrediction", "PreTraining")
+
+
+def open_encoder(model: str | PreTrainedModel) -> Any | None:
+    """A sentence encoder with `model`, `tokenizer`, `embed`, `max_length` and `prompts`; None for any other model."""
+    return None
+
+
+def outputs_job(
+    arguments: PruneArguments,
+    model: str | PreTrainedModel,
+    encoder: Any | None,
+    config: PruningConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    root: Path | None,
+) -> Job:
+    """A model as its checkpoint's class names it, on text, to match its own outputs.
+
+    Args:
+        encoder: the model as a sentence encoder, which pools token states to embeddings; None: it is none.
+
+    Raises:
+        SchuBertError: the model's head is not known, or model and text cannot be opened.
+    """
+    loaded = _load(model) if encoder is None else encoder.model
+    head = head_of(loaded)
+    if tokenizer is None:
+        tokenizer = tokenizer_of(model) if encoder is None else encoder.tokenizer
+    longest = loaded.config.max_position_embeddings if encoder is None else encoder.max_length
+    max_length = arguments.max_length or min(MAX_LENGTH, longest)
+    form: dict[str, Any] = {"max_length": max_length, "seed": config.seed}
+    if arguments.columns:
+        train, held_out = _pairs_of_columns(arguments, head, config, partial(_tokenize, tokenizer, max_length))
+    else:
+        prompts = tuple(dict.fromkeys(encoder.prompts.values())) if encoder is not None else ()
+        make, texts = _kind(loaded, head, arguments.pairs, prompts)
+        stream = partial(StreamedPairs, tokenizer=tokenizer, make=texts, **form)
+        train, held_out = make_examples(arguments, config, partial(make, tokenizer=tokenizer, **form), stream)
+    return Job(
+        model=loaded,
+        tokenizer=tokenizer,
+        train=train,
+        held_out=held_out,
+        objective=Outputs(embed=encoder.embed if encoder is not None else None),
+        collator=PaddingCollator(tokenizer),
+        max_length=max_length,
+        **describe_texts(arguments, root),
+    )
+
+
+def _load(model: str | PreTrainedModel) -> PreTrainedModel:
+    """A checkpoint as the class that it names, in float32; without a pooler that it holds no weights of."""
+    if not isinstance(model, str):
+        return model
+    with opening(model), torch.random.fork_rng(devices=[]), quiet():
+        opened: Any = load(model, dtype=torch.float32, output_loading_info=True)
+    loaded, information = opened
+    if not head_of(loaded) and any(key.startswith("pooler.") for key in information["missing_keys"]):
+        loaded.pooler = None
+    found: PreTrainedModel = loaded
+    return found
+
+
+def _kind(
+    model: PreTrainedModel, head: str, pairs: bool, prompts: tuple[str, ...]
+) -> tuple[Callable[..., Dataset], Callable[..., dict[str, list[Any]]]]:
+    """What makes examples of documents for a head: all at once, or of a few for a stream."""
+    if head == "MultipleChoice":
+        return partial(make_text_pairs, choices=True), choice_texts
+    if pairs or head in TWO_TEXTS or (head == "SequenceClassification" and model.config.num_labels == 1):
+        return make_text_pairs, unlabelled_pairs
+    return partial(make_spans, prompts=prompts), partial(span_texts, prompts=prompts)
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, pairs: Dataset) -> Dataset:
+    return tokenize_pairs(pairs, tokenizer, max_length=max_length)
+
+
+def _pairs_of_columns(
+    arguments: PruneArguments, head: str, config: PruningConfig, make: Callable[[Dataset], Dataset]
+) -> tuple[Dataset, Dataset]:
+    if head == "MultipleChoice":
+        raise SettingError("`pair_columns` is for models that read two texts; a multiple-choice model reads more.")
+    columns = (arguments.columns[0], arguments.columns[1])
+    rows = load_pairs(arguments.source, columns, config=arguments.dataset_config)
+    text: Any = arguments.eval_text
+    if text is not None:
+        held_out = load_pairs(text, columns)
+    else:
+        rows, held_out = split_rows(rows, held_out=config.eval_examples, seed=config.seed)
+    return make(rows), make(held_out)
