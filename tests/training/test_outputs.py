@@ -132,7 +132,7 @@ def test_states_are_compared_in_the_channels_that_stay():
 @pytest.mark.parametrize(
     "difference",
     [Squared(0.7), Projected(torch.randn(5, 4).double(), 0.3), Categorical(1.7), Bernoulli(1.7)],
-    ids=repr,
+    ids=lambda difference: type(difference).__name__,
 )
 def test_directions_have_the_curvature_of_their_distance_as_covariance(difference):
     wanted = torch.randn(1, 4, dtype=torch.float64)
