@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import cached_file
@@ -68,8 +69,8 @@ def check_modules(name: str, types: Sequence[str]) -> None:
     names = [module.rpartition(".")[2] for module in types]
     if names[:1] != ["Transformer"]:
         raise EncoderError(
-            f"{name} begins with the module `{names[0] if names else 'none'}`. Allowed is a Transformer, which is what "
-            "is pruned; static embeddings and routers have none."
+            f"{name} begins with the module `{names[0] if names else 'none'}`. Allowed is a Transformer, since "
+            "that is what is pruned; static embeddings and routers have none."
         )
     if names[1:2] != ["Pooling"]:
         raise EncoderError(
@@ -98,7 +99,6 @@ def read(name: str, file: str) -> Any:
         path = find(name, file, _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
         if path is None:
             return None
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""What a pruned encoder is handed out as: the model of sentence-transformers that was given, with a smaller BERT inside."""
+"""What a pruned encoder is handed out as: the model of sentence-transformers that was given, around a smaller BERT."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def packager(
         own_space: leave the embeddings as narrow as the pruned model makes them.
     """
     if isinstance(encoder, CrossEncoder):
-        return lambda result: Package(encoder.with_model(result.model), {"kind": CROSS})
+        facts = {"kind": CROSS, "labels": encoder.model.config.num_labels, "max_length": encoder.max_length}
+        return lambda result: Package(encoder.with_model(result.model), facts)
 
     def package(result: PruningResult) -> Package:
         model, dense = result.model, copy.deepcopy(encoder.model).to(result.model.device)
@@ -104,7 +105,7 @@ def pool(
 
 
 def _spread(examples: Any, number: int) -> Sequence[int]:
-    """The numbers of at most so many examples, spread evenly; of a stream, whose length nobody knows, the next ones."""
+    """Numbers of so many examples at most, spread evenly; of a stream, whose length nobody knows, the next ones."""
     try:
         total = len(examples)
     except TypeError:

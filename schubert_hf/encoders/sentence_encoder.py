@@ -110,8 +110,8 @@ class SentenceEncoder:
         return carrying.carried(self.source, model, [*modules, *behind]).eval()
 
     def save(self, folder: str | Path, model: PreTrainedModel, dense_map: Map | None = None) -> None:
-        """Writes `with_model(model, dense_map)` as a folder that `SentenceTransformer` opens, also without this package.
+        """Writes `with_model(model, dense_map)` as a folder that `SentenceTransformer` opens.
 
-        There it takes `trust_remote_code=True`: the two files that it runs lie in the folder.
+        Without this package that takes `trust_remote_code=True`; the two files that it runs are in the folder.
         """
         carrying.save(self.with_model(model, dense_map), Path(folder))

@@ -53,7 +53,7 @@ def compare_embeddings(own: Tensor, dense: Tensor, similarity: Similarity = cosi
 
 
 def _kept_neighbours(ours: Tensor, theirs: Tensor) -> float:
-    """Mean over the texts of the share of neighbours that two matrices of similarities, (texts, texts), have in common."""
+    """Mean over the texts of the share of neighbours that two matrices of similarities (texts, texts) share."""
     number = min(NEIGHBOURS, len(ours) - 1)
     apart = torch.eye(len(ours), dtype=torch.bool)  # nobody is their own neighbour
     near, were = (x.masked_fill(apart, -torch.inf).topk(number).indices for x in (ours, theirs))

@@ -156,13 +156,6 @@ class PruningResult:
             **({} if self.package is None else {"encoder": self.package.facts}),
         }
 
-    def save_model(self, folder: Path) -> None:
-        """Writes the model, with its tokenizer, into a folder: as what it was given as."""
-        if self.package is None:
-            save_model(folder, self.model, self.tokenizer)
-        else:
-            self.package.save(folder)
-
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
         """Publishes the model with its page and tokenizer: see `schubert_hf.hub.publish` for more arguments.
 
@@ -207,6 +200,9 @@ def write_result(result: PruningResult) -> bool:
         return False
     check_output_folder(folder)
     with result_files(folder) as files:
-        result.save_model(files)
+        if result.package is None:
+            save_model(files, result.model, result.tokenizer)
+        else:
+            result.package.save(files)
         write_json(files / PRUNING_RECORD, result.to_json())
     return True
