@@ -78,6 +78,6 @@ class Evaluate:
             return figures
         if self.text is None or self.squad is not None or self.mrpc is not None or self.tasks is not None:
             raise EvaluationDataError(
-                f"`{self.model}` is no sentence encoder; `--squad`, `--mrpc` and `--tasks` are for those. Give `--text`."
+                f"`{self.model}` is no sentence encoder; `--squad`, `--mrpc`, `--tasks` are for those. Give `--text`."
             )
         return evaluate_agreement(self.model, dense, self.text, texts=self.max_texts)
