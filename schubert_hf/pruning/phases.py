@@ -1,16 +1,18 @@
-"""What is trained in a round: alphas before the cut; and the teacher of what is trained after it (see `recovery`)."""
+"""What is trained in a round: alphas before the cut; the objective and the teacher after it (see `recovery`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel
 
+from ..anatomy import Axis
 from ..cost import Cost, penalty_weights
 from ..shape import Shape
 from ..training.distillation import DistillationObjective, Teacher
 from ..training.loop import TrainingLoop
 from ..training.objective import Objective, ObjectiveError
+from ..training.outputs import Outputs
 from ..training.phase import Phases
 from .config import PruningConfig
 from .gates import GatedObjective, Gates
@@ -76,3 +78,10 @@ def with_teacher(
         **kept,
     )
     return DistillationObjective(objective, teacher)
+
+
+def narrowed(
+    make: Callable[[PreTrainedModel], Objective], plan: PruningPlan
+) -> Callable[[PreTrainedModel], Objective]:
+    """What makes the objective of a model that a plan has cut, from what made it before."""
+    return make.narrowed(plan.kept(Axis("hidden", -1)).tolist()) if isinstance(make, Outputs) else make

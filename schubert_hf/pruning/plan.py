@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..anatomy import Axis
 from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS, Shape
-from ..training.objective import Objective
-from ..training.outputs import Outputs
 from .units import Group
 
 Indices = tuple[int, ...]
@@ -166,13 +163,6 @@ def kept_after(plans: Sequence[PruningPlan], name: Literal["hidden", "layers"]) 
     for plan in plans[1:]:
         kept = tuple(kept[n] for n in getattr(plan, name))
     return kept
-
-
-def narrowed(
-    make: Callable[[PreTrainedModel], Objective], plan: PruningPlan
-) -> Callable[[PreTrainedModel], Objective]:
-    """What makes the objective of a model that a plan has cut, from what made it before."""
-    return make.narrowed(plan.kept(Axis("hidden", -1)).tolist()) if isinstance(make, Outputs) else make
 
 
 def _tuples(value: Any) -> Any:

@@ -38,8 +38,8 @@ from .config import PruningConfig
 from .criteria import Scores
 from .data import open_data, sum_over_processes
 from .methods import METHODS, Problem
-from .phases import train_alphas, wants_teacher, with_teacher
-from .plan import PruningPlan, narrowed
+from .phases import narrowed, train_alphas, wants_teacher, with_teacher
+from .plan import PruningPlan
 from .recovery import Recovery
 from .restoration import restore
 from .result import Package, Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
@@ -275,6 +275,7 @@ class SchuBertPruner:
             "calibration_examples": self.given.calibration_examples,  # None follows from the model and the data
             **asdict(Shape.of(self.dense.config)),
             "architecture": type(self.dense).__name__,
+            "outputs": list(self.objective.terms) if self.objective.follows_dense else None,
             "weights": fingerprint(self.dense),
             "train_dataset": [data.stream.length, data.digests[0]],
             "eval_dataset": [data.eval_stream.length, data.digests[1]],

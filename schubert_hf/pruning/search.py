@@ -30,7 +30,8 @@ from ..cost import BudgetError
 from ..training.objective import Objective, real_tokens
 from .criteria import Scores
 from .least_squares import RIDGE
-from .plan import PruningPlan, narrowed
+from .phases import narrowed
+from .plan import PruningPlan
 from .precision import Batch, Reduce, summed
 from .restoration import restore
 from .surgery import compact

@@ -57,10 +57,9 @@ def test_passages_are_paired_and_choices_share_the_first(tokenizer, documents):
     columns = choice_texts(documents["text"][:9], tokenizer, LENGTH, random.Random(0))
     for ids, segments in zip(columns["input_ids"], columns["token_type_ids"], strict=True):
         assert len(ids) == len(segments) == 4
-        assert (
-            len({tuple(piece for piece, one in zip(*both, strict=True) if not one) for both in zip(ids, segments)})
-            == 1
-        )
+        both = zip(ids, segments, strict=True)
+        firsts = {tuple(piece for piece, one in zip(*row, strict=True) if not one) for row in both}
+        assert len(firsts) == 1
         assert all(len(row) <= LENGTH and row[-1] == tokenizer.sep_token_id for row in ids)
     batch = PaddingCollator(tokenizer)(
         [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)][:3]
@@ -130,8 +129,8 @@ def test_columns_that_hold_no_pairs_are_one_error(content, words, tmp_path):
     path.write_text(content + "\n")
     with pytest.raises(TextSourceError, match=words):
         load_pairs(path, ("a", "b"))
+    (tmp_path / "text.txt").write_text("x")
     with pytest.raises(TextSourceError, match=r"text\.txt` has no columns"):
-        (tmp_path / "text.txt").write_text("x")
         load_pairs(tmp_path / "text.txt", ("a", "b"))
     with pytest.raises(TextSourceError, match="one pair only"):
         split_rows(Dataset.from_dict({"a": ["x"], "b": ["y"]}), held_out=1, seed=0)

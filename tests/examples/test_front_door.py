@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -172,6 +173,30 @@ def test_a_task_model_without_its_task_matches_its_own_predictions(classifier, c
     assert "as the dense model" in page
     opened = AutoModelForSequenceClassification.from_pretrained("small")
     assert opened.num_parameters() <= 0.7 * classifier.num_parameters()
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_a_bare_encoder_matches_its_token_states(pooler, place, capsys) -> None:
+    """Opened as its config names it; a pooler that it holds no weights of is not made up."""
+    torch.manual_seed(0)
+    BertModel(BertConfig.from_pretrained("bert"), add_pooling_layer=pooler).save_pretrained("bare")
+    AutoTokenizer.from_pretrained("bert").save_pretrained("bare")
+    text = ["--text", "text.txt", "--eval-text", "text.txt", "--streaming"]
+    main(["prune", "bare", "--target", "80%", *text, "--output-dir", "small", *FLAGS])
+    assert 'AutoModel.from_pretrained("small")' in capsys.readouterr().out
+    record = json.loads(Path("small", "pruning.json").read_text())
+    assert set(record["rounds"][0]["before"]) == {"states", "states_accuracy", "loss"}
+    names = load_file("small/model.safetensors")
+    assert any("pooler" in name for name in names) == pooler
+
+
+def test_pairs_from_columns_and_from_passages(classifier) -> None:
+    rows = {"query": [f"The fox {n}." for n in range(40)], "passage": [f"A king saw {n} ships." for n in range(40)]}
+    Dataset.from_dict(rows).to_json("pairs.jsonl")
+    given = schubert_hf.prune("classifier", "80%", text="pairs.jsonl", pair_columns="query,passage", **QUICK)
+    assert given.provenance["train_data"]["examples"] == 36
+    made = schubert_hf.prune("classifier", "80%", text="text.txt", pairs=True, **QUICK)
+    assert made.rounds[0].before["logits_accuracy"] == 1
 
 
 def test_a_task_model_without_its_task_is_told_the_way_out(classifier) -> None:

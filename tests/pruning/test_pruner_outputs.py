@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from schubert_hf.auto import MODELS
 from schubert_hf.pruning.checks import fingerprint
 from schubert_hf.pruning.recovery import Recovery
+from schubert_hf.run.checkpoint import CheckpointError
 from schubert_hf.training.distillation import DistillationObjective
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.outputs import Outputs
@@ -137,6 +138,17 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, tiny, make_prun
             continue
     assert lives > 2
     assert fingerprint(resumed.model) == fingerprint(whole.model)
+    options = {"method": method, "dimensions": "hfkv", "save_steps": 1, "target": "60%", "recovery_steps": 3}
+    other = make_pruner(
+        make_model("SchuBertModel", tiny(hidden_dropout_prob=0.1)),
+        tmp_path / "resumed-2",
+        **options,
+        objective=Outputs(),
+    )
+    (tmp_path / "resumed-2").mkdir(exist_ok=True)
+    (tmp_path / "resumed" / "checkpoints").rename(tmp_path / "resumed-2" / "checkpoints")
+    with pytest.raises(CheckpointError, match="outputs"):
+        other.prune(resume=True)
 
 
 SCRIPT = """
