@@ -60,12 +60,11 @@ class Evaluate:
         if self.text is None and self.squad is None and self.mrpc is None and self.tasks is None:
             raise EvaluationDataError("There is nothing to evaluate on. Give `--text`, `--squad` or `--mrpc`.")
         figures: dict[str, Any] = {}
-        dense = self.dense or dense_name(Path(self.model))
         if is_sentence_encoder(self.model):
             if self.text is not None or self.squad is not None or self.mrpc is not None:
                 figures = evaluate_encoder(
                     self.model,
-                    dense,
+                    self.dense or dense_name(Path(self.model)),
                     text=self.text,
                     squad=None if self.squad is None else Path(self.squad),
                     mrpc=None if self.mrpc is None else Path(self.mrpc),
@@ -80,4 +79,5 @@ class Evaluate:
             raise EvaluationDataError(
                 f"`{self.model}` is no sentence encoder; `--squad`, `--mrpc`, `--tasks` are for those. Give `--text`."
             )
+        dense = self.dense or dense_name(Path(self.model))
         return evaluate_agreement(self.model, dense, self.text, texts=self.max_texts)

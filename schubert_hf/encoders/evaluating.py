@@ -19,6 +19,7 @@ from ..data.text import load_documents
 from ..errors import EvaluationDataError
 from ..evaluation.agreement import agreement
 from ..evaluation.embeddings import FEWEST, compare_embeddings
+from ..evaluation.evenly import evenly
 from ..evaluation.loading import load_tokenizer
 from ..evaluation.paraphrases import average_precision, read_paraphrases
 from ..evaluation.retrieval import rank_paragraphs, read_questions
@@ -116,7 +117,7 @@ def evaluate_agreement(model: str, dense: str, text: Any, *, texts: int = TEXTS,
         make = partial(make_text_pairs, choices=True)
     length = min(MAX_LENGTH, opened[1].config.max_position_embeddings)
     examples = make(documents, tokenizer, max_length=length, seed=seed)
-    some = examples.select(range(0, len(examples), max(1, -(-len(examples) // texts))))
+    some = examples.select(evenly(len(examples), texts))
     figures = agreement(opened[0], opened[1], some, PaddingCollator(tokenizer))
     return {"text": {**figures, "texts": len(some)}}
 
@@ -134,7 +135,7 @@ def read_sentences(text: Any, number: int) -> list[str]:
         raise EvaluationDataError(
             f"`text` has {len(sentences)} sentences of {WORDS} words or more; {FEWEST} are the fewest. Give more text."
         )
-    return sentences[:: max(1, -(-len(sentences) // number))]
+    return [sentences[place] for place in evenly(len(sentences), number)]
 
 
 def _reads_pairs(name: str, head: str, model: Any) -> bool:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ..data.stream import Collator
 from ..evaluation.embeddings import compare_embeddings
+from ..evaluation.evenly import evenly
 from ..pruning.result import PruningResult
 from ..training.objective import inputs_of, real_tokens
 from . import carrying
@@ -110,4 +111,4 @@ def _spread(examples: Any, number: int) -> Sequence[int]:
         total = len(examples)
     except TypeError:
         return range(number)
-    return range(0, total, max(1, -(-total // number)))
+    return evenly(total, number)

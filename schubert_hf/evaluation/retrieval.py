@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .embeddings import Similarity, cosines
+from .evenly import evenly
 from .squad_data import read_squad
 
 TOP = 10
@@ -30,8 +31,7 @@ def read_questions(path: Path, most: int | None = None) -> tuple[list[str], list
     rows = read_squad(path)
     paragraphs = list(dict.fromkeys(rows["context"]))
     number = {paragraph: place for place, paragraph in enumerate(paragraphs)}
-    step = 1 if most is None else max(1, -(-len(rows) // most))
-    chosen = rows.select(range(0, len(rows), step))
+    chosen = rows.select(evenly(len(rows), most))
     return list(chosen["question"]), paragraphs, [number[context] for context in chosen["context"]]
 
 

@@ -59,7 +59,7 @@ def test_what_cannot_be_opened(folder, tokenizer, sentence_transformer):
     ):
         SentenceEncoder.open(str(folder))
     edit(folder / "config.json", lambda config: config.update(model_type="mpnet"))
-    with pytest.raises(EncoderError, match="family 'mpnet'. Allowed are bert and schubert"):
+    with pytest.raises(EncoderError, match=r"family 'mpnet'\. Allowed are bert and schubert"):
         SentenceEncoder.open(str(folder))
     static = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=6), Normalize()], device="cpu")
     with pytest.raises(EncoderError, match="begins with the module `StaticEmbedding`"):
@@ -74,5 +74,5 @@ def test_own_space_needs_an_encoder_whose_width_is_free(sentence_transformer, cr
 
 def test_a_text_that_is_too_short(sentence_transformer):
     for text in ([""], ["One."]):
-        with pytest.raises(ValueError, match="[Tt]ext"):
+        with pytest.raises(ValueError, match=r"[Tt]ext"):
             schubert_hf.prune(sentence_transformer(), "60%", text=text)

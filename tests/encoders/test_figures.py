@@ -60,7 +60,7 @@ def test_a_paragraph_that_is_second_counts_a_half(tmp_path):
     paragraphs = [{"context": "A b.", "qas": questions[:2]}, {"context": "A c.", "qas": questions[2:]}]
     (tmp_path / "dev.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     assert read_questions(tmp_path / "dev.json") == (["Who 0?", "Who 1?", "Who 2?"], ["A b.", "A c."], [0, 0, 1])
-    assert read_questions(tmp_path / "dev.json", 2) == (["Who 0?", "Who 2?"], ["A b.", "A c."], [0, 1])
+    assert read_questions(tmp_path / "dev.json", 2) == (["Who 0?", "Who 1?"], ["A b.", "A c."], [0, 0])
 
 
 def test_average_precision_of_paraphrases(tmp_path):

@@ -1,4 +1,4 @@
-"""Opens a sentence encoder or cross-encoder as a stranger does: sentence-transformers alone, this package out of reach.
+"""Opens a sentence encoder or cross-encoder as a stranger does: sentence-transformers, this package hidden.
 
     python open_encoder.py CLASS NAME-OR-FOLDER
 
