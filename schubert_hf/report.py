@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import rich.table
 from rich.console import Console
 
 from .cost import format_size
 from .evaluation.results import Results
+from .hub.encoders import figure_table
 from .hub.inspection import SEQUENCE, Inspection
 from .hub.tables import TERMS, Table, loss_unit, round_table, size_table, width_table
 from .pruning.plan import kept_after
@@ -40,6 +42,8 @@ def print_report(result: PruningResult, console: Console | None = None) -> None:
         f"{format_size(result.source_size)} -> {format_size(result.size)} {result.unit} ({result.kept:.1%} kept). "
         f"Held-out loss: {losses}."
     )
+    if result.package is not None and (table := figure_table(result.package.facts)) is not None:
+        console.print(draw("Next to the dense model", table))
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
@@ -58,6 +62,16 @@ def print_results(results: Results, console: Console | None = None) -> None:
         console.print(note, highlight=False)
     if results.average is not None:
         console.print(f"The paper's average over its six tasks: {results.average:.1f}")
+
+
+def print_figures(name: str, figures: Mapping[str, Mapping[str, float]], console: Console | None = None) -> None:
+    """What `schubert evaluate` measured, by data set."""
+    rows = [
+        [data, figure, f"{value:,}" if isinstance(value, int) else f"{value:.4f}"]
+        for data, values in figures.items()
+        for figure, value in values.items()
+    ]
+    (console or Console()).print(draw(name, Table(["data", "figure", "value"], rows), left=2))
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:

@@ -4,6 +4,7 @@ schubert prune MODEL --target SIZE --text TEXT
 schubert inspect NAME-OR-FOLDER
 schubert publish FOLDER ORGANISATION/NAME
 schubert card FOLDER
+schubert evaluate FOLDER --text TEXT
 """
 
 from __future__ import annotations
@@ -15,11 +16,18 @@ from ..cli import parse_command
 from ..errors import one_line_errors
 from ..run.provenance import versions
 from .card import Card
+from .evaluate import Evaluate
 from .inspect import Inspect
 from .prune import Prune
 from .publish import Publish, print_published
 
-COMMANDS: dict[str, type[Any]] = {"prune": Prune, "inspect": Inspect, "publish": Publish, "card": Card}
+COMMANDS: dict[str, type[Any]] = {
+    "prune": Prune,
+    "evaluate": Evaluate,
+    "inspect": Inspect,
+    "publish": Publish,
+    "card": Card,
+}
 
 __all__ = ["COMMANDS", "main", "print_published"]
 
@@ -27,7 +35,9 @@ __all__ = ["COMMANDS", "main", "print_published"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Errors caused by user input are printed as one line."""
     version = ", ".join(f"{name} {number}" for name, number in versions().items())
-    description = "Structured pruning of BERT models: prune a model, inspect it, publish it, render its model card."
+    description = (
+        "Structured pruning of BERT models: prune a model, evaluate and inspect it, publish it, render its card."
+    )
     command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
     with one_line_errors():
         command.run(*settings)

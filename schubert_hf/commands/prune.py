@@ -82,6 +82,15 @@ def print_result(result: PruningResult, task: str | None = None) -> None:
         then = "and fine-tune it like any BERT."
     else:
         then = "in place of the dense model."
+    if result.package is not None:
+        kind = result.package.facts["kind"]
+        sys.stdout.write(
+            f"\nSaved in {folder}, with a page of its own (README.md). Load it, with or without this package, with\n"
+            f"    from sentence_transformers import {kind}\n"
+            f'    model = {kind}("{folder}", trust_remote_code=True)\n'
+            "Smaller: lower --target. Better: raise --recovery-steps.\n"
+        )
+        return
     sys.stdout.write(
         f"\nSaved in {folder}, with a page of its own (README.md). Load it with\n"
         "    import schubert_hf\n"

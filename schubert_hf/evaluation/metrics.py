@@ -39,7 +39,7 @@ class PairMetric(OfflineMetric):
             self.function: Callable[..., Any] = getattr(import_module(module), function)
         except ImportError as error:
             raise MetricError(
-                f"`{function}` of {module.partition('.')[0]} is not installed. Run `pip install schubert-hf[eval]`."
+                f"`{function}` of {module.partition('.')[0]} is not installed. Run `pip install scikit-learn scipy`."
             ) from error
         super().__init__()
 
@@ -101,7 +101,7 @@ def load_metric(name: str) -> Any:
     `evaluate.load` runs downloaded code: only give names that you trust.
 
     Raises:
-        MetricError: there is none of that name, the Hub cannot be reached, or the extra `eval` is not installed.
+        MetricError: there is none of that name, the Hub cannot be reached, or its library is not installed.
     """
     if name in METRICS:
         return METRICS[name]()

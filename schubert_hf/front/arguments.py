@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[str, ...] | None] = {
         "pair_columns",
         "pairs",
         "objective",
+        "own_space",
         "task",
         "data",
         "max_train_examples",
@@ -79,6 +80,11 @@ class PruneArguments:
         "What is minimised: pretraining (MLM + NSP, on text); outputs (match what the dense model gives on text "
         "without labels, whatever its head); task; or auto: task with --task, pretraining for a model with that head, "
         "else outputs.",
+    )
+    own_space: bool = option(
+        False,
+        "For sentence encoders: leave embeddings as narrow as the pruned model makes them. By default a Dense module "
+        "leads back to the dense width, so that stored vectors stay valid.",
     )
     task: str | None = option(
         None, "Prune a fine-tuned model on its task, with the loss of its head: a task of GLUE, squad or squad_v2."

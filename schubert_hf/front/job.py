@@ -13,6 +13,7 @@ from ..data.stream import Collator
 from ..data.streaming import StreamedPairs
 from ..data.text import held_out_documents, load_documents, not_held_out, split_documents, stream_documents
 from ..pruning.config import PruningConfig
+from ..pruning.result import Package, PruningResult
 from ..run.provenance import base_model, source
 from ..training.objective import Objective
 from .arguments import PruneArguments
@@ -32,12 +33,15 @@ class Job(NamedTuple):
     max_length: int
     train_data: dict[str, Any]
     eval_data: dict[str, Any]
+    package: Callable[[PruningResult], Package] | None = None  # what results are handed out as; None: as checkpoints
 
 
-def describe_base(model: str | PreTrainedModel, root: Path | None = None) -> dict[str, Any]:
+def describe_base(model: Any, root: Path | None = None) -> dict[str, Any]:
     """What a page says of the model that was pruned."""
     if isinstance(model, str):
         return base_model(model, root=root)
+    if not isinstance(model, PreTrainedModel):  # a model of sentence-transformers
+        model = model[0].model
     name = str(model.name_or_path)
     if not name or (not Path(name).exists() and (Path(name).is_absolute() or name.count("/") > 1)):
         return {"name": Path(name).name or type(model).__name__, "hub": False}
@@ -45,7 +49,7 @@ def describe_base(model: str | PreTrainedModel, root: Path | None = None) -> dic
     return {field: value for field, value in base_model(name, root=root).items() if field != "sha256"}
 
 
-def describe_texts(arguments: PruneArguments, root: Path | None) -> dict[str, dict[str, Any]]:
+def describe_texts(arguments: PruneArguments, root: Path | None) -> dict[str, Any]:
     """`train_data` and `eval_data` of a job on text."""
     named = {"config": arguments.dataset_config} if arguments.dataset_config else {}
     held_out = KEPT_APART if arguments.eval_text is None else _describe_text(arguments.eval_text, root)

@@ -57,7 +57,7 @@ def open_job(
 def _with_pretraining_heads(model: str | PreTrainedModel, *, must: bool) -> PreTrainedModel | None:
     """The model, where it has a masked-language-model head for pretraining; else None, or an error where it must."""
     if not isinstance(model, str):
-        if masked_lm(model) is not None:
+        if isinstance(model, PreTrainedModel) and masked_lm(model) is not None:
             return model
         if must:
             raise ConversionError(

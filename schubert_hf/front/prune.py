@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -27,11 +27,14 @@ from .arguments import PruneArguments, read_settings
 from .job import describe_base
 from .jobs import open_job
 
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
 _logger = logging.getLogger(__name__)
 
 
 def prune(
-    model: str | os.PathLike[str] | PreTrainedModel,
+    model: str | os.PathLike[str] | PreTrainedModel | SentenceTransformer | CrossEncoder,
     target: str | float,
     *,
     text: str | os.PathLike[str] | Sequence[str] | Dataset | None = None,
@@ -43,7 +46,8 @@ def prune(
     """Prunes a BERT to a budget.
 
     Args:
-        model: a name on the Hub, a folder, or a model in memory, which is left unchanged.
+        model: a name on the Hub, a folder, or a model in memory, which is left unchanged; of sentence-transformers, a
+            `SentenceTransformer` or `CrossEncoder`, or its folder: `result.package.model` is then a smaller one.
         target: what must remain: "66M", 0.6, "60%", "2.5GFLOPs", "12ms"; several sizes as "99M,88M,77M".
         text: what it is pruned on: a file or folder (documents separated by blank lines), the name of a dataset, a
             list of documents, or a `datasets.Dataset` with the column `text`.
@@ -147,6 +151,7 @@ def run_prune(
             "max_length": job.max_length,
             "command": command,
         },
+        package=job.package,
         on_result=finish,
     )
     begin_tracking(accelerator, "pruning", {**_loggable(arguments), **asdict(config)})

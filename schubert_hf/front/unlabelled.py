@@ -16,6 +16,10 @@ from ..data.columns import load_pairs, split_rows, tokenize_pairs
 from ..data.padding import PaddingCollator
 from ..data.spans import choice_texts, make_spans, make_text_pairs, span_texts, unlabelled_pairs
 from ..data.streaming import StreamedPairs
+from ..encoders.cross_encoder import CrossEncoder
+from ..encoders.kinds import CROSS, SENTENCE, kind_of
+from ..encoders.packages import packager
+from ..encoders.sentence_encoder import SentenceEncoder
 from ..evaluation.loading import tokenizer_of
 from ..pruning.config import PruningConfig
 from ..run.progress import quiet
@@ -28,15 +32,20 @@ MAX_LENGTH = 128
 TWO_TEXTS = ("QuestionAnswering", "NextSentencePrediction", "PreTraining")
 
 
-def open_encoder(model: str | PreTrainedModel) -> Any | None:
-    """A sentence encoder with `model`, `tokenizer`, `embed`, `max_length` and `prompts`; None for any other model."""
-    return None
+def open_encoder(model: Any) -> SentenceEncoder | CrossEncoder | None:
+    """A model of sentence-transformers, taken apart; None for any other model.
+
+    Raises:
+        EncoderError: it is one that cannot be opened or pruned.
+    """
+    kind = kind_of(model)
+    return SentenceEncoder.open(model) if kind == SENTENCE else CrossEncoder.open(model) if kind == CROSS else None
 
 
 def outputs_job(
     arguments: PruneArguments,
     model: str | PreTrainedModel,
-    encoder: Any | None,
+    encoder: SentenceEncoder | CrossEncoder | None,
     config: PruningConfig,
     tokenizer: PreTrainedTokenizerBase | None,
     root: Path | None,
@@ -49,6 +58,7 @@ def outputs_job(
     Raises:
         SchuBertError: the model's head is not known, or model and text cannot be opened.
     """
+    _check_own_space(arguments.own_space, encoder)
     loaded = _load(model) if encoder is None else encoder.model
     head = head_of(loaded)
     if tokenizer is None:
@@ -60,19 +70,31 @@ def outputs_job(
         train, held_out = _pairs_of_columns(arguments, head, config, partial(_tokenize, tokenizer, max_length))
     else:
         prompts = tuple(dict.fromkeys(encoder.prompts.values())) if encoder is not None else ()
-        make, texts = _kind(loaded, head, arguments.pairs, prompts)
+        make, texts = _kind(loaded, head, arguments.pairs or isinstance(encoder, CrossEncoder), prompts)
         stream = partial(StreamedPairs, tokenizer=tokenizer, make=texts, **form)
         train, held_out = make_examples(arguments, config, partial(make, tokenizer=tokenizer, **form), stream)
+    collator, own_space = PaddingCollator(tokenizer), arguments.own_space
     return Job(
         model=loaded,
         tokenizer=tokenizer,
         train=train,
         held_out=held_out,
         objective=Outputs(embed=encoder.embed if encoder is not None else None),
-        collator=PaddingCollator(tokenizer),
+        collator=collator,
+        package=None if encoder is None else packager(encoder, train, held_out, collator, own_space=own_space),
         max_length=max_length,
         **describe_texts(arguments, root),
     )
+
+
+def _check_own_space(own_space: bool, encoder: SentenceEncoder | CrossEncoder | None) -> None:
+    if own_space and not isinstance(encoder, SentenceEncoder):
+        raise SettingError("`own_space` is for sentence encoders; this model is none. Leave it out.")
+    if own_space and isinstance(encoder, SentenceEncoder) and encoder.own_width:
+        raise SettingError(
+            "`own_space` is for encoders whose embedding is what the pooling gives. This one has a module behind it "
+            "that reads the dense width, and gives a width of its own. Leave `own_space` out."
+        )
 
 
 def _load(model: str | PreTrainedModel) -> PreTrainedModel:

@@ -19,7 +19,7 @@ from ..auto import MODELS
 from ..cost import format_size
 from ..pruning.methods import describe_method
 from ..run.provenance import describe_machine
-from . import tables
+from . import encoders, tables
 from .errors import RecordError
 from .evaluations import model_index
 from .inspection import SEQUENCE, Inspection
@@ -44,12 +44,16 @@ def render_card(record: Record, name: str) -> str:
     inspection = record.inspect(name)
     by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
     architecture = inspection.architecture.replace("ForPreTraining", "ForMaskedLM")  # what a page shows of both heads
+    encoder = (record.run or {}).get("encoder")
+    pipeline_tag = PIPELINES.get(architecture) if encoder is None else encoders.pipeline_tag(encoder)
     return fill_template(
         inspection,
-        card_metadata(record, name, PIPELINES.get(architecture)),
+        card_metadata(record, name, pipeline_tag),
         name=name,
         auto_class=by_class[architecture],
-        pipeline_tag=PIPELINES.get(architecture),
+        pipeline_tag=pipeline_tag,
+        encoder=encoder,
+        encoder_table=encoder and encoders.figure_table(encoder),
         oldest_transformers=OLDEST_TRANSFORMERS,
         provenance=record.provenance,
         base_model=record.base_model,
@@ -67,16 +71,17 @@ def card_metadata(record: Record, name: str, pipeline_tag: str | None) -> ModelC
     base, text = record.base_model, record.provenance.get("train_data", {})
     has_base = bool(base.get("hub"))
     published = model_index(record.evaluations)
+    encoder = (record.run or {}).get("encoder")
     return ModelCardData(
         model_name=name.rpartition("/")[2] if published else None,
-        library_name="transformers",
+        library_name="transformers" if encoder is None else "sentence-transformers",
         pipeline_tag=pipeline_tag,
         license=record.license,
         language=base.get("language"),
         base_model=base["name"] if has_base else None,
         base_model_relation="finetune" if has_base else None,  # the Hub knows no relation "pruned"
         datasets=[text["name"]] if text.get("hub") else None,
-        tags=TAGS,
+        tags=TAGS if encoder is None else [*encoders.tags(encoder), *TAGS],
         eval_results=published or None,
     )
 

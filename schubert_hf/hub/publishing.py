@@ -106,7 +106,10 @@ def _as_folder(source: Any, tokenizer: PreTrainedTokenizerBase | None, saved: Pa
     elif source.output_dir is not None:
         return source.output_dir
     else:
-        save_model(source.model, tokenizer, saved)
+        if source.package is not None:
+            source.package.save(saved)
+        else:
+            save_model(source.model, tokenizer, saved)
         write_json(saved / PRUNING_RECORD, source.to_json())
     return saved
 

@@ -10,6 +10,7 @@ from ..evaluation.results import Evaluation
 from ..latency.timing import measure
 from ..run.checkpoint import write_json
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
+from .errors import RecordError
 from .evaluations import read_evaluations
 from .inspection import Inspection, read_config, read_json
 
@@ -76,6 +77,22 @@ class Record:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
         return cls(**{**value, "evaluations": tuple(map(Evaluation.from_json, value["evaluations"]))})
+
+
+def dense_name(folder: Path) -> str:
+    """The dense model's name on the Hub, or its folder, as the record of a pruned model has it.
+
+    Raises:
+        RecordError: there is no record, or it names a folder that is not here.
+    """
+    base = (read_json(folder / PRUNING_RECORD) or {}).get("provenance", {}).get("base_model", {})
+    name = base.get("name")
+    if name is None or not (base.get("hub") or Path(name).exists()):
+        raise RecordError(
+            f"`{folder}` does not say where the dense model is{f', only that it was `{name}`' if name else ''}. Give "
+            "`--dense`, its folder or its name on the Hub."
+        )
+    return str(name)
 
 
 Facts = Record  # its public name in version 0.1

@@ -1,11 +1,10 @@
 """The folder that is uploaded: built beside the result, never in it, and loaded as a reader would load it.
 
-Only this file writes the full `auto_map` and copies the two Python files.
+A sentence encoder or cross-encoder keeps the files and folders of sentence-transformers.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,19 +13,17 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..auto import auto_map
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
+from ..encoders.kinds import MODULES, SETTINGS, read
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
+from ..shipping import SHIPPED, ship
 from .errors import PublishError
 from .evaluations import FILE as EVALUATIONS
 from .inspection import CONFIG, read_config
 from .page import check_card
 from .record import LATENCY
 from .writing import README, handwritten_page, write_page
-
-PACKAGE = Path(__file__).parent.parent
-SHIPPED = [PACKAGE / name for name in ("configuration_schubert.py", "modeling_schubert.py")]
 
 # What else is uploaded from a result's folder: no checkpoints, optimizers, logs, or other people's Python files.
 _TAKEN = (
@@ -41,6 +38,9 @@ _TAKEN = (
     FINETUNING_RECORD,
     LATENCY,
     EVALUATIONS,
+    MODULES,
+    SETTINGS,
+    "sentence_bert_config.json",
 )
 
 
@@ -77,21 +77,25 @@ def stage(
         RecordError: its records or the metadata of its page cannot be read.
     """
     _check_source(source)
-    for path in [path for pattern in _TAKEN for path in source.glob(pattern)]:
+    for path in [path for pattern in (*_TAKEN, *_modules(source)) for path in source.glob(pattern)]:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
         try:
-            os.link(path.resolve(), target / path.name)  # the weights are large
+            os.link(path.resolve(), copy)  # the weights are large
         except OSError:  # on another disk
-            shutil.copyfile(path, target / path.name)
-    for shipped in SHIPPED:
-        shutil.copyfile(shipped, target / shipped.name)
-    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    config["auto_map"] = auto_map()
-    (target / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            shutil.copyfile(path, copy)
+    ship(target, source / CONFIG)
     _check_weights_and_tokenizer(target)
     write_page(target, name, license=license, latency=latency)
     if keep_readme and (text := handwritten_page(source)) is not None:
         (target / README).write_text(text, encoding="utf-8")
     check_card((target / README).read_text(encoding="utf-8"))
+
+
+def _modules(source: Path) -> list[str]:
+    """What else is taken of a sentence encoder: the settings and weights of the modules behind its transformer."""
+    folders = [Path(module["path"]).name for module in read(str(source), MODULES) or [] if module["path"]]
+    return [f"{folder}/{name}" for folder in folders for name in ("config.json", "model.safetensors")]
 
 
 def _check_source(source: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +29,7 @@ from .methods import METHODS
 from .precision import Reduce, summed
 
 logger = logging.getLogger(__name__)
+AnyBatch = TypeVar("AnyBatch", bound=Mapping[str, Tensor])
 TOKENS_PER_INPUT = 10  # of a projection: more gave no better refit (examples/benchmarks/RESULTS.md)
 
 
@@ -107,7 +108,7 @@ def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
     return summed
 
 
-def first_tokens(number: int, batches: Sequence[Batch], reduce: Reduce | None = None) -> list[Batch]:
+def first_tokens(number: int, batches: Sequence[AnyBatch], reduce: Reduce | None = None) -> list[AnyBatch]:
     """The first batches, as many as hold so many real tokens, over all processes; at least one."""
     counts = torch.tensor([float(real_tokens(batch).sum()) for batch in batches])
     before = accumulate(summed(counts, reduce).tolist(), initial=0.0)

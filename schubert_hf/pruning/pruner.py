@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from .phases import narrowed, train_alphas, wants_teacher, with_teacher
 from .plan import PruningPlan
 from .recovery import Recovery
 from .restoration import restore
-from .result import Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
+from .result import Package, Progress, PruningResult, RoundRecord, check_empty, result_folders, write_result
 from .search import Competition
 from .surgery import compact
 from .units import find_groups
@@ -66,6 +66,7 @@ class SchuBertPruner:
         accelerator: by default one is made, as `accelerate launch` configured it.
         objective: makes what is minimised from a model; by default MLM + NSP. `Outputs()` matches the dense model.
         provenance: what the model's page should say of base model and text, as JSON.
+        package: makes what every result is handed out and saved as, on the main process; by default a checkpoint.
         on_result: called on the main process with every result that has been written.
 
     Raises:
@@ -87,6 +88,7 @@ class SchuBertPruner:
         accelerator: Accelerator | None = None,
         objective: Callable[[PreTrainedModel], Objective] = PretrainingObjective,
         provenance: Mapping[str, Any] | None = None,
+        package: Callable[[PruningResult], Package] | None = None,
         on_result: Callable[[PruningResult], None] | None = None,
     ) -> None:
         self.given, self.accelerator = config or PruningConfig(), accelerator or make_accelerator()
@@ -121,7 +123,8 @@ class SchuBertPruner:
             trains=self.config.recovery_steps > 0,
         )
         self.output_dir = Path(output_dir) if output_dir is not None else None
-        self.folders, self.on_result = result_folders(self.output_dir, self.budget.names), on_result
+        self.folders = result_folders(self.output_dir, self.budget.names)
+        self.package, self.on_result = package, on_result
         self.provenance = {
             "examples": self.data.stream.length,
             "mlm_probability": getattr(self.data.collator, "mlm_probability", None),
@@ -257,6 +260,8 @@ class SchuBertPruner:
             tokenizer=self.tokenizer,
             resolved=self.config,
         )
+        if reached is not None and self.package is not None and self.accelerator.is_main_process:
+            result = replace(result, package=self.package(result))
         with self.session.guard.deferred():
             if self.accelerator.is_main_process and write_result(result) and self.on_result is not None:
                 self.on_result(result)

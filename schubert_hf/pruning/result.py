@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,6 +88,18 @@ class Progress(Part):
         self.open = state["open"]
 
 
+class Package(Protocol):
+    """What a result is handed out as, where the model came as part of something else (see `encoders.packages`)."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
 @dataclass(frozen=True)
 class PruningResult:
     """The smaller model and how it was made.
@@ -103,6 +115,8 @@ class PruningResult:
         provenance: base model, text, versions, machine: what the model's page says of them.
         tokenizer: saved and published with the model.
         resolved: `config` with every default filled in, which is what the record has.
+        package: for a sentence encoder or cross-encoder, `package.model` is the `SentenceTransformer` or
+            `CrossEncoder` with the smaller model; its `facts` are in the record. None for a plain model.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -115,6 +129,7 @@ class PruningResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
     resolved: PruningConfig | None = field(default=None, repr=False)
+    package: Package | None = field(default=None, repr=False)
 
     @property
     def source_size(self) -> float:
@@ -138,6 +153,7 @@ class PruningResult:
             "size": self.size,
             "source": asdict(self.source),
             "rounds": [record.to_json() for record in self.rounds],
+            **({} if self.package is None else {"encoder": self.package.facts}),
         }
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
@@ -184,6 +200,9 @@ def write_result(result: PruningResult) -> bool:
         return False
     check_output_folder(folder)
     with result_files(folder) as files:
-        save_model(files, result.model, result.tokenizer)
+        if result.package is None:
+            save_model(files, result.model, result.tokenizer)
+        else:
+            result.package.save(files)
         write_json(files / PRUNING_RECORD, result.to_json())
     return True

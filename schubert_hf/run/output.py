@@ -48,6 +48,8 @@ def result_files(output: Path) -> Iterator[Path]:
         with atomic_folder(finished) as folder:
             yield folder
         for path in sorted(finished.iterdir(), key=lambda path: path.name == MARKER):
+            if path.is_dir() and (output / path.name).is_dir():  # of a run that was killed in between
+                shutil.rmtree(output / path.name)
             path.replace(output / path.name)
         shutil.rmtree(finished)
     except (OSError, SafetensorError) as error:

@@ -1,0 +1,55 @@
+"""A model of sentence-transformers with another transformer inside: everything else is carried over as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..data.sources import first_line
+from ..run.progress import quiet
+from ..shipping import ship
+from .kinds import EncoderError
+
+
+def open_library(kind: str, given: Any) -> Any:
+    """A `SentenceTransformer` or `CrossEncoder` of a name or folder, or a copy of one; on the CPU, in float32.
+
+    Raises:
+        EncoderError: it cannot be opened.
+    """
+    if not isinstance(given, str):
+        return copy.deepcopy(given).to("cpu").float().eval()
+
+    import sentence_transformers
+    import torch
+
+    try:
+        with quiet():
+            opened = getattr(sentence_transformers, kind)(given, device="cpu", model_kwargs={"dtype": torch.float32})
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+        raise EncoderError(
+            f"`{given}` cannot be opened as a {kind}: {first_line(error)} Give a folder that "
+            f"`{kind}.save_pretrained` wrote, or a name on the Hub."
+        ) from error
+    return opened.eval()
+
+
+def carried(source: Any, model: PreTrainedModel, behind: Sequence[tuple[str, Any]]) -> Any:
+    """A copy of `source` around `model`, with these modules behind the transformer; `source` is left as it is."""
+    first, transformer = next(iter(source._modules.items()))
+    transformer = copy.copy(transformer)
+    transformer._modules = {**transformer._modules, "model": model}
+    made = copy.copy(source)
+    made._modules = {first: transformer, **dict(behind)}
+    return made
+
+
+def save(source: Any, folder: Path) -> None:
+    """Writes what `carried` made, so that sentence-transformers opens the folder with or without this package."""
+    with quiet():
+        source.save_pretrained(str(folder), create_model_card=False)
+    ship(folder)

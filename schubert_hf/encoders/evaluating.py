@@ -1,0 +1,153 @@
+"""A pruned encoder beside its dense model, on held-out text, SQuAD and MRPC; no network is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from ..conversion import load, opening
+from ..data.padding import PaddingCollator
+from ..data.pairs import split_sentences
+from ..data.spans import make_spans, make_text_pairs
+from ..data.text import load_documents
+from ..errors import EvaluationDataError
+from ..evaluation.agreement import agreement
+from ..evaluation.embeddings import FEWEST, compare_embeddings
+from ..evaluation.evenly import evenly
+from ..evaluation.loading import load_tokenizer
+from ..evaluation.paraphrases import average_precision, read_paraphrases
+from ..evaluation.retrieval import rank_paragraphs, read_questions
+from ..training.reading import head_of
+from .kinds import CROSS, kind_of
+from .sentence_encoder import SentenceEncoder
+
+WORDS = 4  # shorter sentences are headings
+TEXTS = 1000
+MAX_LENGTH = 128
+
+# Figures by measurement, of the pruned and of the dense model.
+Figures = dict[str, dict[str, float]]
+
+
+def evaluate_encoder(
+    model: Any,
+    dense: Any,
+    *,
+    text: Any = None,
+    squad: Path | None = None,
+    mrpc: Path | None = None,
+    questions: int | None = None,
+    texts: int = TEXTS,
+) -> Figures:
+    """Figures of a sentence encoder and of the dense model that it was pruned from.
+
+    Args:
+        model, dense: a folder, a name on the Hub, or a `SentenceTransformer`.
+        text: held-out text, as `load_documents` takes it; its sentences are embedded.
+        squad: a file in SQuAD's layout, such as dev-v1.1.json.
+        mrpc: the folder with MRPC's dev.tsv.
+        questions: of SQuAD, at most; None: all.
+        texts: sentences of the text, at most.
+
+    Returns:
+        `text`: see `compare_embeddings`. `squad` and `mrpc`: the figures of the model, under `dense ...` those of the
+        dense one, and under `stored ...` those of the model's questions against the dense model's paragraphs.
+
+    Raises:
+        EncoderError: one of the models is no sentence encoder.
+        EvaluationDataError, TextSourceError: the data cannot be used.
+    """
+    sentences = None if text is None else read_sentences(text, texts)
+    asked = None if squad is None else read_questions(squad, questions)
+    pairs = None if mrpc is None else read_paraphrases(mrpc)
+    own, other = (SentenceEncoder.open(one).source for one in (model, dense))
+    similarity = other.similarity
+    figures: Figures = {}
+    if sentences is not None:
+        found, dense_found = (_embed(one.encode, sentences) for one in (own, other))
+        figures["text"] = compare_embeddings(found, dense_found, similarity)
+        figures["text"]["texts"] = len(sentences)
+    if asked is not None:
+        (queries, paragraphs, wanted), ranked = asked, partial(rank_paragraphs, similarity=similarity)
+        ours, theirs = (
+            (_embed(one.encode_query, queries), _embed(one.encode_document, paragraphs)) for one in (own, other)
+        )
+        figures["squad"] = {**ranked(*ours, wanted), **_named("dense", ranked(*theirs, wanted))}
+        if ours[0].shape == theirs[0].shape:
+            figures["squad"] |= _named("stored", ranked(ours[0], theirs[1], wanted))
+        figures["squad"] |= {"questions": len(queries), "paragraphs": len(paragraphs)}
+    if pairs is not None:
+        first, second, labels = pairs
+        precise = [
+            average_precision(_embed(one.encode, first), _embed(one.encode, second), labels, similarity)
+            for one in (own, other)
+        ]
+        figures["mrpc"] = {
+            "average precision": precise[0],
+            "dense average precision": precise[1],
+            "pairs": len(labels),
+        }
+    return figures
+
+
+def evaluate_agreement(model: str, dense: str, text: Any, *, texts: int = TEXTS, seed: int = 0) -> Figures:
+    """How often a classifier, tagger, question answerer or reranker says what its dense model says, under `text`.
+
+    Args:
+        model, dense: folders or names on the Hub.
+        text: unlabelled, as `load_documents` takes it; cut into spans, or into pairs for models that read two texts.
+
+    Raises:
+        SchuBertError: a model or the text cannot be opened, or the models have other heads.
+    """
+    documents = load_documents(text)
+    opened = []
+    for name in (model, dense):
+        with opening(name):
+            opened.append(load(name, dtype=torch.float32))
+    head, tokenizer = head_of(opened[1]), load_tokenizer(dense)
+    make: Callable[..., Dataset] = make_text_pairs if _reads_pairs(dense, head, opened[1]) else make_spans
+    if head == "MultipleChoice":
+        make = partial(make_text_pairs, choices=True)
+    length = min(MAX_LENGTH, opened[1].config.max_position_embeddings)
+    examples = make(documents, tokenizer, max_length=length, seed=seed)
+    some = examples.select(evenly(len(examples), texts))
+    figures = agreement(opened[0], opened[1], some, PaddingCollator(tokenizer))
+    return {"text": {**figures, "texts": len(some)}}
+
+
+def read_sentences(text: Any, number: int) -> list[str]:
+    """At most so many different sentences, spread evenly over the text.
+
+    Raises:
+        EvaluationDataError: there are fewer than three.
+    """
+    documents = load_documents(text)
+    every = [sentence for document in documents["text"] for sentence in split_sentences(document)]
+    sentences = list(dict.fromkeys(one for one in every if len(one.split()) >= WORDS))
+    if len(sentences) < FEWEST:
+        raise EvaluationDataError(
+            f"`text` has {len(sentences)} sentences of {WORDS} words or more; {FEWEST} are the fewest. Give more text."
+        )
+    return [sentences[place] for place in evenly(len(sentences), number)]
+
+
+def _reads_pairs(name: str, head: str, model: Any) -> bool:
+    single = head == "SequenceClassification" and model.config.num_labels == 1
+    return kind_of(name) == CROSS or single or head in ("QuestionAnswering", "NextSentencePrediction", "PreTraining")
+
+
+def _embed(encode: Callable[..., Any], texts: Sequence[str]) -> Tensor:
+    """Embeddings, (texts, width), on the CPU, in single precision."""
+    found: Tensor = encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+    return found.float().cpu()
+
+
+def _named(prefix: str, figures: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix} {name}": value for name, value in figures.items()}

@@ -1,0 +1,104 @@
+"""What sentence-transformers calls a checkpoint, told from its files alone: importing that library takes seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+
+from ..errors import SchuBertError
+
+LIBRARY = "sentence_transformers"
+SENTENCE, CROSS = "SentenceTransformer", "CrossEncoder"
+MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
+# What may stand behind the transformer: each reads the pooled vector and writes it back.
+BEHIND = ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+FAMILIES = ("bert", "schubert")
+
+
+class EncoderError(SchuBertError):
+    """A sentence encoder or cross-encoder that cannot be opened or pruned."""
+
+
+def kind_of(model: Any) -> str | None:
+    """The class of sentence-transformers that opens a checkpoint, such as "SentenceTransformer", or that a model has.
+
+    Returns:
+        None for anything else, also where nothing can be found under the name.
+    """
+    if not isinstance(model, str):
+        kinds = [kind.__name__ for kind in type(model).__mro__ if kind.__module__.partition(".")[0] == LIBRARY]
+        return next((name for name in kinds if name in (SENTENCE, CROSS, "SparseEncoder")), None)
+    if read(model, MODULES) is not None:
+        return str((read(model, SETTINGS) or {}).get("model_type", SENTENCE))
+    config = read(model, "config.json") or {}
+    classifies = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or [])
+    marked = LIBRARY in config or "sbert_ce_default_activation_function" in config
+    return CROSS if classifies and marked else None
+
+
+def is_sentence_encoder(model: Any) -> bool:
+    """Whether a folder, a name on the Hub or an object is a `SentenceTransformer`."""
+    return kind_of(model) == SENTENCE
+
+
+def check_checkpoint(name: str) -> None:
+    """Raises `EncoderError` for a sentence encoder that cannot be pruned, before any of it is opened.
+
+    That matters: sentence-transformers runs the code of a local folder without asking.
+    """
+    modules = read(name, MODULES) or []
+    check_modules(f"`{name}`", [str(module["type"]) for module in modules])
+    folder = modules[0].get("path") or ""
+    config = read(name, f"{folder}/config.json" if folder else "config.json") or {}
+    check_family(f"`{name}`", config.get("model_type"))
+
+
+def check_modules(name: str, types: Sequence[str]) -> None:
+    """Raises `EncoderError` unless a BERT, a pooling and what may stand behind it follow each other."""
+    for module in types:
+        if module.partition(".")[0] != LIBRARY:
+            raise EncoderError(
+                f"{name} has a module with code of its own, `{module}`. Allowed are sentence-transformers' own: "
+                f"Transformer, {', '.join(BEHIND)}. Prune the encoder inside it as a plain model."
+            )
+    names = [module.rpartition(".")[2] for module in types]
+    if names[:1] != ["Transformer"]:
+        raise EncoderError(
+            f"{name} begins with the module `{names[0] if names else 'none'}`. Allowed is a Transformer, since "
+            "that is what is pruned; static embeddings and routers have none."
+        )
+    if names[1:2] != ["Pooling"]:
+        raise EncoderError(
+            f"{name} has `{names[1] if len(names) > 1 else 'nothing'}` behind its Transformer. Allowed is a Pooling."
+        )
+    for module in names[2:]:
+        if module not in BEHIND[1:]:
+            raise EncoderError(
+                f"{name} has the module `{module}` behind its Pooling. Allowed: {', '.join(BEHIND[1:])}."
+            )
+
+
+def check_family(name: str, family: str | None) -> None:
+    """Raises `EncoderError` for a transformer that is no BERT."""
+    if family not in FAMILIES:
+        raise EncoderError(
+            f"The Transformer of {name} is of the family {family!r}. Allowed are {' and '.join(FAMILIES)}: take an "
+            "encoder that is built on a BERT."
+        )
+
+
+def read(name: str, file: str) -> Any:
+    """A JSON file of a checkpoint, a folder or a name on the Hub; None where it is not there or cannot be read."""
+    find = partial(cached_file, _raise_exceptions_for_missing_entries=False)
+    try:
+        path = find(name, file, _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
+        if path is None:
+            return None
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

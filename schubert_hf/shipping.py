@@ -1,0 +1,28 @@
+"""The two Python files that open a checkpoint anywhere, and the `auto_map` that names them.
+
+Published folders have them, and so have sentence encoders and cross-encoders on disk: whoever serves one opens its
+folder with sentence-transformers, and need not know this package.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from .auto import auto_map
+
+SHIPPED = [Path(__file__).parent / name for name in ("configuration_schubert.py", "modeling_schubert.py")]
+
+
+def ship(folder: Path, config: Path | None = None) -> None:
+    """Copies the files into a folder, and writes the whole `auto_map` into its config.json.
+
+    Args:
+        config: the config.json to start from; by default the folder's own.
+    """
+    for shipped in SHIPPED:
+        shutil.copyfile(shipped, folder / shipped.name)
+    content = json.loads((config or folder / "config.json").read_text(encoding="utf-8"))
+    content["auto_map"] = auto_map()
+    (folder / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,68 @@
+"""`schubert evaluate`, on every kind of model that it knows."""
+
+import json
+import sys
+
+import pytest
+
+from schubert_hf.commands import main
+
+
+@pytest.fixture
+def data(tmp_path, corpus):
+    """Held-out text, a file in SQuAD's layout and MRPC's dev.tsv."""
+    (tmp_path / "text.txt").write_text("\n\n".join(corpus[:20]))
+    answer = {"text": "The", "answer_start": 0}
+    paragraphs = [
+        {"context": text, "qas": [{"id": str(n), "question": text[:40], "answers": [answer]}]}
+        for n, text in enumerate(corpus[:20])
+    ]
+    (tmp_path / "dev.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    rows = [f"{n % 2}\t1\t2\t{text[:50]}\t{corpus[n + n % 2][:50]}" for n, text in enumerate(corpus[:10])]
+    (tmp_path / "dev.tsv").write_text("\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]))
+    return tmp_path
+
+
+def evaluate(capsys, *words):
+    main(["evaluate", *map(str, words), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_sentence_encoder_is_its_own_equal(sentence_transformer, data, capsys):
+    sentence_transformer().save_pretrained(str(data / "dense"))
+    given = ["--text", data / "text.txt", "--squad", data / "dev.json", "--mrpc", data, "--max-texts", 30]
+    found = evaluate(capsys, data / "dense", "--dense", data / "dense", *given)
+    assert found["text"] == pytest.approx({"cosine": 1, "rank_correlation": 1, "neighbours": 1, "texts": 30}, abs=1e-4)
+    squad = found["squad"]
+    assert squad["questions"] == squad["paragraphs"] == 20
+    assert squad["mrr@10"] == squad["dense mrr@10"] == squad["stored mrr@10"] > 0
+    assert found["mrpc"]["average precision"] == found["mrpc"]["dense average precision"]
+
+
+def test_a_cross_encoder_agrees_with_itself(cross_encoder, data, capsys):
+    cross_encoder.save_pretrained(str(data / "cross"))
+    found = evaluate(capsys, data / "cross", "--dense", data / "cross", "--text", data / "text.txt", "--max-texts", 12)
+    assert found["text"]["logits"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to evaluate on"),
+        (["--text", "text.txt"], "does not say where the dense model is"),
+        (["--text", "text.txt", "--dense", "nothing"], "`nothing` is no sentence encoder"),
+        (["--tasks", "STSBenchmark"], "mteb, which is not installed"),
+    ],
+)
+def test_what_is_missing_is_named(sentence_transformer, data, monkeypatch, words, message):
+    monkeypatch.chdir(data)
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    sentence_transformer().save_pretrained("dense")
+    with pytest.raises(SystemExit, match=message):
+        main(["evaluate", "dense", *words])
+
+
+def test_other_models_have_no_index(cross_encoder, data):
+    cross_encoder.save_pretrained(str(data / "cross"))
+    with pytest.raises(SystemExit, match="is no sentence encoder; `--squad`"):
+        main(["evaluate", str(data / "cross"), "--dense", str(data / "cross"), "--squad", str(data / "dev.json")])

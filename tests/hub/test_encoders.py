@@ -1,0 +1,107 @@
+"""Sentence encoders and cross-encoders on the Hub, and opened in a clean process where our package is out of reach."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import HERE, TOKEN, clean_environment
+from huggingface_hub import ModelCard
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+from schubert_hf import SchuBertForSequenceClassification
+from schubert_hf.commands import main
+from schubert_hf.encoders.cross_encoder import CrossEncoder as OpenedCrossEncoder
+from schubert_hf.encoders.sentence_encoder import SentenceEncoder
+
+FACTS = {"kind": "SentenceTransformer", "width": 15, "dense_width": 15, "map_parameters": 180, "texts": 99}
+FIGURES = {"max_length": 17, "cosine": 0.9512, "rank_correlation": 0.9, "neighbours": 0.8}
+
+
+def add_record(folder, record, facts):
+    source = {"hidden_sizes": [15, 15], "filter_sizes": [19, 19], "head_counts": [5, 5]}
+    source |= {"key_query_sizes": [9, 9], "value_sizes": [6, 6]}
+    (folder / "pruning.json").write_text(json.dumps({**record["run"], "source": source, "encoder": facts}))
+
+
+@pytest.fixture
+def encoder(folder, record, tmp_path):
+    """A folder as the front door writes it, and the embedding of a text."""
+    modules = [Transformer(str(folder), max_seq_length=17), Pooling(11, "cls"), Normalize()]
+    prompts = {"query": "word7 ", "document": ""}
+    given = SentenceTransformer(modules=modules, device="cpu", prompts=prompts, similarity_fn_name="dot")
+    opened = SentenceEncoder.open(given)
+    dense_map = torch.randn(15, 11), torch.randn(15)
+    target = tmp_path / "encoder"
+    opened.save(target, opened.model, dense_map)
+    add_record(target, record, FACTS | FIGURES)
+    return target, opened.with_model(opened.model, dense_map).encode("word1")
+
+
+@pytest.fixture
+def reranker(folder, record, tmp_path):
+    torch.manual_seed(0)
+    SchuBertForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(folder)
+    opened = OpenedCrossEncoder.open(CrossEncoder(str(folder), device="cpu", activation_fn=torch.nn.Tanh()))
+    target = tmp_path / "reranker"
+    opened.save(target, opened.model)
+    add_record(target, record, {"kind": "CrossEncoder", "labels": 1, "max_length": 23})
+    return target, opened.source.predict([("word1 word2", "word3")])
+
+
+def open_without_us(kind, name, place, **variables):
+    place.mkdir()
+    run = subprocess.run(
+        [sys.executable, str(HERE / "open_encoder.py"), kind, str(name)],
+        env=clean_environment(place / "home", **variables),
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_a_sentence_encoder_opens_anywhere_from_disk_and_from_the_hub(encoder, worker, hub, tmp_path):
+    folder, expected = encoder
+    files = set(worker("publish", folder, "org/encoder")["value"]["files"])
+    assert {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"} <= files
+    assert {"1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "README.md"} <= files
+    online = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+    for number, (name, variables) in enumerate([(folder, {"HF_HUB_OFFLINE": "1"}), ("org/encoder", online)]):
+        found = open_without_us("SentenceTransformer", name, tmp_path / str(number), **variables)
+        *settings, embedding = found
+        assert settings == [{"query": "word7 ", "document": ""}, "dot", 17]
+        assert embedding == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_cross_encoder_opens_anywhere(reranker, tmp_path):
+    folder, expected = reranker
+    found = open_without_us("CrossEncoder", folder, tmp_path / "place", HF_HUB_OFFLINE="1")
+    assert found == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_pages(encoder, reranker, capsys):
+    for (folder, _), tag, words in (
+        (encoder, "sentence-similarity", ["stored vectors stay valid; cosine to the dense embeddings 0.951", "0.900"]),
+        (reranker, "text-ranking", ["model = CrossEncoder(", "(23 word pieces)"]),
+    ):
+        main(["card", str(folder), "--name", "org/small", "--no-latency"])
+        page = (folder / "README.md").read_text()
+        data = ModelCard(page).data
+        assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", tag)
+        assert {"sentence-transformers", "pruned"} <= set(data.tags)
+        assert '"org/small", trust_remote_code=True)' in page
+        for word in words:
+            assert word in page
+    narrow = {**FACTS, "width": 11, "rank_correlation": 0.9, "max_length": 17}
+    run = json.loads((encoder[0] / "pruning.json").read_text())
+    (encoder[0] / "pruning.json").write_text(json.dumps({**run, "encoder": narrow}))
+    main(["card", str(encoder[0]), "--no-latency"])
+    page = (encoder[0] / "README.md").read_text()
+    assert "have 11 dimensions, the dense model's 15" in page
+    assert "stay valid" not in page
