@@ -35,12 +35,7 @@ class PairMetric(OfflineMetric):
     def __init__(self, name: str, module: str, function: str, kind: str = "int64", **options: Any) -> None:
         self.metric, self.kind, self.options = name, kind, options
         self.columns = dict.fromkeys(("predictions", "references"), datasets.Value(kind))
-        try:
-            self.function: Callable[..., Any] = getattr(import_module(module), function)
-        except ImportError as error:
-            raise MetricError(
-                f"`{function}` of {module.partition('.')[0]} is not installed. Run `pip install scikit-learn scipy`."
-            ) from error
+        self.function: Callable[..., Any] = getattr(import_module(module), function)
         super().__init__()
 
     def checked(self, predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -101,7 +96,7 @@ def load_metric(name: str) -> Any:
     `evaluate.load` runs downloaded code: only give names that you trust.
 
     Raises:
-        MetricError: there is none of that name, the Hub cannot be reached, or its library is not installed.
+        MetricError: there is none of that name, or the Hub cannot be reached.
     """
     if name in METRICS:
         return METRICS[name]()
