@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -109,10 +109,28 @@ def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
 
 
 def first_tokens(number: int, batches: Sequence[AnyBatch], reduce: Reduce | None = None) -> list[AnyBatch]:
-    """The first batches, as many as hold so many real tokens, over all processes; at least one."""
+    """The first batches, as many as hold so many real tokens, over all processes.
+
+    Where one batch holds twice as many, every second example of it is left out, as often as that is so.
+    """
     counts = torch.tensor([float(real_tokens(batch).sum()) for batch in batches])
-    before = accumulate(summed(counts, reduce).tolist(), initial=0.0)
-    return [batch for batch, tokens in zip(batches, before, strict=False) if tokens < number]
+    tokens = summed(counts, reduce).tolist()
+    before = accumulate(tokens, initial=0.0)
+    kept = [batch for batch, total in zip(batches, before, strict=False) if total < number]
+    share = 1 << max(0, int(math.log2(tokens[0] / number))) if len(kept) == 1 and tokens[0] > number else 1
+    while kept and len(next(iter(kept[0].values()))) % share:
+        share //= 2
+    return kept if share == 1 else [cast(AnyBatch, {name: x[::share] for name, x in kept[0].items()})]
+
+
+def split(tokens: int, batches: Iterable[AnyBatch]) -> list[AnyBatch]:
+    """The same examples in batches of so many tokens, padding among them, at least one example each."""
+    pieces = []
+    for batch in batches:
+        rows, size = len(batch["input_ids"]), batch["input_ids"].numel()
+        step = max(1, tokens * rows // size)
+        pieces += [{name: x[at : at + step] for name, x in batch.items()} for at in range(0, rows, step)]
+    return cast(list[AnyBatch], pieces)
 
 
 def open_data(

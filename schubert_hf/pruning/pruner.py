@@ -36,7 +36,7 @@ from .budget import Budget
 from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
 from .config import PruningConfig
 from .criteria import Scores
-from .data import first_tokens, open_data, sum_over_processes
+from .data import first_tokens, open_data, split, sum_over_processes
 from .methods import METHODS, Problem
 from .phases import narrowed, train_alphas, wants_teacher, with_teacher
 from .plan import PruningPlan
@@ -47,7 +47,8 @@ from .search import Competition
 from .surgery import compact
 from .units import find_groups
 
-SCORED = 8192  # tokens, at most, that units are scored on: second moments of single units need no more
+SCORED = 4096  # tokens that units are scored on: second moments of single units need no more
+PIECE = 512  # of them at once: a backward pass holds the activations of all layers
 
 
 class SchuBertPruner:
@@ -194,7 +195,8 @@ class SchuBertPruner:
         if method.calibrates:
             batches, fold = data.calibration(self.accelerator, self.phases.position, config)
         sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
-        groups, looked = find_groups(self.model.config, config.dimensions), first_tokens(SCORED, batches, sum_up)
+        groups = find_groups(self.model.config, config.dimensions)
+        looked = split(PIECE, first_tokens(SCORED, batches, sum_up))
         scored = method.score(Problem(self.model, make, groups, cost, looked, sum_up, gates, seed))
 
         def choose(scores: Scores) -> PruningPlan:

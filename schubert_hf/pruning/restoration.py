@@ -154,7 +154,9 @@ class _Restoration:
         kept = self.plan.kept(Axis("key_query", theirs.layer) if name in ("query", "key") else theirs.units)
         # The cut model's softmax divides by the root of its own k (see `surgery.compact`).
         ratio = math.sqrt(ours.key_query_size / theirs.key_query_size) if name == "query" else 1
-        return lambda t: theirs.inputs[name](t)[..., kept] * ratio
+        linear = theirs.inputs[name]
+        weight, bias = linear.weight[kept] * ratio, linear.bias[kept] * ratio
+        return lambda t: nn.functional.linear(t, weight, bias)
 
     def _restore_heads(self, own: Stream, target: Stream) -> None:
         """Whatever reads the last layer's stream but the pooler, whose refit gave no better NSP loss."""

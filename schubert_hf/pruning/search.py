@@ -37,7 +37,7 @@ from .restoration import restore
 from .surgery import compact
 from .units import Group
 
-TOKENS = 4096  # that a plan is refit on, and measured on: for a choice among few plans that is enough
+FITTED, MEASURED = 1024, 2048  # tokens that a plan is refit on, and measured on: enough to choose among few plans
 STEP = 1 / 8  # of the stream: widths that are tried lie so far apart, and half as far around the best
 STREAM = Group("h", None)
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
@@ -53,8 +53,8 @@ class Competition:
         objective: makes what training minimises from a model.
         scores: importance of the units of every group that may be cut.
         choose: from scores to a plan for the budget; raises `BudgetError` where those groups cannot meet it.
-        batches: what plans are refit on, of which at most `TOKENS` tokens are used.
-        fold: what they are measured on, likewise.
+        batches: what plans are refit on, of which about `FITTED` tokens are used.
+        fold: what they are measured on, about `MEASURED` tokens of it.
         reduce: sums a tensor over the processes.
 
     Attributes:
@@ -71,7 +71,8 @@ class Competition:
     tried: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.batches, self.fold = (first_tokens(TOKENS, some, self.reduce) for some in (self.batches, self.fold))
+        self.batches = first_tokens(FITTED, self.batches, self.reduce)
+        self.fold = first_tokens(MEASURED, self.fold, self.reduce)
         self.kinds = {group.dimension for group in self.scores}
         self.best: tuple[float, PruningPlan] | None = None
         self.known: dict[PruningPlan, float] = {}

@@ -6,9 +6,10 @@ from oracles import batches, build, parameter_cost, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
 from schubert_hf.cost import BudgetError
+from schubert_hf.pruning.data import first_tokens
 from schubert_hf.pruning.least_squares import RIDGE
 from schubert_hf.pruning.restoration import restore
-from schubert_hf.pruning.search import TOKENS, Competition
+from schubert_hf.pruning.search import FITTED, MEASURED, Competition
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import find_groups
 from schubert_hf.training.objective import Objective, PretrainingObjective
@@ -123,9 +124,17 @@ def test_no_more_text_is_used_than_a_choice_needs():
     model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
     some = masked(1)[0]
     tokens = int(some["attention_mask"].sum()) if "attention_mask" in some else some["input_ids"].numel()
-    many = [some] * (2 * TOKENS // tokens)
+    many = [some] * (2 * MEASURED // tokens)
     rivals = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many)
-    used = len(rivals.batches) * tokens
-    assert TOKENS <= used < TOKENS + tokens
+    for used, wanted in ((rivals.batches, FITTED), (rivals.fold, MEASURED)):
+        assert wanted <= len(used) * tokens < wanted + tokens
     halves = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many, lambda t: 2 * t)
-    assert abs(len(halves.batches) - len(rivals.batches) / 2) <= 1
+    assert abs(len(halves.fold) - len(rivals.fold) / 2) <= 1
+
+
+def test_of_one_large_batch_every_other_example_is_used():
+    batch = masked(8)[0]
+    tokens = batch["attention_mask"].sum() if "attention_mask" in batch else torch.tensor(batch["input_ids"].numel())
+    (used,) = first_tokens(int(tokens) // 2, [batch, batch])
+    assert all(torch.equal(used[name], x[::2]) for name, x in batch.items())
+    assert len(first_tokens(int(tokens), [batch])[0]["input_ids"]) == len(batch["input_ids"])
