@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,7 @@ from ..data.padding import PaddingCollator
 from ..data.stream import CHECKED, Batch, Collator, ExampleStream, MaskingCollator, StreamError, digest, for_stream
 from ..data.streaming import StreamedPairs
 from ..errors import SchuBertError
+from ..run.memory import examples_in, take
 from ..shape import Shape
 from ..training.objective import Objective, ObjectiveError, real_tokens
 from .config import PruningConfig
@@ -109,7 +110,7 @@ def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
 
 
 def first_tokens(number: int, batches: Sequence[AnyBatch], reduce: Reduce | None = None) -> list[AnyBatch]:
-    """The first batches, as many as hold so many real tokens, over all processes.
+    """The first batches, as many as hold so many real tokens, over all processes; at least one.
 
     Where one batch holds twice as many, every second example of it is left out, as often as that is so.
     """
@@ -117,20 +118,22 @@ def first_tokens(number: int, batches: Sequence[AnyBatch], reduce: Reduce | None
     tokens = summed(counts, reduce).tolist()
     before = accumulate(tokens, initial=0.0)
     kept = [batch for batch, total in zip(batches, before, strict=False) if total < number]
-    share = 1 << max(0, int(math.log2(tokens[0] / number))) if len(kept) == 1 and tokens[0] > number else 1
-    while kept and len(next(iter(kept[0].values()))) % share:
-        share //= 2
-    return kept if share == 1 else [cast(AnyBatch, {name: x[::share] for name, x in kept[0].items()})]
+    if len(kept) != 1:
+        return kept
+    step, size = 1, examples_in(kept[0])
+    while tokens[0] >= 2 * step * number and size % (2 * step) == 0:
+        step *= 2
+    return [take(kept[0], slice(None, None, step))]
 
 
 def split(tokens: int, batches: Iterable[AnyBatch]) -> list[AnyBatch]:
     """The same examples in batches of so many tokens, padding among them, at least one example each."""
     pieces = []
     for batch in batches:
-        rows, size = len(batch["input_ids"]), batch["input_ids"].numel()
-        step = max(1, tokens * rows // size)
-        pieces += [{name: x[at : at + step] for name, x in batch.items()} for at in range(0, rows, step)]
-    return cast(list[AnyBatch], pieces)
+        size = examples_in(batch)
+        step = max(1, tokens * size // batch["input_ids"].numel())
+        pieces += [take(batch, slice(start, start + step)) for start in range(0, size, step)]
+    return pieces
 
 
 def open_data(

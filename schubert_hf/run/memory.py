@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psutil
 import torch
@@ -25,6 +25,7 @@ from ..errors import SchuBertError
 
 logger = logging.getLogger(__name__)
 GIB = 2**30
+AnyBatch = TypeVar("AnyBatch", bound=Mapping[str, Any])
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -161,18 +162,24 @@ def saved_bytes(objective: nn.Module, batch: dict[str, Tensor]) -> int:
     return sum(storage.nbytes() for pointer, storage in saved.items() if pointer not in known)
 
 
+def examples_in(batch: Mapping[str, Any]) -> int:
+    """How many examples a batch has."""
+    return len(next(x for x in batch.values() if isinstance(x, Tensor) and x.ndim))
+
+
+def take(batch: AnyBatch, rows: slice | list[int]) -> AnyBatch:
+    """Some examples of a batch. What is not one item per example, e.g. class weights of a collator, stays as it is."""
+    size = examples_in(batch)
+    is_rows = {name: isinstance(x, Tensor) and x.ndim and len(x) == size for name, x in batch.items()}
+    return cast(AnyBatch, {name: x[rows] if is_rows[name] else x for name, x in batch.items()})
+
+
 def _typical(objective: Any, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """One and two copies of the example whose count of items, e.g. of masked tokens, is nearest to the mean."""
-    size = len(next(x for x in batch.values() if isinstance(x, Tensor) and x.ndim))
-
-    def take(*rows: int) -> dict[str, Tensor]:
-        # What is not one item per example, e.g. class weights of a collator, stays as it is.
-        is_rows = {name: isinstance(x, Tensor) and x.ndim and len(x) == size for name, x in batch.items()}
-        return {name: x[list(rows)] if is_rows[name] else x for name, x in batch.items()}
-
-    counts = [sum(objective.count(take(row)).values()) for row in range(size)]
+    size = examples_in(batch)
+    counts = [sum(objective.count(take(batch, [row])).values()) for row in range(size)]
     row = min(range(size), key=lambda row: abs(counts[row] - sum(counts) / size))
-    return [take(row), take(row, row)]
+    return [take(batch, [row]), take(batch, [row, row])]
 
 
 @contextlib.contextmanager

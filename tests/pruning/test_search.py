@@ -6,13 +6,13 @@ from oracles import batches, build, parameter_cost, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
 from schubert_hf.cost import BudgetError
-from schubert_hf.pruning.data import first_tokens
+from schubert_hf.pruning.data import first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
 from schubert_hf.pruning.restoration import restore
 from schubert_hf.pruning.search import FITTED, MEASURED, Competition
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import find_groups
-from schubert_hf.training.objective import Objective, PretrainingObjective
+from schubert_hf.training.objective import Objective, PretrainingObjective, real_tokens
 
 
 def compete(model, scores, share=0.8, *, objective=PretrainingObjective, data=8, reduce=None):
@@ -123,7 +123,7 @@ def test_an_objective_without_predictions_is_compared_by_its_loss():
 def test_no_more_text_is_used_than_a_choice_needs():
     model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
     some = masked(1)[0]
-    tokens = int(some["attention_mask"].sum()) if "attention_mask" in some else some["input_ids"].numel()
+    tokens = int(real_tokens(some).sum())
     many = [some] * (2 * MEASURED // tokens)
     rivals = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many)
     for used, wanted in ((rivals.batches, FITTED), (rivals.fold, MEASURED)):
@@ -134,7 +134,18 @@ def test_no_more_text_is_used_than_a_choice_needs():
 
 def test_of_one_large_batch_every_other_example_is_used():
     batch = masked(8)[0]
-    tokens = batch["attention_mask"].sum() if "attention_mask" in batch else torch.tensor(batch["input_ids"].numel())
-    (used,) = first_tokens(int(tokens) // 2, [batch, batch])
+    tokens = int(real_tokens(batch).sum())
+    (used,) = first_tokens(tokens // 2, [batch, batch])
     assert all(torch.equal(used[name], x[::2]) for name, x in batch.items())
-    assert len(first_tokens(int(tokens), [batch])[0]["input_ids"]) == len(batch["input_ids"])
+    assert len(first_tokens(tokens, [batch])[0]["input_ids"]) == len(batch["input_ids"])
+
+
+def test_what_is_not_one_item_per_example_is_not_cut_up():
+    batch = {**masked(8)[0], "class_weights": torch.rand(3), "scale": torch.tensor(2.0)}
+    tokens, size = batch["input_ids"].numel(), len(batch["input_ids"])
+    (thinned,) = first_tokens(int(real_tokens(batch).sum()) // 2, [batch, batch])
+    pieces = split(tokens // size, [batch])
+    assert len(pieces) == size
+    assert torch.equal(torch.cat([piece["input_ids"] for piece in pieces]), batch["input_ids"])
+    for part in (thinned, *pieces):
+        assert all(torch.equal(part[name], batch[name]) for name in ("class_weights", "scale"))
