@@ -182,7 +182,8 @@ def test_a_made_up_head_is_counted_scored_cut_and_refit(spans):
         with torch.no_grad():
             return sum(float((model(**inputs_of(b)) - spans(**inputs_of(b))).square().mean()) for b in data)
 
-    encoder_alone = restore(cut, spans, plan, data, parts=("outputs", "heads", "filters", "norms"))
-    refit = restore(cut, spans, plan, data)
+    parts = ("outputs", "heads", "filters", "norms")
+    encoder_alone = restore(compact(spans, plan), spans, plan, data, parts=parts)
+    refit = restore(compact(spans, plan), spans, plan, data)
     assert torch.equal(encoder_alone.spans.weight, cut.spans.weight)
     assert distance(refit) < distance(encoder_alone) < distance(cut)

@@ -56,21 +56,36 @@ class Regression:
     def solve(self, ridge: float | None = None) -> list[Correction]:
         """One correction per map; `ridge`: the same for all, which nothing chooses."""
         fitted, fold = summed(self.fitted, self.reduce), summed(self.fold, self.reduce)
-        number, width = float(fold[self.width, self.width]), self.width + 1
+        number = float(fold[self.width, self.width])
         if ridge is not None or not number:
             chosen = [RIDGE if ridge is None else ridge] * len(self.outputs)
         else:
-            gram, lack = fold[:width], torch.split(fold[width:], self.outputs)
-            errors = []
-            for candidate in RIDGES:
-                found = self._solutions(fitted, candidate)
-                errors.append([_error(one, gram, rows) for one, rows in zip(found, lack, strict=True)])
-            best = torch.tensor(errors).argmin(0)  # (maps,)
-            chosen = [RIDGES[int(index)] for index in best]
+            chosen = self._best_on(fold, fitted)
         everything, solved = fitted + fold, {}
         for one in dict.fromkeys(chosen):
             solved[one] = self._solutions(everything, one)
         return [solved[one][number] for number, one in enumerate(chosen)]
+
+    def _best_on(self, fold: Tensor, fitted: Tensor) -> list[float]:
+        """The ridge of each map: from `RIDGE` both ways, as long as that helps any of them."""
+        gram, lack = fold[: self.width + 1], torch.split(fold[self.width + 1 :], self.outputs)
+
+        def errors(index: int) -> Tensor:  # (maps,)
+            found = self._solutions(fitted, RIDGES[index])
+            return torch.tensor([_error(one, gram, rows) for one, rows in zip(found, lack, strict=True)])
+
+        middle = RIDGES.index(RIDGE)
+        known = {middle: errors(middle)}
+        for way in (range(middle - 1, -1, -1), range(middle + 1, len(RIDGES))):
+            last = known[middle]
+            for index in way:
+                known[index] = errors(index)
+                if not bool((known[index] < last).any()):
+                    break
+                last = known[index]
+        order = sorted(known)
+        best = torch.stack([known[index] for index in order]).argmin(0)
+        return [RIDGES[order[int(number)]] for number in best]
 
     def _solutions(self, sums: Tensor, ridge: float) -> list[Correction]:
         width = self.width

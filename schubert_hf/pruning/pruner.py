@@ -207,6 +207,7 @@ class SchuBertPruner:
             self.phases.skip(config.calibration_size)
             rivals = Competition(scored.model, make, scored.scores, choose, batches, fold, sum_up)
             plan, round_["candidates"] = rivals.run(), rivals.tried
+            del rivals  # and the dense predictions that it holds, (tokens, words)
         else:
             plan = choose(scored.scores)
         clock.lap("selection")

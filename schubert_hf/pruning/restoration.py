@@ -17,9 +17,8 @@ Solving it for each group of pruned weights is Hassibi & Stork 1993 (optimal bra
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -59,7 +58,7 @@ def restore(
     Of both models the stream is held, (tokens, h), and beside it what one sublayer computes of one batch.
 
     Args:
-        cut: `compact(dense, plan)`; not changed.
+        cut: `compact(dense, plan)`; changed in place.
         batches: real text, on the models' device.
         fold: more of it, on which the ridge of every map is chosen before all of the text fits it.
         reduce: sums a tensor over processes that see different batches.
@@ -67,16 +66,16 @@ def restore(
         parts: what is refit, of `PARTS`; the rest stays as it is.
 
     Returns:
-        A copy in evaluation mode.
+        `cut`, in evaluation mode.
     """
-    restored: ModelT = copy.deepcopy(cut).eval()
+    cut.eval()
     was_training = dense.training
     dense.eval()
     try:
-        _Restoration(restored, dense, plan, [*batches, *fold], len(batches), reduce, ridge, parts).run()
+        _Restoration(cut, dense, plan, [*batches, *fold], len(batches), reduce, ridge, parts).run()
     finally:
         dense.train(was_training)
-    return restored
+    return cut
 
 
 @dataclass
@@ -105,8 +104,8 @@ class _Restoration:
             block = next(cut_layers)
             ours = [block.resize(x) for x in ours]
             theirs = [layer.resize(x) for x in theirs]
-            ours, theirs = self._restore_sublayer(block.attention, layer.attention, ours, theirs)
-            ours, theirs = self._restore_sublayer(block.filters, layer.filters, ours, theirs)
+            self._restore_sublayer(block.attention, layer.attention, ours, theirs)
+            self._restore_sublayer(block.filters, layer.filters, ours, theirs)
         self._restore_heads(ours, theirs)
 
     def _embed(self) -> tuple[Stream, Stream]:
@@ -120,7 +119,7 @@ class _Restoration:
         for known in inputs:
             ours.module(**known)
         hook.remove()
-        self._fit_norm(ours.norm, before, [self._channels(x, 0) for x in target])
+        self._fit_norm(ours.norm, before, (self._channels(x, 0) for x in target))
         own = [ours.norm(x) for x in before]
         self.masks = [
             create_bidirectional_mask(self.cut.config, x, batch.get("attention_mask"))
@@ -128,26 +127,27 @@ class _Restoration:
         ]
         return own, target
 
-    def _restore_sublayer(
-        self, ours: Sublayer, theirs: Sublayer, own: Stream, target: Stream
-    ) -> tuple[Stream, Stream]:
-        """Q, K, V or D towards the dense outputs; P or G to the dense stream less the own residual; LayerNorm."""
+    def _restore_sublayer(self, ours: Sublayer, theirs: Sublayer, own: Stream, target: Stream) -> None:
+        """Q, K, V or D towards the dense outputs; P or G to the dense stream less the own residual; LayerNorm.
+
+        Both streams become what they are behind the sublayer, batch by batch in place: no third one is held.
+        """
         if ("heads" if theirs.heads else "filters") in self.parts and ours.inputs:
             wanted = [self._kept_outputs(name, ours, theirs) for name in ours.inputs]
             self._fit(list(ours.inputs.values()), own, target, wanted)
-        after: Stream = []
         output = self._regression([ours.output]) if "outputs" in self.parts else None
         for number, (x, t, mask) in enumerate(zip(own, target, self.masks, strict=True)):
-            after.append(theirs.output(theirs.inner(t, mask)) + t)
+            target[number] = theirs.output(theirs.inner(t, mask)) + t
             if output is not None:
-                lack = self._channels(after[-1], theirs.layer) - x - ours.output(units := ours.inner(x, mask))
+                lack = self._channels(target[number], theirs.layer) - x - ours.output(units := ours.inner(x, mask))
                 self._count(output, number, units, lack)
         if output is not None:
             self._correct([ours.output], output)
-        before = [ours.output(ours.inner(x, mask)) + x for x, mask in zip(own, self.masks, strict=True)]
-        target = [theirs.norm(x) for x in after]
-        self._fit_norm(ours.norm, before, [self._channels(x, theirs.layer) for x in target])
-        return [ours.norm(x) for x in before], target
+        for number, (x, t, mask) in enumerate(zip(own, target, self.masks, strict=True)):
+            own[number], target[number] = ours.output(ours.inner(x, mask)) + x, theirs.norm(t)
+        self._fit_norm(ours.norm, own, (self._channels(t, theirs.layer) for t in target))
+        for number, x in enumerate(own):
+            own[number] = ours.norm(x)
 
     def _kept_outputs(self, name: str, ours: Sublayer, theirs: Sublayer) -> Map:
         """What the dense map gives in the outputs that stay, from the dense stream."""
@@ -223,7 +223,7 @@ class _Restoration:
             linear.weight.copy_(exact(linear.weight) + correction.weight)
             linear.bias.copy_(exact(linear.bias) + correction.bias)
 
-    def _fit_norm(self, norm: nn.LayerNorm, inputs: Stream, targets: Stream) -> None:
+    def _fit_norm(self, norm: nn.LayerNorm, inputs: Stream, targets: Iterable[Tensor]) -> None:
         """Scale and shift of every channel by least squares, in place."""
         if "norms" not in self.parts:
             return
