@@ -6,6 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # also of processes that tests start: there is a worker for every core
 
 import random
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 from schubert_hf.data.pairs import make_pairs
 from schubert_hf.training.objective import PretrainingObjective
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 transformers.logging.disable_progress_bar()
 
 

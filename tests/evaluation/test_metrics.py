@@ -137,6 +137,7 @@ def test_a_metric_of_the_users_own(tmp_path):
     assert load_metric(str(folder / "always_seven.py")).compute(predictions=[1], references=[0]) == {"seven": 7.0}
 
 
+@pytest.mark.slow
 def test_processes_do_not_get_into_each_others_way(tmp_path):
     """Six at one time, in a folder that stays as it was."""
     script = (

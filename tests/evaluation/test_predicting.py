@@ -47,6 +47,7 @@ with open(f"{sys.argv[1]}.{accelerator.process_index}", "w") as stream:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_example_is_predicted_as_if_alone(tmp_path, processes):
     script = tmp_path / "script.py"

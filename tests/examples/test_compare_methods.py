@@ -46,6 +46,7 @@ def in_process(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_cells_are_made_once_and_each_row_can_be_had_alone(bert, text, tmp_path, in_process):
     output = tmp_path / "study"
     given = ["--model", bert, "--text", text, "--eval-text", text, "--output-dir", output]
@@ -92,6 +93,7 @@ def test_cells_are_made_once_and_each_row_can_be_had_alone(bert, text, tmp_path,
         in_process(*given, "--methods", "uniform", "--alpha-steps", "2")
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_study(bert, text, tmp_path):
     output = tmp_path / "study"
     given = ["--model", bert, "--text", text, "--eval-text", text, "--output-dir", output, "--sizes", "80"]

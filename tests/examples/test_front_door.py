@@ -66,6 +66,7 @@ def place(bert, text, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_entry_gives_the_same_bits_and_records_what_repeats_it(place, capsys) -> None:
     result = schubert_hf.prune("bert", "70%", text=Path("text.txt"), output_dir="python", **QUICK)
     assert result.output_dir == Path("python")

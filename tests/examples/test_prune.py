@@ -42,6 +42,7 @@ def prune(*arguments: object, by: list[str] | None = None) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     sources = ["--model", bert, "--text", text, "--max-length", 24]
@@ -77,6 +78,7 @@ def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, t
     assert "Traceback" not in again.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     sources = ["--model", bert, "--text", text, "--max-length", 24]
@@ -87,6 +89,7 @@ def test_two_processes_make_one_run(bert, text, tmp_path) -> None:
     assert run.stdout.count("Widths, layer by layer") == 1
 
 
+@pytest.mark.slow
 def test_several_sizes_from_a_stream_each_with_a_page(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     sources = ["--model", bert, "--text", text, "--eval-text", text, "--max-length", 24, "--streaming"]
@@ -102,6 +105,7 @@ def test_several_sizes_from_a_stream_each_with_a_page(bert, text, tmp_path) -> N
     assert max(path.stat().st_size for path in events) > 1000
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_a_clean_exit(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     command = [sys.executable, "examples/prune.py", "--model", bert, "--text", text, "--max-length", 24]

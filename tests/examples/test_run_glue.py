@@ -99,6 +99,7 @@ def weights(folder: Path) -> dict:
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_results_tell_all(tuned):
     found = json.loads((tuned / "results.json").read_text())
     by_split = {(result["task"], result["split"]): result for result in found["results"]}
@@ -123,6 +124,7 @@ def test_results_tell_all(tuned):
     assert config["id2label"] == {"0": "entailment", "1": "neutral", "2": "contradiction"}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tuned, bert, glue, tmp_path):
     given = ["--model", bert, "--task", "sst2", "--data", glue, *QUICK, "--output-dir", tmp_path / "two"]
     done = run("run_glue.py", *given, by=TWO_PROCESSES)
@@ -138,6 +140,7 @@ def test_two_processes_are_one(tuned, bert, glue, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_sigterm_then_resume_is_the_uninterrupted_run(tuned, bert, glue, tmp_path):
     arguments = ["--model", bert, "--task", "sst2,stsb,mnli", "--data", glue, "--seeds", "0,3", *QUICK]
     arguments += ["--output-dir", tmp_path / "out"]
@@ -168,6 +171,7 @@ def test_sigterm_then_resume_is_the_uninterrupted_run(tuned, bert, glue, tmp_pat
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.slow
 def test_a_tuned_model_is_pruned_on_its_task_and_evaluated(tuned, glue, tmp_path):
     model = tuned / "sst2" / "seed-0"
     given = ["--task", "sst2", "--data", glue, "--max-length", 16]
@@ -197,6 +201,7 @@ def test_a_tuned_model_is_pruned_on_its_task_and_evaluated(tuned, glue, tmp_path
     assert "are masked" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["squad", "squad_v2"])
 def test_squad_through_the_whole_path(task, tuned, bert, squad, tmp_path):
     output = tmp_path / "out"

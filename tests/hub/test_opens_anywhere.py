@@ -38,6 +38,7 @@ def published(worker, session_hub, build, tmp_path_factory):
     return revisions[0], logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", PYTHONS)
 def test_without_this_package(published, session_hub, tmp_path, python):
     revision, (older, newer) = published

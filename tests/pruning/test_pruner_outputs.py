@@ -195,6 +195,7 @@ def run_processes(folder, processes):
     return [found for _, found in reports]
 
 
+@pytest.mark.slow
 def test_two_processes_match_as_one_does(tmp_path):
     (one,) = run_processes(tmp_path / "one", 1)
     main, other = run_processes(tmp_path / "two", 2)

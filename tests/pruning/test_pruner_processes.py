@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from oracles import QUICK
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[1]  # where oracles.py is
 SCRIPT = """
 import json, sys

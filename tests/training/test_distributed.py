@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Run twice: as one process, and as two with the same global batch. Each writes what it computed.
 SCRIPT = """
 import json, os, signal, sys

@@ -119,6 +119,7 @@ def test_leaves_a_model_that_opens(run: Run, tmp_path: Path) -> None:
     assert report["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_interrupted_then_resumed_equals_uninterrupted(run: Run, text_file: Path, tmp_path: Path) -> None:
     through = run("through")
     call = [sys.executable, "-c", INTERRUPTED, *command(text=text_file, output_dir=tmp_path / "stopped")]
@@ -138,6 +139,7 @@ def test_interrupted_then_resumed_equals_uninterrupted(run: Run, text_file: Path
     assert (tmp_path / "stopped" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_is_a_clean_stop_too(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
