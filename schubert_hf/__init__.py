@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .auto import auto_map, register
 from .configuration_schubert import SchuBertConfig, SchuBertConfigError
 from .conversion import convert_bert, load, to_bert
+from .families import register_families
 from .modeling_schubert import (
     SchuBertForMaskedLM,
     SchuBertForMultipleChoice,
@@ -108,3 +109,4 @@ def __dir__() -> list[str]:
 
 
 register()
+register_families()

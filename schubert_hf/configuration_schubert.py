@@ -7,7 +7,7 @@ This file is copied into every published repository. It imports only torch, tran
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
@@ -51,7 +51,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("is_decoder", "add_cross_attention", "is_encoder_decoder"), (lambda v: not v, "False")),
     **dict.fromkeys(("tie_word_embeddings", "return_dict", "output_hidden_states"), BOOL),
     "classifier_dropout": _between(0.0, 1.0, None),
-    "hidden_act": (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN)),
+    **dict.fromkeys(("hidden_act", "pooler_act"), (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN))),
+    "padding_takes_positions": (lambda v: type(v) is bool, "True or False"),
+    "family": (lambda v: type(v) is str, "a model type, such as 'bert'"),
     "dtype": (lambda v: v is None or str(v).removeprefix("torch.") in DTYPES, f"{', '.join(DTYPES)} or None"),
     "architectures": (lambda v: v is None or (type(v) is list and {*map(type, v)} <= {str}), "class names or None"),
     "id2label": (lambda v: v is None or (type(v) is dict and all(str(n).isdecimal() for n in v)), "{number: name}"),
@@ -98,18 +100,23 @@ class SchuBertConfig(PreTrainedConfig):
     The five lists define the shape, one plain int per layer. A missing list is filled from BERT's scalar, so a BERT
     `config.json` is a valid input. Afterwards the scalars follow the lists: `hidden_size` is the last layer's width,
     `num_attention_heads` and `intermediate_size` are the largest layer's. A scalar given beside its list must agree.
-    To change a config assign whole lists, then call `validate()`. All other fields are those of `BertConfig`.
+    To change a config assign whole lists, then call `validate()`. Fields that are not named here are `BertConfig`'s.
 
     Args:
         hidden_sizes: h, at least 1. Layer i works on the first `hidden_sizes[i]` channels of the residual stream.
         filter_sizes, head_counts: f, feed-forward filters, and a, attention heads, at least 0.
         key_query_sizes, value_sizes: k and v, per head, at least 1. Default: `hidden_size // num_attention_heads`.
+        family: model type of the checkpoint that the model was made from.
+        pooler_act: activation of the pooler.
+        padding_takes_positions: False: positions count the tokens that are no padding, as RoBERTa's do.
 
     Raises:
         SchuBertConfigError: a field has a wrong type or value, or the config is a decoder's or another model's.
     """
 
     model_type = "schubert"
+    # Model types besides BERT's -> what reads their configs and weights. `import schubert_hf` fills it in.
+    families: ClassVar[dict[str, Any]] = {}
 
     vocab_size: int = 30522
     hidden_size: int = UNSET
@@ -135,6 +142,9 @@ class SchuBertConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
+    family: str = "bert"
+    pooler_act: str = "tanh"
+    padding_takes_positions: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         _check_model_type(kwargs.pop("model_type", self.model_type))
@@ -207,15 +217,22 @@ class SchuBertConfig(PreTrainedConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read `config.json`; a BERT's counts as SchuBERT's, any other model's raises `SchuBertConfigError`."""
+        """Read `config.json`; that of a BERT or of one of `families` as SchuBERT's, others raise an error."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        _check_model_type(config_dict.get("model_type", cls.model_type))
-        return {**config_dict, "model_type": cls.model_type}, kwargs  # so `from_pretrained` does not warn
+        return cls._as_schubert(config_dict), kwargs
+
+    @classmethod
+    def _as_schubert(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type in cls.families:
+            return dict(cls.families[model_type].fields(config_dict))
+        _check_model_type(model_type)
+        return {**config_dict, "model_type": cls.model_type}  # so `from_pretrained` does not warn
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a config from a SchuBERT or BERT dict; keyword arguments replace fields, lists as a whole."""
-        found = super().from_dict(dict(config_dict), **kwargs)
+        """Build a config from such a dict; keyword arguments replace fields, lists as a whole."""
+        found = super().from_dict(cls._as_schubert(config_dict), **kwargs)
         (found[0] if isinstance(found, tuple) else found).validate()
         return found
 
@@ -297,4 +314,5 @@ def _check_lengths(lists: dict[str, list[int]]) -> None:
 
 def _check_model_type(model_type: str) -> None:
     if model_type not in ("schubert", "bert"):
-        raise SchuBertConfigError(f"`model_type` is {model_type!r}, allowed is 'schubert' or 'bert'.")
+        known = ", ".join(f"{name!r}" for name in ("schubert", "bert", *SchuBertConfig.families))
+        raise SchuBertConfigError(f"`model_type` is {model_type!r}, allowed is one of {known}.")

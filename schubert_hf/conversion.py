@@ -1,21 +1,23 @@
-"""BERT -> SchuBERT, the same function, and back where the layers are uniform.
+"""BERT and its relatives -> SchuBERT, the same function, and back where the layers are uniform.
 
-The weights keep their names and shapes both ways: a BERT is a SchuBERT whose layers happen to be alike, with
-h = a k and k = v. Loading a BERT checkpoint by name needs none of this: `SchuBertFor....from_pretrained` converts.
+A BERT is a SchuBERT whose layers happen to be alike, with h = a k and k = v. What other families name differently is
+in `families`. Loading a checkpoint by name needs none of this: `SchuBertFor....from_pretrained` converts.
 """
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from typing import Any, cast
 
 import transformers
-from transformers import BertConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.utils import logging
 
 from .auto import MODELS
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
 from .errors import SchuBertError
+from .families import FAMILIES
 from .modeling_schubert import (
     SchuBertForMaskedLM,
     SchuBertForPreTraining,
@@ -32,45 +34,61 @@ class ConversionError(SchuBertError):
 
 
 def convert_bert(bert: PreTrainedModel, **kwargs: Any) -> SchuBertPreTrainedModel:
-    """The SchuBERT class with `bert`'s head and weights: of `BertModel`, or a BERT with one of the seven heads.
+    """The SchuBERT class with the head and weights of a model of any family in `FAMILIES`.
 
-    `bert` is left unchanged. For `kwargs` see `SchuBertPreTrainedModel.from_bert`.
+    `bert` is left unchanged. For `kwargs` see `SchuBertPreTrainedModel.from_dense`.
 
     Raises:
         ConversionError: for a class without counterpart, e.g. `BertLMHeadModel`.
         SchuBertLoadError, SchuBertConfigError: for another model, a decoder, relative positions.
     """
-    return _head(f"Schu{type(bert).__name__}").from_bert(bert, **kwargs)
+    name, family = type(bert).__name__, FAMILIES.get(bert.config.model_type)
+    return _head((family and family.our_class(name)) or name).from_dense(bert, **kwargs)
 
 
 def to_bert(model: PreTrainedModel) -> PreTrainedModel:
-    """The BERT that computes the same as `model`, for a SchuBERT that has BERT's shape; `model` is left as it is.
+    """The model of the family that `model` was made from that computes the same, where the layers have its shape.
+
+    `model` is left as it is. Its `config.family` decides the class: a SchuBERT made from a RoBERTa gives a RoBERTa.
 
     Returns:
-        transformers' BERT class with the same head, with `model`'s weights, dtype, device and mode.
+        transformers' class with the same head, with `model`'s weights, dtype, device and mode.
 
     Raises:
-        ConversionError: the layers differ, or they are alike but break h = a k or k = v.
+        ConversionError: the layers differ, or they are alike but break h = a k or k = v; or the family has no such
+            head.
     """
-    config = model.config
+    config, name = model.config, type(model).__name__
     if config.model_type != SchuBertConfig.model_type:
         raise ConversionError(f"`model` is a {config.model_type!r} model, allowed is 'schubert'.")
-    _check_bert_shape(config)
-    fields = {name: value for name, value in config.to_dict().items() if name not in {*LAYER_LISTS, "auto_map"}}
-    bert_config = BertConfig.from_dict({**fields, "model_type": "bert", "architectures": None})
-    bert_config._attn_implementation = config._attn_implementation
-    bert_class = getattr(transformers, type(model).__name__.removeprefix("Schu"))
-    pooled = {"add_pooling_layer": model.pooler is not None} if type(model).__name__ == SchuBertModel.__name__ else {}
-    bert: PreTrainedModel = bert_class(bert_config, **pooled).to(model.dtype)
-    bert.load_state_dict(model.state_dict())
-    bert.tie_weights()
-    return bert.to(model.device).train(model.training)
+    _check_dense_shape(config)
+    family = FAMILIES.get(config.family)
+    class_name = None if family is None else family.their_class(name, config.family)
+    if family is None or class_name is None:
+        raise ConversionError(
+            f"`model` is a {name} of the family {config.family!r}, which has no such class. Keep the SchuBERT, or "
+            "take its encoder: `model.base_model`."
+        )
+    ours = {"family", "auto_map", "pooler_act", "padding_takes_positions", *LAYER_LISTS}
+    fields = {name: value for name, value in config.to_dict().items() if name not in ours}
+    fields |= {"model_type": config.family, "architectures": None}
+    dense_config = CONFIG_MAPPING[config.family].from_dict(family.restore_fields(fields))
+    dense_config._attn_implementation = config._attn_implementation
+    dense_class = getattr(transformers, class_name)
+    tensors = family.tensors_back(model.state_dict(), class_name, config)
+    options = {}
+    if "add_pooling_layer" in inspect.signature(dense_class.__init__).parameters:
+        options["add_pooling_layer"] = any(key.startswith("pooler.") for key in tensors)
+    dense: PreTrainedModel = dense_class(dense_config, **options).to(model.dtype)
+    dense.load_state_dict(tensors)
+    dense.tie_weights()
+    return dense.to(model.device).train(model.training)
 
 
 def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
-    """Open any BERT or SchuBERT checkpoint, a folder or a model on the Hub, as the class its `architectures` names.
+    """Open a checkpoint of SchuBERT or of a family in `FAMILIES` as the class that its `architectures` names.
 
-    A checkpoint that names none is opened as `SchuBertModel`. `kwargs` are those of `from_pretrained`.
+    It is a folder, or a model on the Hub; one that names no class is opened as `SchuBertModel`. `kwargs` are those of `from_pretrained`.
 
     Raises:
         ConversionError: the class that it names has no counterpart.
@@ -128,12 +146,12 @@ def _head(name: str) -> type[SchuBertPreTrainedModel]:
     if name not in _BY_NAME:
         raise ConversionError(
             f"No SchuBERT class is the counterpart of {name.removeprefix('Schu')!r}. There are {', '.join(_BY_NAME)}: "
-            "name one with `.from_bert(model)` or `.from_pretrained(path)`."
+            "name one with `.from_dense(model)` or `.from_pretrained(path)`."
         )
     return _BY_NAME[name]
 
 
-def _check_bert_shape(config: SchuBertConfig) -> None:
+def _check_dense_shape(config: SchuBertConfig) -> None:
     for name in LAYER_LISTS:
         widths = getattr(config, name)
         if len(set(widths)) > 1:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -76,6 +77,7 @@ class SchuBertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.padding = None if config.padding_takes_positions else config.pad_token_id
         positions = torch.arange(config.max_position_embeddings).expand((1, -1))  # (1, max positions)
         self.register_buffer("position_ids", positions, persistent=False)
 
@@ -89,7 +91,9 @@ class SchuBertEmbeddings(nn.Module):
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # (B, S, h)
         shape = inputs_embeds.shape[:-1]
-        if position_ids is None:
+        if position_ids is None and input_ids is not None and self.padding is not None:
+            position_ids = (input_ids.ne(self.padding).cumsum(1) - 1).clamp(min=0)  # (B, S)
+        elif position_ids is None:
             position_ids = self.position_ids[:, : shape[1]]
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=inputs_embeds.device)
@@ -251,12 +255,12 @@ class SchuBertEncoder(nn.Module):
 
 
 class SchuBertPooler(nn.Module):
-    """tanh(W x + b) of the first token's state, at the last layer's width."""
+    """act(W x + b) of the first token's state, at the last layer's width; BERT's activation is tanh."""
 
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_sizes[-1], config.hidden_sizes[-1])
-        self.activation = nn.Tanh()
+        self.activation = ACT2FN[config.pooler_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.activation(self.dense(hidden_states[:, 0]))
@@ -307,7 +311,7 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         if config.model_type != "schubert":  # by type and not by class: remote code makes classes of its own
             raise SchuBertLoadError(
                 f"`config` is a {type(config).__name__} of model type {config.model_type!r}, allowed is 'schubert'. "
-                "Write `SchuBertConfig.from_dict(config.to_dict())` for a BERT, or `from_bert` for a BERT model."
+                "Write `SchuBertConfig.from_dict(config.to_dict())` for a config, or `from_dense` for a model."
             )
         config.validate()
         super().__init__(config, *inputs, **kwargs)
@@ -328,14 +332,14 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         *model_args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Load a SchuBERT or a BERT checkpoint, the latter converted without loss.
+        """Load a checkpoint of SchuBERT, BERT, or one of `SchuBertConfig.families`, converted without loss.
 
         As in transformers, a head or pooler that the checkpoint lacks is freshly initialised, with transformers'
         warning, and one that this class lacks is left out. Anything else that does not fit is an error. Only
         safetensors are read: nothing is unpickled. Arguments are those of transformers' `from_pretrained`.
 
         Raises:
-            SchuBertConfigError: the checkpoint's config is no SchuBERT's and no BERT's.
+            SchuBertConfigError: the checkpoint is of another family.
             SchuBertLoadError: tensors are missing, foreign or of another shape, or there are no safetensors.
         """
         source = "`state_dict`" if pretrained_model_name_or_path is None else f"`{pretrained_model_name_or_path}`"
@@ -344,8 +348,9 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         output_loading_info = kwargs.pop("output_loading_info", False)
         may_differ = kwargs.pop("ignore_mismatched_sizes", False)
         try:
+            kwargs = cls._converted(pretrained_model_name_or_path, kwargs)
             model_and_info: Any = super().from_pretrained(
-                pretrained_model_name_or_path,
+                None if "state_dict" in kwargs else pretrained_model_name_or_path,
                 *model_args,
                 ignore_mismatched_sizes=True,  # so that they can be named below
                 output_loading_info=True,
@@ -361,31 +366,62 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         return (model, loaded) if output_loading_info else model
 
     @classmethod
-    def from_bert(cls: type[ModelT], bert: PreTrainedModel, **kwargs: Any) -> ModelT:
-        """Build this class from a BERT in memory, which is left as it is and shares no tensor with the result.
+    def from_dense(cls: type[ModelT], dense: PreTrainedModel, **kwargs: Any) -> ModelT:
+        """Build this class from a model in memory, which is left as it is and shares no tensor with the result.
 
         Args:
-            bert: any BERT class of transformers. What it has no tensors for (a head, a pooler) is freshly initialised,
-                with transformers' warning.
+            dense: a BERT, or a model of one of `SchuBertConfig.families`, with any head. What it has no tensors for
+                (a head, a pooler) is freshly initialised, with transformers' warning.
             **kwargs: config fields, e.g. `num_labels`, and arguments of `from_pretrained`.
 
         Returns:
-            The model, with `bert`'s dtype, device, mode and attention implementation.
+            The model, with the dtype, device, mode and attention implementation of `dense`.
 
         Raises:
-            SchuBertConfigError: `bert` is a decoder or has relative positions.
-            SchuBertLoadError: `bert` is no BERT, or is not whole.
+            SchuBertConfigError: `dense` is a decoder or has relative positions.
+            SchuBertLoadError: `dense` is of another family, or is not whole.
         """
-        if bert.config.model_type != "bert":
-            raise SchuBertLoadError(f"`bert` is a {bert.config.model_type!r} model, allowed is 'bert'.")
-        state_dict = {name: tensor.detach().clone() for name, tensor in bert.state_dict().items()}
+        family = dense.config.model_type
+        if family in cls.config_class.families:
+            state_dict = cls.config_class.families[family].tensors(dense)
+        elif family == "bert":
+            state_dict = {name: tensor.detach().clone() for name, tensor in dense.state_dict().items()}
+        else:
+            known = ", ".join(f"{name!r}" for name in ("bert", *cls.config_class.families))
+            raise SchuBertLoadError(f"`dense` is a {family!r} model, allowed is one of {known}.")
+        kwargs = cls._arguments(dense, state_dict, kwargs)
+        return cls.from_pretrained(None, **kwargs).to(dense.device).train(dense.training)
+
+    from_bert = from_dense  # its name when BERT was the only family
+
+    @classmethod
+    def _arguments(
+        cls, dense: PreTrainedModel, state_dict: dict[str, torch.Tensor], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Arguments of `from_pretrained` that make this class from a model's tensors."""
         if issubclass(cls, SchuBertModel):
             has_pooler = any(name.removeprefix("bert.").startswith("pooler.") for name in state_dict)
-            kwargs.setdefault("add_pooling_layer", has_pooler)
-        kwargs = {"dtype": bert.dtype, "attn_implementation": bert.config._attn_implementation, **kwargs}
-        config, kwargs = cls.config_class.from_dict(bert.config.to_diff_dict(), return_unused_kwargs=True, **kwargs)
-        model = cls.from_pretrained(None, config=config, state_dict=state_dict, **kwargs)
-        return model.to(bert.device).train(bert.training)
+            kwargs = {"add_pooling_layer": has_pooler, **kwargs}
+        kwargs = {"dtype": dense.dtype, "attn_implementation": dense.config._attn_implementation, **kwargs}
+        if not isinstance(kwargs.get("config"), cls.config_class):
+            fields = dense.config.to_diff_dict()
+            config, kwargs = cls.config_class.from_dict(fields, return_unused_kwargs=True, **kwargs)
+            kwargs = {**kwargs, "config": config}
+        return {**kwargs, "state_dict": state_dict}
+
+    @classmethod
+    def _converted(cls, name: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `from_pretrained`, with the tensors of a checkpoint of another family read."""
+        if name is None or not cls.config_class.families:
+            return kwargs
+        hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+        content, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in hub if key in kwargs})
+        family = cls.config_class.families.get(content.get("model_type"))
+        if family is None:
+            return kwargs
+        cls.config_class.from_dict(content)  # refuses before weights are read
+        dense, state_dict, kwargs = family.read(cls.__name__, name, kwargs)
+        return cls._arguments(dense, state_dict, kwargs)
 
 
 _NO_SAFETENSORS = (
@@ -394,7 +430,7 @@ _NO_SAFETENSORS = (
 )
 
 # The modules that may be freshly initialised, as a whole, or left out: all that is not embeddings or encoder.
-_TASK_MODULES = ("pooler.", "cls.predictions.", "cls.seq_relationship.", "classifier.", "qa_outputs.")
+TASK_MODULES = ("pooler.", "cls.predictions.", "cls.seq_relationship.", "classifier.", "qa_outputs.")
 
 
 def _check_loaded(model: PreTrainedModel, loaded: dict[str, Any], source: str, may_differ: bool) -> None:
@@ -407,7 +443,7 @@ def _check_loaded(model: PreTrainedModel, loaded: dict[str, Any], source: str, m
     missing, unexpected = plain(loaded["missing_keys"]), plain(loaded["unexpected_keys"])
     shapes = {(name.removeprefix("bert."), tuple(got), tuple(want)) for name, got, want in loaded["mismatched_keys"]}
     differ = {f"{name} {got} for {want}" for name, got, want in shapes}
-    for module in _TASK_MODULES:
+    for module in TASK_MODULES:
         own = {name for name in expected if name.startswith(module)}
         if own - tied <= missing:
             missing -= own

@@ -251,15 +251,15 @@ def test_nothing_is_unpickled(bert, tmp_path):
 
 def test_other_models_are_refused(tmp_path):
     tiny = {"vocab_size": 99, "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
-    roberta = transformers.RobertaForMaskedLM(transformers.RobertaConfig(**tiny, intermediate_size=7, pad_token_id=0))
-    roberta.save_pretrained(tmp_path)
+    other = transformers.LayoutLMForMaskedLM(transformers.LayoutLMConfig(**tiny, intermediate_size=7))
+    other.save_pretrained(tmp_path)
     for opener in (SchuBertForMaskedLM.from_pretrained, load):
-        with pytest.raises(SchuBertConfigError, match="`model_type` is 'roberta'"):
+        with pytest.raises(SchuBertConfigError, match="`model_type` is 'layoutlm'"):
             opener(tmp_path)
-    with pytest.raises(SchuBertLoadError, match="'roberta' model"):
-        SchuBertForMaskedLM.from_bert(roberta)
-    with pytest.raises(ConversionError, match="RobertaForMaskedLM"):
-        convert_bert(roberta)
+    with pytest.raises(SchuBertLoadError, match="'layoutlm' model"):
+        SchuBertForMaskedLM.from_dense(other)
+    with pytest.raises(ConversionError, match="LayoutLMForMaskedLM"):
+        convert_bert(other)
 
 
 def test_decoders_are_refused(bert, tmp_path):

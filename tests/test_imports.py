@@ -16,6 +16,7 @@ ORDER = (
     {"configuration_schubert"},
     {"modeling_schubert"},
     {"errors"},
+    {"families"},
     {"auto", "conversion", "shape"},
     {"shipping"},
     {"cost", "anatomy"},

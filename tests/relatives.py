@@ -1,0 +1,78 @@
+"""Tiny models of BERT's relatives, of random weights, all sizes different."""
+
+import torch
+import transformers
+
+ROBERTA = {
+    "vocab_size": 99,
+    "hidden_size": 36,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "max_position_embeddings": 25,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "layer_norm_eps": 1e-5,
+}
+CONFIGS = {
+    "roberta": ROBERTA,
+    "xlm-roberta": {**ROBERTA, "type_vocab_size": 2},
+    "camembert": ROBERTA,
+}
+ENDINGS = {"SequenceClassification": 3, "TokenClassification": 5, "QuestionAnswering": 2, "MultipleChoice": 2}
+PREFIX = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+NAMES = [
+    (family, PREFIX[family] + ending)
+    for family in CONFIGS
+    for ending in ("Model", "ForMaskedLM", *(f"For{name}" for name in ENDINGS))
+]
+
+
+def config_of(family, **fields):
+    return transformers.AutoConfig.for_model(family, **{**CONFIGS[family], **fields})
+
+
+def build(family, name, *, dtype=torch.float32, **fields):
+    """A model in evaluation mode, every parameter of a size that matters."""
+    labels = next((number for ending, number in ENDINGS.items() if name.endswith(ending)), 2)
+    torch.manual_seed(1)
+    model = getattr(transformers, name)(config_of(family, num_labels=labels, **fields))
+    for key, parameter in model.named_parameters():
+        norm = "norm" in key.lower() and key.endswith("weight")
+        torch.nn.init.normal_(parameter, mean=1.0 if norm else 0.0, std=0.3)
+    return model.to(dtype).eval()
+
+
+def inputs(model, *, segments=False, left=False):
+    """Token ids with padding, (2, 11) or (2, 3, 11); with or without segments."""
+    torch.manual_seed(2)
+    shape = (2, 3, 11) if type(model).__name__.endswith("MultipleChoice") else (2, 11)
+    mask = torch.ones(shape, dtype=torch.long)
+    mask[0, ..., slice(0, 3) if left else slice(8, None)] = 0
+    ids = torch.randint(5, 99, shape).masked_fill(mask == 0, model.config.pad_token_id)
+    given = {"input_ids": ids, "attention_mask": mask}
+    if segments and getattr(model.config, "type_vocab_size", 0) > 1:
+        given["token_type_ids"] = torch.randint(0, 2, shape)
+    return given
+
+
+def compute(model, given):
+    """All outputs, hidden states too; those of padding, which nobody reads, as zeros."""
+    with torch.no_grad():
+        outputs = dict(model(**given, output_hidden_states=True))
+    outputs["hidden_states"] = torch.stack(outputs["hidden_states"])
+    mask = given["attention_mask"].flatten(0, -2)  # (B, S)
+
+    def real(x):
+        if x.shape[:2] == mask.shape:
+            return x * mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
+        return x * mask[None, :, :, None] if x.ndim == 4 else x
+
+    return {name: real(x.float()) for name, x in outputs.items()}
+
+
+def assert_same(ours, theirs, given, atol=1e-5):
+    got, want = compute(ours, given), compute(theirs, given)
+    assert got.keys() == want.keys()
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], atol=atol, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
