@@ -52,7 +52,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("tie_word_embeddings", "return_dict", "output_hidden_states"), BOOL),
     "classifier_dropout": _between(0.0, 1.0, None),
     **dict.fromkeys(("hidden_act", "pooler_act"), (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN))),
-    "padding_takes_positions": (lambda v: type(v) is bool, "True or False"),
+    **dict.fromkeys(("padding_takes_positions", "add_pooling_layer"), (lambda v: type(v) is bool, "True or False")),
     "family": (lambda v: type(v) is str, "a model type, such as 'bert'"),
     "dtype": (lambda v: v is None or str(v).removeprefix("torch.") in DTYPES, f"{', '.join(DTYPES)} or None"),
     "architectures": (lambda v: v is None or (type(v) is list and {*map(type, v)} <= {str}), "class names or None"),
@@ -108,6 +108,7 @@ class SchuBertConfig(PreTrainedConfig):
         key_query_sizes, value_sizes: k and v, per head, at least 1. Default: `hidden_size // num_attention_heads`.
         family: model type of the checkpoint that the model was made from.
         pooler_act: activation of the pooler.
+        add_pooling_layer: whether `SchuBertModel` has a pooler; heads that read one have it in any case.
         padding_takes_positions: False: positions count the tokens that are no padding, as RoBERTa's do.
 
     Raises:
@@ -117,6 +118,7 @@ class SchuBertConfig(PreTrainedConfig):
     model_type = "schubert"
     # Model types besides BERT's -> what reads their configs and weights. `import schubert_hf` fills it in.
     families: ClassVar[dict[str, Any]] = {}
+    refused: ClassVar[dict[str, str]] = {}  # other model types -> why
 
     vocab_size: int = 30522
     hidden_size: int = UNSET
@@ -145,6 +147,7 @@ class SchuBertConfig(PreTrainedConfig):
     family: str = "bert"
     pooler_act: str = "tanh"
     padding_takes_positions: bool = True
+    add_pooling_layer: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         _check_model_type(kwargs.pop("model_type", self.model_type))
@@ -224,7 +227,7 @@ class SchuBertConfig(PreTrainedConfig):
     @classmethod
     def _as_schubert(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
         model_type = config_dict.get("model_type", cls.model_type)
-        if model_type in cls.families:
+        if isinstance(model_type, str) and model_type in cls.families:
             return dict(cls.families[model_type].fields(config_dict))
         _check_model_type(model_type)
         return {**config_dict, "model_type": cls.model_type}  # so `from_pretrained` does not warn
@@ -255,6 +258,8 @@ class SchuBertConfig(PreTrainedConfig):
         if architecture not in ARCHITECTURES:
             raise SchuBertConfigError(f"`architecture` is {architecture!r}, allowed is {', '.join(ARCHITECTURES)}.")
         pooler, masked_lm, outputs = ARCHITECTURES[architecture]
+        if architecture == "SchuBertModel":
+            pooler = self.add_pooling_layer
         pooler = pooler if add_pooling_layer is None else add_pooling_layer
         outputs = self.num_labels or 0 if isinstance(outputs, str) else outputs
         first, last, vocab = self._layers()[0][0], self._layers()[-1][0], self.vocab_size
@@ -315,4 +320,5 @@ def _check_lengths(lists: dict[str, list[int]]) -> None:
 def _check_model_type(model_type: str) -> None:
     if model_type not in ("schubert", "bert"):
         known = ", ".join(f"{name!r}" for name in ("schubert", "bert", *SchuBertConfig.families))
-        raise SchuBertConfigError(f"`model_type` is {model_type!r}, allowed is one of {known}.")
+        why = SchuBertConfig.refused.get(str(model_type), f"Allowed is one of {known}.")
+        raise SchuBertConfigError(f"`model_type` is {model_type!r}. {why}")

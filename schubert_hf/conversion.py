@@ -18,6 +18,7 @@ from .auto import MODELS
 from .configuration_schubert import LAYER_LISTS, SchuBertConfig
 from .errors import SchuBertError
 from .families import FAMILIES
+from .families.others import REFUSED, refusal
 from .modeling_schubert import (
     SchuBertForMaskedLM,
     SchuBertForPreTraining,
@@ -42,7 +43,10 @@ def convert_bert(bert: PreTrainedModel, **kwargs: Any) -> SchuBertPreTrainedMode
         ConversionError: for a class without counterpart, e.g. `BertLMHeadModel`.
         SchuBertLoadError, SchuBertConfigError: for another model, a decoder, relative positions.
     """
-    name, family = type(bert).__name__, FAMILIES.get(bert.config.model_type)
+    name, model_type = type(bert).__name__, bert.config.model_type
+    if model_type in REFUSED:
+        raise ConversionError(f"`bert` is a {name}. {refusal(model_type)}")
+    family = FAMILIES.get(model_type)
     return _head((family and family.our_class(name)) or name).from_dense(bert, **kwargs)
 
 
@@ -69,7 +73,7 @@ def to_bert(model: PreTrainedModel) -> PreTrainedModel:
             f"`model` is a {name} of the family {config.family!r}, which has no such class. Keep the SchuBERT, or "
             "take its encoder: `model.base_model`."
         )
-    ours = {"family", "auto_map", "pooler_act", "padding_takes_positions", *LAYER_LISTS}
+    ours = {"family", "auto_map", "pooler_act", "padding_takes_positions", "add_pooling_layer", *LAYER_LISTS}
     fields = {name: value for name, value in config.to_dict().items() if name not in ours}
     fields |= {"model_type": config.family, "architectures": None}
     dense_config = CONFIG_MAPPING[config.family].from_dict(family.restore_fields(fields))
@@ -88,7 +92,8 @@ def to_bert(model: PreTrainedModel) -> PreTrainedModel:
 def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:
     """Open a checkpoint of SchuBERT or of a family in `FAMILIES` as the class that its `architectures` names.
 
-    It is a folder, or a model on the Hub; one that names no class is opened as `SchuBertModel`. `kwargs` are those of `from_pretrained`.
+    It is a folder, or a model on the Hub; one that names no class is opened as `SchuBertModel`. `kwargs` are those of
+    `from_pretrained`.
 
     Raises:
         ConversionError: the class that it names has no counterpart.

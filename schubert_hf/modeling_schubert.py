@@ -388,7 +388,8 @@ class SchuBertPreTrainedModel(PreTrainedModel):
             state_dict = {name: tensor.detach().clone() for name, tensor in dense.state_dict().items()}
         else:
             known = ", ".join(f"{name!r}" for name in ("bert", *cls.config_class.families))
-            raise SchuBertLoadError(f"`dense` is a {family!r} model, allowed is one of {known}.")
+            why = cls.config_class.refused.get(family, f"Allowed is one of {known}.")
+            raise SchuBertLoadError(f"`dense` is a {family!r} model. {why}")
         kwargs = cls._arguments(dense, state_dict, kwargs)
         return cls.from_pretrained(None, **kwargs).to(dense.device).train(dense.training)
 
@@ -464,8 +465,10 @@ def _check_loaded(model: PreTrainedModel, loaded: dict[str, Any], source: str, m
 class SchuBertModel(SchuBertPreTrainedModel):
     """The encoder. `last_hidden_state`: (B, S, hidden_sizes[-1]), `pooler_output`: (B, hidden_sizes[-1])."""
 
-    def __init__(self, config: SchuBertConfig, add_pooling_layer: bool = True) -> None:
+    def __init__(self, config: SchuBertConfig, add_pooling_layer: bool | None = None) -> None:
         super().__init__(config)
+        if add_pooling_layer is None:
+            add_pooling_layer = config.add_pooling_layer
         self.embeddings = SchuBertEmbeddings(config)
         self.encoder = SchuBertEncoder(config)
         self.pooler = SchuBertPooler(config) if add_pooling_layer else None
@@ -519,7 +522,7 @@ class SchuBertForPreTraining(_MaskedLMMixin, SchuBertPreTrainedModel):
 
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
-        self.bert = SchuBertModel(config)
+        self.bert = SchuBertModel(config, add_pooling_layer=True)
         predictions = SchuBertLMPredictionHead(config)
         self.cls = nn.ModuleDict(
             {"predictions": predictions, "seq_relationship": nn.Linear(config.hidden_sizes[-1], 2)}
@@ -600,7 +603,7 @@ class SchuBertForNextSentencePrediction(SchuBertPreTrainedModel):
 
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
-        self.bert = SchuBertModel(config)
+        self.bert = SchuBertModel(config, add_pooling_layer=True)
         self.cls = nn.ModuleDict({"seq_relationship": nn.Linear(config.hidden_sizes[-1], 2)})
         self.post_init()
 
@@ -638,7 +641,7 @@ class SchuBertForSequenceClassification(SchuBertPreTrainedModel):
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.bert = SchuBertModel(config)
+        self.bert = SchuBertModel(config, add_pooling_layer=True)
         self.dropout = classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
         self.post_init()
@@ -689,7 +692,7 @@ class SchuBertForMultipleChoice(SchuBertPreTrainedModel):
 
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__(config)
-        self.bert = SchuBertModel(config)
+        self.bert = SchuBertModel(config, add_pooling_layer=True)
         self.dropout = classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_sizes[-1], 1)
         self.post_init()

@@ -18,9 +18,28 @@ CONFIGS = {
     "roberta": ROBERTA,
     "xlm-roberta": {**ROBERTA, "type_vocab_size": 2},
     "camembert": ROBERTA,
+    "distilbert": {
+        "vocab_size": 99,
+        "dim": 36,
+        "n_layers": 2,
+        "n_heads": 4,
+        "hidden_dim": 37,
+        "max_position_embeddings": 23,
+    },
+    "electra": {
+        **{name: value for name, value in ROBERTA.items() if name != "pad_token_id"},
+        "embedding_size": 36,
+        "type_vocab_size": 2,
+    },
 }
 ENDINGS = {"SequenceClassification": 3, "TokenClassification": 5, "QuestionAnswering": 2, "MultipleChoice": 2}
-PREFIX = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+PREFIX = {
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+}
 NAMES = [
     (family, PREFIX[family] + ending)
     for family in CONFIGS

@@ -249,8 +249,8 @@ def test_loading_checks_what_was_written(ragged, tmp_path):
     path.write_text(json.dumps({**saved, "filter_sizes": [41, -29, 53]}))
     with pytest.raises(SchuBertConfigError, match="-29 in layer 1"):
         SchuBertConfig.from_pretrained(tmp_path)
-    path.write_text(json.dumps({**saved, "model_type": "distilbert"}))
-    with pytest.raises(SchuBertConfigError, match="'distilbert'"):
+    path.write_text(json.dumps({**saved, "model_type": "layoutlm"}))
+    with pytest.raises(SchuBertConfigError, match="'layoutlm'"):
         SchuBertConfig.from_pretrained(tmp_path)
 
 

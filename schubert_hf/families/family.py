@@ -79,6 +79,8 @@ class Family:
             fields.pop(name, None)
         named = [self.our_class(name) or name for name in fields.get("architectures") or ()]
         fields |= {"architectures": named or None, "model_type": SchuBertConfig.model_type, "family": model_type}
+        if not self.has_pooler:
+            fields["add_pooling_layer"] = False
         return self.adapt_fields(fields)
 
     def our_class(self, name: str) -> str | None:
@@ -109,7 +111,7 @@ class Family:
             if not name.startswith(tuple(f"{module}." for module in self.left_out))
         }
         transform = f"{DECODER}.weight" in renamed
-        if transform and self.transform_act not in (None, config.hidden_act):
+        if transform and self.transform_act and self.transform_act != config.hidden_act:
             raise SchuBertLoadError(
                 f"`hidden_act` is {config.hidden_act!r}, but the masked-LM head of a {config.model_type!r} always "
                 f"uses {self.transform_act!r}; a SchuBERT uses one for both. Load it without: `SchuBertModel`."
@@ -125,6 +127,8 @@ class Family:
         plain = {name.removeprefix("bert."): tensor.detach() for name, tensor in tensors.items()}
         if not self.has_pooler and "pooler.dense" not in back:
             plain = {name: tensor for name, tensor in plain.items() if not name.startswith("pooler.")}
+        if DECODER in back and "cls.predictions" not in back:  # the decoder has the bias, and nothing else has it
+            plain.pop(DECODER_BIAS, None)
         restored = self.restore_tensors(plain, config)
         prefix = "" if suffix == "Model" else f"{self.prefix}."
         return {

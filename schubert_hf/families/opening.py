@@ -77,8 +77,9 @@ class Opener:
             logging.set_verbosity(level)
         found = self._as_stored(dense, loaded)
         tensors = self.family.tensors(found, theirs, dense.config)
+        known = (*TASK_MODULES, *(f"{module}." for module in self.family.left_out))
         for name in map(self.family.our_name, loaded["unexpected_keys"]):
-            if not name.removeprefix("bert.").startswith(TASK_MODULES) and not re.search(r"position_ids$", name):
+            if not name.removeprefix("bert.").startswith(known) and not re.search(r"position_ids$", name):
                 tensors.setdefault(name, torch.empty(0))  # so that it is reported as left over
         return dense, tensors, rest
 
