@@ -50,6 +50,15 @@ def convert_bert(bert: PreTrainedModel, **kwargs: Any) -> SchuBertPreTrainedMode
     return _head((family and family.our_class(name)) or name).from_dense(bert, **kwargs)
 
 
+def with_our_names(model: PreTrainedModel) -> PreTrainedModel:
+    """`model` itself where its modules are named as in BERT, else as `convert_bert` makes it.
+
+    Raises:
+        ConversionError, SchuBertLoadError, SchuBertConfigError: as `convert_bert`.
+    """
+    return convert_bert(model) if model.config.model_type not in ("bert", SchuBertConfig.model_type) else model
+
+
 def to_bert(model: PreTrainedModel) -> PreTrainedModel:
     """The model of the family that `model` was made from that computes the same, where the layers have its shape.
 

@@ -391,7 +391,9 @@ class SchuBertPreTrainedModel(PreTrainedModel):
             why = cls.config_class.refused.get(family, f"Allowed is one of {known}.")
             raise SchuBertLoadError(f"`dense` is a {family!r} model. {why}")
         kwargs = cls._arguments(dense, state_dict, kwargs)
-        return cls.from_pretrained(None, **kwargs).to(dense.device).train(dense.training)
+        model = cls.from_pretrained(None, **kwargs).to(dense.device).train(dense.training)
+        model.name_or_path = dense.name_or_path
+        return model
 
     from_bert = from_dense  # its name when BERT was the only family
 

@@ -1,7 +1,12 @@
 """Tiny models of BERT's relatives, of random weights, all sizes different."""
 
+import json
+
 import torch
 import transformers
+from datasets import Dataset
+from starts import train_wordpiece
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 ROBERTA = {
     "vocab_size": 99,
@@ -95,3 +100,34 @@ def assert_same(ours, theirs, given, atol=1e-5):
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(got[name], want[name], atol=atol, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
+
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def tokenizer_of(family, texts):
+    """The family's own tokenizer, its vocabulary made of these texts: byte-level BPE, Unigram, or WordPiece."""
+    if family == "roberta":
+        raw = Tokenizer(models.BPE())
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        raw.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+            ),
+        )
+        model = json.loads(raw.to_str())["model"]
+        merges = [tuple(merge) for merge in model["merges"]]
+        return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges, model_max_length=23)
+    if family in ("xlm-roberta", "camembert"):
+        raw = Tokenizer(models.Unigram())
+        raw.pre_tokenizer = pre_tokenizers.Metaspace()
+        raw.train_from_iterator(
+            texts,
+            trainers.UnigramTrainer(vocab_size=200, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False),
+        )
+        pieces = [tuple(piece) for piece in json.loads(raw.to_str())["model"]["vocab"]]
+        kind = transformers.XLMRobertaTokenizer if family == "xlm-roberta" else transformers.CamembertTokenizer
+        return kind(vocab=pieces, model_max_length=23)
+    return train_wordpiece(Dataset.from_dict({"text": texts}), vocab_size=160, max_length=23)

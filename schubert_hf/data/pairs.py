@@ -1,7 +1,8 @@
 """Documents to sentence pairs for masked-language-model and next-sentence training (Devlin et al. 2019, section 3.1).
 
-Each example is `[CLS] A [SEP] B [SEP]`. In half of them B follows A in the same document (label 0); in the other
-half it is drawn from another document (label 1). A and B are runs of sentences that together fill `max_length`.
+Each example is `[CLS] A [SEP] B [SEP]`, with the tokenizer's own special tokens (see `frame`). In half of them B
+follows A in the same document (label 0); in the other half it is drawn from another document (label 1). A and B are
+runs of sentences that together fill `max_length`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from .frame import Frame
 from .sources import TextSourceError
 from .stream import require_special_tokens
 
@@ -24,7 +26,6 @@ Sentences = list[list[int]]  # a document: word-piece ids by sentence
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["'”’)\]])\s+|(?<=[。！？])\s*""")
 SHORT_SEQUENCE_PROBABILITY = 0.1  # as in the original BERT, to train on shorter examples, too
 LEAST_LENGTH = 8
-SPECIAL = 3  # [CLS], [SEP], [SEP]
 # A quarter of the bytes that `datasets` would choose.
 FEATURES = Features(
     input_ids=List(Value("int32")), token_type_ids=List(Value("int8")), next_sentence_label=Value("int8")
@@ -51,7 +52,7 @@ def make_pairs(
 
     Raises:
         TextSourceError: the text is too short to make one pair, or `max_length` leaves no room for two sentences.
-        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
+        TokenizerError: the tokenizer has no token to begin, end, mask or pad with.
     """
     require_pairable(tokenizer, max_length)
 
@@ -89,12 +90,14 @@ def pair_texts(
 
     `rng` decides where pairs are cut and which B is random.
     """
-    tokenized = tokenize_documents(texts, tokenizer, max_length)
-    examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, max_length, rng)]
-    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    frame = Frame.of(tokenizer)
+    room = max_length - frame.size
+    tokenized = tokenize_documents(texts, tokenizer, room)
+    examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, room, rng)]
+    framed = [frame.pair(first, second) for first, second, _ in examples]
     return {
-        "input_ids": [[start, *first, end, *second, end] for first, second, _ in examples],
-        "token_type_ids": [[0] * (len(first) + 2) + [1] * (len(second) + 1) for first, second, _ in examples],
+        "input_ids": [ids for ids, _ in framed],
+        "token_type_ids": [segments for _, segments in framed],
         "next_sentence_label": [int(is_random) for _, _, is_random in examples],
     }
 
@@ -104,10 +107,8 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in SENTENCE_END.split(" ".join(text.split())) if sentence]
 
 
-def tokenize_documents(
-    texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[Sentences]:
-    """Texts to documents of sentences of word-piece ids, none empty.
+def tokenize_documents(texts: list[str | None], tokenizer: PreTrainedTokenizerBase, room: int) -> list[Sentences]:
+    """Texts to documents of sentences of word-piece ids, none empty, `room` of which an example holds.
 
     A document of a single sentence is joined to the next one. Texts that make one document are cut in two, so that
     there is another one to draw random sentences from.
@@ -121,7 +122,7 @@ def tokenize_documents(
             pending = []
     if pending:
         documents = [*documents[:-1], documents[-1] + pending] if documents else [pending]
-    flat = list(chain.from_iterable(documents))
+    flat = [sentence for document in documents for sentence in _in_place(document)]
     if not flat:
         return []
     # `verbose=False`: a sentence longer than the model's positions is cut below, so the warning would mislead.
@@ -130,7 +131,7 @@ def tokenize_documents(
     )
     sentences = iter(encoded["input_ids"])
     # A sentence that fills half of an example leaves no room for a second one: cut it.
-    longest = max(2, (max_length - SPECIAL) // 2)
+    longest = max(2, room // 2)
     tokenized = [
         [
             ids[start : start + longest]
@@ -145,18 +146,23 @@ def tokenize_documents(
     return tokenized
 
 
+def _in_place(sentences: list[str]) -> list[str]:
+    """Sentences with the space that stands before them in the text: byte-level word pieces begin with it."""
+    spaced = ["" if sentence.endswith(("。", "！", "？")) else " " for sentence in sentences]
+    return [space + sentence for space, sentence in zip(["", *spaced], sentences, strict=False)]
+
+
 def pair_document(
-    documents: list[Sentences], number: int, max_length: int, rng: random.Random
+    documents: list[Sentences], number: int, room: int, rng: random.Random
 ) -> list[tuple[list[int], list[int], bool]]:
     """Pairs the sentences of `documents[number]`, as in the original BERT's data preparation.
 
-    Random B's are drawn from the other documents.
+    Random B's are drawn from the other documents. Both together have at most `room` word pieces.
 
     Returns:
         A list of (A, B, is_random).
     """
     document = documents[number]
-    room = max_length - SPECIAL
     pairs: list[tuple[list[int], list[int], bool]] = []
     start = 0
     while start < len(document):

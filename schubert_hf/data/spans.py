@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from .frame import Frame
 from .pairs import pair_texts, require_pairable, tokenize_documents
 from .sources import TextSourceError
 
@@ -44,7 +45,7 @@ def make_spans(
 
     Raises:
         TextSourceError: the text makes no span, or `max_length` leaves no room for one.
-        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
+        TokenizerError: the tokenizer has no token to begin, end, mask or pad with.
     """
     make = partial(span_texts, prompts=prompts)
     return _map(documents, make, tokenizer, max_length, seed, FEATURES, description)
@@ -82,13 +83,14 @@ def span_texts(
 ) -> dict[str, list[Any]]:
     """The examples of a few documents as the columns of `make_spans`; `rng` decides where spans are cut."""
     starts = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] or [[]]
-    room = max_length - 2 - max(map(len, starts))  # word pieces of a span
+    frame = Frame.of(tokenizer)
+    room = max_length - len(frame.one([])) - max(map(len, starts))  # word pieces of a span
     if room < 1:
         raise TextSourceError(
             f"`max_length` is {max_length}, which the longest prompt fills. Give more, or shorter prompts."
         )
     rows: list[list[int]] = []
-    for sentences in tokenize_documents(texts, tokenizer, max_length):
+    for sentences in tokenize_documents(texts, tokenizer, max_length - frame.size):
         span: list[int] = []
         target = rng.randint(1, room)
         for sentence in sentences:
@@ -98,18 +100,16 @@ def span_texts(
                 span, target = [], rng.randint(1, room)
         if span:
             rows.append(span[:room])
-    ids = [[tokenizer.cls_token_id, *rng.choice(starts), *span, tokenizer.sep_token_id] for span in rows]
+    ids = [frame.one([*rng.choice(starts), *span]) for span in rows]
     return {"input_ids": ids, "token_type_ids": [[0] * len(row) for row in ids]}
 
 
 def unlabelled_pairs(
     texts: list[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int, rng: random.Random
 ) -> dict[str, list[Any]]:
-    """The pairs of `pair_texts` without their labels; one segment where the tokenizer knows no second."""
+    """The pairs of `pair_texts` without their labels."""
     columns = pair_texts(texts, tokenizer, max_length, rng)
     del columns["next_sentence_label"]
-    if "token_type_ids" not in tokenizer.model_input_names:
-        columns["token_type_ids"] = [[0] * len(row) for row in columns["input_ids"]]
     return columns
 
 

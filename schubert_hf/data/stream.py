@@ -43,7 +43,7 @@ def require_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     if missing:
         raise TokenizerError(
             f"The tokenizer `{tokenizer.name_or_path or type(tokenizer).__name__}` has no {', '.join(missing)}. "
-            "Give a BERT's tokenizer, or add them with `tokenizer.add_special_tokens`."
+            "Give the tokenizer of the model, or add them with `tokenizer.add_special_tokens`."
         )
 
 
@@ -112,17 +112,17 @@ class ExampleStream(Dataset[dict[str, Any]]):
 class MaskingCollator:
     """Pads a batch and masks it dynamically (Devlin et al. 2019, section 3.1).
 
-    15 % of the tokens are predicted; of those 80 % become `[MASK]`, 10 % a random word piece, 10 % stay. Special
+    15 % of the tokens are predicted; of those 80 % become the mask token, 10 % a random word piece, 10 % stay. Special
     tokens are never predicted. The masks of an example depend on `seed`, its position in the stream and its tokens
     alone, not on the rest of its batch.
 
     Args:
-        tokenizer: a BERT's tokenizer.
+        tokenizer: its own special tokens are used, such as `[MASK]` or `<mask>`.
         mlm_probability: share of the tokens that are predicted.
         seed: decides the masks.
 
     Raises:
-        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
+        TokenizerError: the tokenizer has no token to begin, end, mask or pad with.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, mlm_probability: float = 0.15, seed: int = 0) -> None:

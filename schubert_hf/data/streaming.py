@@ -44,7 +44,7 @@ class StreamedPairs(Dataset[dict[str, Any]]):
     Raises:
         TextSourceError: `max_length` leaves no room for two sentences; later, when an example is read: the text is
             too short or cannot be read.
-        TokenizerError: the tokenizer has no `[CLS]`, `[SEP]`, `[MASK]` or `[PAD]`.
+        TokenizerError: the tokenizer has no token to begin, end, mask or pad with.
     """
 
     length = None  # the number of different examples is unknown

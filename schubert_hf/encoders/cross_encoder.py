@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..conversion import with_our_names
 from . import carrying
 from .kinds import CROSS, EncoderError, check_family, kind_of
 
@@ -48,6 +49,7 @@ class CrossEncoder:
                 f"{name} is a {type(model).__name__} with {len(source)} modules. Allowed is a single BERT with a "
                 "classifier's head."
             )
+        model = source[0].model = with_our_names(model)
         longest = model.config.max_position_embeddings
         return cls(model, source.tokenizer, min(source.max_seq_length or longest, longest), source)
 

@@ -10,14 +10,16 @@ from typing import Any
 
 from transformers.utils import cached_file
 
+from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
+from ..families import FAMILIES
+from ..families.others import REFUSED, refusal
 
 LIBRARY = "sentence_transformers"
 SENTENCE, CROSS = "SentenceTransformer", "CrossEncoder"
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 # What may stand behind the transformer: each reads the pooled vector and writes it back.
 BEHIND = ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
-FAMILIES = ("bert", "schubert")
 
 
 class EncoderError(SchuBertError):
@@ -59,7 +61,7 @@ def check_checkpoint(name: str) -> None:
 
 
 def check_modules(name: str, types: Sequence[str]) -> None:
-    """Raises `EncoderError` unless a BERT, a pooling and what may stand behind it follow each other."""
+    """Raises `EncoderError` unless a transformer, a pooling and what may stand behind it follow each other."""
     for module in types:
         if module.partition(".")[0] != LIBRARY:
             raise EncoderError(
@@ -84,11 +86,13 @@ def check_modules(name: str, types: Sequence[str]) -> None:
 
 
 def check_family(name: str, family: str | None) -> None:
-    """Raises `EncoderError` for a transformer that is no BERT."""
-    if family not in FAMILIES:
+    """Raises `EncoderError` for a transformer that cannot become a SchuBERT."""
+    if family in REFUSED:
+        raise EncoderError(f"The Transformer of {name} is of the family {family!r}. {refusal(family)}")
+    if family not in (*FAMILIES, SchuBertConfig.model_type):
         raise EncoderError(
-            f"The Transformer of {name} is of the family {family!r}. Allowed are {' and '.join(FAMILIES)}: take an "
-            "encoder that is built on a BERT."
+            f"The Transformer of {name} is of the family {family!r}. Allowed are {', '.join(FAMILIES)}: take an "
+            "encoder that is built on one of them."
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..conversion import with_our_names
 from . import carrying
 from .kinds import SENTENCE, EncoderError, check_checkpoint, check_family, check_modules, is_sentence_encoder
 
@@ -61,8 +62,8 @@ class SentenceEncoder:
         for module in behind:
             if getattr(module, "module_input_name", POOLED) != POOLED:
                 raise EncoderError(f"{name} has a {type(module).__name__} that does not read the pooled vector.")
-        model = transformer.model
-        check_family(name, model.config.model_type)
+        check_family(name, transformer.model.config.model_type)
+        model = transformer.model = with_our_names(transformer.model)
         longest = source.max_seq_length or model.config.max_position_embeddings
         prompts = {key: text for key, text in source.prompts.items() if text is not None}
         return cls(model, source.tokenizer, min(longest, model.config.max_position_embeddings), prompts, source)

@@ -14,7 +14,6 @@ from ..errors import EvaluationDataError
 
 LABELS = ("labels", "start_positions", "end_positions")
 PADDED = ("input_ids", "attention_mask", "token_type_ids")
-SPECIAL = 3  # [CLS] question [SEP] context [SEP]
 NOWHERE = [-1, -1]
 
 
@@ -73,7 +72,8 @@ def make_windows(
             f"`{type(tokenizer).__name__}` knows no offsets, which are needed to locate answers. "
             "Give a fast tokenizer: a checkpoint with a tokenizer.json or a vocab.txt."
         )
-    least = max_question_length + SPECIAL + stride + 1
+    special = tokenizer.num_special_tokens_to_add(pair=True)  # of `[CLS] question [SEP] context [SEP]`
+    least = max_question_length + special + stride + 1
     if min(stride, max_question_length) < 1 or max_length < least:
         raise EvaluationDataError(
             f"`max_length` is {max_length}, `stride` {stride}, `max_question_length` {max_question_length}; a window "

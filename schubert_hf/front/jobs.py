@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..anatomy import masked_lm
 from ..configuration_schubert import SchuBertConfig
-from ..conversion import ConversionError, load_for_pretraining, opening
+from ..conversion import ConversionError, load_for_pretraining, opening, with_our_names
 from ..data.pairs import make_pairs
 from ..data.streaming import StreamedPairs
 from ..evaluation.loading import tokenizer_of
@@ -44,6 +44,8 @@ def open_job(
     """
     model, objective = arguments.model, arguments.objective
     assert model is not None
+    if isinstance(model, PreTrainedModel):
+        model = with_our_names(model)
     if arguments.task is not None:
         return _task_job(arguments, model, arguments.task, tokenizer)
     encoder = open_encoder(model) if objective in ("auto", "outputs") else None

@@ -105,7 +105,7 @@ def _load(model: str | PreTrainedModel) -> PreTrainedModel:
         opened: Any = load(model, dtype=torch.float32, output_loading_info=True)
     loaded, information = opened
     if not head_of(loaded) and any(key.startswith("pooler.") for key in information["missing_keys"]):
-        loaded.pooler = None
+        loaded.pooler, loaded.config.add_pooling_layer = None, False
     found: PreTrainedModel = loaded
     return found
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
 from ..encoders.kinds import MODULES, SETTINGS, read
+from ..errors import USER_ERRORS
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
 from ..shipping import SHIPPED, ship
 from .errors import PublishError
@@ -34,6 +35,9 @@ _TAKEN = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",  # of SentencePiece
     PRUNING_RECORD,
     FINETUNING_RECORD,
     LATENCY,
@@ -45,11 +49,12 @@ _TAKEN = (
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Saves a model from memory, so that it can be staged; a BERT is converted."""
-    if model.config.model_type == "bert":
-        model = convert_bert(model)
+    """Saves a model from memory, so that it can be staged; one of another family is converted."""
     if model.config.model_type != SchuBertConfig.model_type:
-        raise PublishError(f"`source` is a {model.config.model_type!r} model; allowed is a SchuBERT or a BERT.")
+        try:
+            model = convert_bert(model)
+        except USER_ERRORS as error:
+            raise PublishError(f"`source` cannot be published as a SchuBERT. {error}") from error
     model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

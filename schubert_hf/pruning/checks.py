@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..auto import MODELS
+from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, convert_bert
 from ..run.processes import check_supported
 from ..training.objective import Objective, ObjectiveError, PretrainingObjective
@@ -36,10 +37,11 @@ def own_copy(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         ConversionError, UnknownTensorError: it is none that can be pruned.
     """
-    copied = convert_bert(model) if model.config.model_type == "bert" else copy.deepcopy(model)
+    ours = model.config.model_type == SchuBertConfig.model_type
+    copied = copy.deepcopy(model) if ours else convert_bert(model)
     name = type(copied).__name__
     if name not in {known.__name__ for known in MODELS.values()}:
-        raise ConversionError(f"`{name}` is no SchuBERT and no BERT. Load a BERT checkpoint with `schubert_hf.load`.")
+        raise ConversionError(f"`{name}` is no class of SchuBERT's. Load a checkpoint with `schubert_hf.load`.")
     check_tensors(copied)
     return copied.to(torch.promote_types(copied.dtype, torch.float32))
 
