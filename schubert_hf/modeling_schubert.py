@@ -95,7 +95,7 @@ class SchuBertEmbeddings(nn.Module):
             position_ids = (input_ids.ne(self.padding).cumsum(1) - 1).clamp(min=0)  # (B, S)
         elif position_ids is None:
             position_ids = self.position_ids[:, : shape[1]]
-        if token_type_ids is None:
+        if token_type_ids is None or self.token_type_embeddings.num_embeddings == 1:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=inputs_embeds.device)
 
         embeddings = inputs_embeds + self.token_type_embeddings(token_type_ids)

@@ -78,7 +78,8 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     """Widths, and parameters and FLOPs by part, next to the base's where it is known."""
     console = console or Console()
     console.print(draw(WIDTHS, width_table(inspection.shape, inspection.base)))
-    title = f"{inspection.architecture}: size by part (FLOPs: {SEQUENCE} tokens, without the head)"
+    what = f"{inspection.architecture} of the family {inspection.config.family}"
+    title = f"{what}: size by part (FLOPs: {SEQUENCE} tokens, without the head)"
     console.print(draw(title, size_table(inspection)))
     if (dense := inspection.dense) is not None:
         kept = inspection.parameters.total / dense.parameters.total

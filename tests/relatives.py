@@ -75,7 +75,7 @@ def inputs(model, *, segments=False, left=False):
     mask[0, ..., slice(0, 3) if left else slice(8, None)] = 0
     ids = torch.randint(5, 99, shape).masked_fill(mask == 0, model.config.pad_token_id)
     given = {"input_ids": ids, "attention_mask": mask}
-    if segments and getattr(model.config, "type_vocab_size", 0) > 1:
+    if segments and getattr(model.config, "type_vocab_size", 2) > 1:  # a DistilBERT's tokenizer may give them, too
         given["token_type_ids"] = torch.randint(0, 2, shape)
     return given
 

@@ -34,7 +34,7 @@ def inspect(name: str | Path, *, base: str | None = None, revision: str | None =
 
     Raises:
         InspectError: there is no such model.
-        SchuBertConfigError: the model is neither a SchuBERT nor a BERT.
+        SchuBertConfigError: the model is neither a SchuBERT nor of a family that becomes one.
         RecordError: its files cannot be read.
     """
     model = _open(str(name), revision)
@@ -167,7 +167,8 @@ class Inspection:
         return [letter for letter, (base, own) in sizes.items() if min(own) < min(base)] + ["l"]
 
     def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {"name": self.name, "architecture": self.architecture, **self._costs()}
+        names = {"name": self.name, "architecture": self.architecture, "family": self.config.family}
+        value: dict[str, Any] = {**names, **self._costs()}
         if dense := self.dense:
             value["base"] = {"name": self.base_name, **dense._costs()}
             own = self._sums()

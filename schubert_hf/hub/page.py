@@ -58,6 +58,7 @@ def render_card(record: Record, name: str) -> str:
         provenance=record.provenance,
         base_model=record.base_model,
         license=record.license,
+        tokenizer=record.tokenizer,
         tuned=record.tuned,
         latency=record.latency,
         latency_table=record.latency and tables.latency_table(record.latency),

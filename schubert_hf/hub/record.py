@@ -15,6 +15,7 @@ from .evaluations import read_evaluations
 from .inspection import Inspection, read_config, read_json
 
 LATENCY = "latency.json"
+TOKENIZER = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Record:
     evaluations: tuple[Evaluation, ...] = ()
     license: str | None = None  # the Hub's name for it, e.g. "apache-2.0"
     tuned: dict[str, Any] | None = None  # of `finetuning.json`
+    tokenizer: str | None = None  # its class
 
     @classmethod
     def of_folder(cls, folder: Path, *, license: str | None = None) -> Record:
@@ -41,6 +43,7 @@ class Record:
             latency=read_json(folder / LATENCY),
             evaluations=read_evaluations(folder),
             tuned=read_json(folder / FINETUNING_RECORD),
+            tokenizer=(read_json(folder / TOKENIZER) or {}).get("tokenizer_class"),
         )
         return replace(record, license=license or record.base_model.get("license"))
 
