@@ -6,8 +6,18 @@ import pytest
 import torch
 import transformers
 from relatives import NAMES, assert_same, build, inputs
+from safetensors.torch import load_file, save_file
 
-from schubert_hf import SchuBertConfigError, SchuBertLoadError, SchuBertModel, convert_bert, load, to_bert
+from schubert_hf import (
+    SchuBertConfigError,
+    SchuBertForNextSentencePrediction,
+    SchuBertForSequenceClassification,
+    SchuBertLoadError,
+    SchuBertModel,
+    convert_bert,
+    load,
+    to_bert,
+)
 from schubert_hf.conversion import ConversionError
 from schubert_hf.families.others import REFUSED
 from schubert_hf.hub.inspection import inspect
@@ -24,9 +34,11 @@ def test_a_model_in_memory_gives_the_same_and_goes_back(family, name):
     back = to_bert(ours)
     assert type(back) is type(theirs)
     assert_same(back, theirs, inputs(theirs, segments=True), atol=1e-6)
-    assert {key: tuple(x.shape) for key, x in back.state_dict().items()} == {
-        key: tuple(x.shape) for key, x in before.items()
-    }
+    after = back.state_dict()
+    assert after.keys() == before.keys()
+    for key, tensor in before.items():  # each is used; the rows of a RoBERTa's table that no token has are not
+        unused = 2 if "position_embeddings" in key and not ours.config.padding_takes_positions else 0
+        assert torch.equal(after[key][unused:], tensor[unused:]), key
     for parameter in ours.parameters():
         parameter.data.zero_()
     assert all(torch.equal(tensor, before[key]) for key, tensor in theirs.state_dict().items())
@@ -89,3 +101,89 @@ def test_a_class_without_counterpart():
     theirs = build("roberta", "RobertaForCausalLM", is_decoder=False)
     with pytest.raises(ConversionError, match="'RobertaForCausalLM'"):
         convert_bert(theirs)
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Save a model with its tensors edited; the folder."""
+
+    def save(model, edit):
+        model.save_pretrained(tmp_path)
+        tensors = load_file(tmp_path / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        return tmp_path
+
+    return save
+
+
+@pytest.mark.parametrize(("family", "name"), [("roberta", "RobertaForMaskedLM"), ("electra", "ElectraForMaskedLM")])
+def test_names_of_old_checkpoints(family, name, edited):
+    def age(tensors):
+        for key in [key for key in tensors if "LayerNorm" in key]:
+            tensors[key.replace("weight", "gamma").replace("bias", "beta")] = tensors.pop(key)
+        tensors[f"{family}.embeddings.position_ids"] = torch.arange(25)[None]
+
+    theirs = build(family, name)
+    assert_same(load(edited(theirs, age)), theirs, inputs(theirs))
+
+
+@pytest.mark.parametrize("name", ["RobertaModel", "DistilBertModel", "ElectraModel"])
+def test_a_head_that_the_checkpoint_lacks_is_fresh_and_reported(name, tmp_path):
+    theirs = build(name.removesuffix("Model").lower(), name)
+    theirs.save_pretrained(tmp_path)
+    ours, loaded = SchuBertForSequenceClassification.from_pretrained(tmp_path, num_labels=4, output_loading_info=True)
+    assert {key.rpartition(".")[0] for key in loaded["missing_keys"]} == {"bert.pooler.dense", "classifier"}
+    assert ours.classifier.weight.shape == (4, 36)
+    given = inputs(theirs)
+    with torch.no_grad():
+        want = theirs(**given).last_hidden_state * given["attention_mask"][..., None]
+        got = ours.bert(**given).last_hidden_state * given["attention_mask"][..., None]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+LAYER = "encoder.layer.1.output.dense"
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda t: t.pop(f"roberta.{LAYER}.weight"), f"missing: {LAYER}.weight"),
+        (lambda t: t.update({"roberta.adapter.weight": torch.ones(1)}), "left over: adapter.weight"),
+        (lambda t: t.update({f"roberta.{LAYER}.bias": torch.ones(38)}), rf"of another shape: {LAYER}.bias \(38,\)"),
+    ],
+)
+def test_checkpoints_that_do_not_fit(edit, words, edited):
+    folder = edited(build("roberta", "RobertaForMaskedLM"), edit)
+    with pytest.raises(SchuBertLoadError, match=words):
+        load(folder)
+
+
+def test_the_masked_lm_head_has_an_activation_of_its_own():
+    theirs = build("roberta", "RobertaForMaskedLM", hidden_act="relu")
+    with pytest.raises(SchuBertLoadError, match="`hidden_act` is 'relu', but the masked-LM head of a 'roberta'"):
+        convert_bert(theirs)
+    assert_same(SchuBertModel.from_dense(theirs.roberta), theirs.roberta, inputs(theirs))
+
+
+def test_no_way_back_to_a_head_that_the_family_lacks():
+    ours = SchuBertForNextSentencePrediction.from_dense(build("roberta", "RobertaModel"))
+    with pytest.raises(ConversionError, match="of the family 'roberta', which has no such class"):
+        to_bert(ours)
+
+
+def test_a_checkpoint_from_before_the_families_opens_as_before(tmp_path, ragged, randomised):
+    """Its config has none of the fields that other families need."""
+    model = randomised(SchuBertForSequenceClassification(ragged(num_labels=3)))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for field in ("family", "pooler_act", "padding_takes_positions", "add_pooling_layer"):
+        del config[field]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ids = torch.randint(1, 99, (2, 11))
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path)(ids).logits, model(ids).logits)
+        assert load(tmp_path).config.family == "bert"
+        ids[:, :3] = 0  # padding takes positions
+        pooled = SchuBertModel.from_pretrained(tmp_path)(ids, position_ids=torch.arange(11)[None]).pooler_output
+        assert torch.equal(model.bert(ids).pooler_output, pooled)

@@ -15,8 +15,8 @@ from transformers import (
     BertForMaskedLM,
     BertForPreTraining,
     BertModel,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
+    MPNetConfig,
+    MPNetForMaskedLM,
 )
 
 from schubert_hf import (
@@ -292,11 +292,9 @@ def test_bad_input_is_refused_before_any_work(make_pruner, tmp_path, options, er
         ),
         (lambda tiny: BertModel(BertConfig(**BERT)), ObjectiveError, "has no masked-language-model head"),
         (
-            lambda tiny: DistilBertForMaskedLM(
-                DistilBertConfig(dim=36, n_layers=1, n_heads=4, hidden_dim=37, vocab_size=99)
-            ),
+            lambda tiny: MPNetForMaskedLM(MPNetConfig(**BERT)),
             ConversionError,
-            "`DistilBertForMaskedLM` is no SchuBERT and no BERT",
+            "`bert` is a MPNetForMaskedLM. MPNet cannot become a SchuBERT.*Take one that can",
         ),
     ],
 )
