@@ -1,7 +1,7 @@
 """schubert_hf: BERT with a width of its own in every layer, and the pruner that finds the widths.
 
-`schubert_hf.prune(model, target, text=...)` prunes any BERT checkpoint. Importing the package registers "schubert"
-with every Auto class of transformers. The pruner is imported on first use.
+`schubert_hf.prune(model, target, text=...)` prunes a checkpoint of BERT or a relative of it. Importing the package
+registers "schubert" with every Auto class of transformers. The pruner is imported on first use.
 """
 
 from importlib import import_module

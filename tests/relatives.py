@@ -60,7 +60,7 @@ def build(family, name, *, dtype=torch.float32, **fields):
     """A model in evaluation mode, every parameter of a size that matters."""
     labels = next((number for ending, number in ENDINGS.items() if name.endswith(ending)), 2)
     torch.manual_seed(1)
-    model = getattr(transformers, name)(config_of(family, num_labels=labels, **fields))
+    model = getattr(transformers, name)(config_of(family, **{"num_labels": labels, **fields}))
     for key, parameter in model.named_parameters():
         norm = "norm" in key.lower() and key.endswith("weight")
         torch.nn.init.normal_(parameter, mean=1.0 if norm else 0.0, std=0.3)

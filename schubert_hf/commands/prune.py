@@ -32,7 +32,7 @@ class Prune(PruneArguments):
     """
 
     model: str | None = positional(
-        "A BERT or SchuBERT with any head or none: a folder or a name on the Hub.", default=None
+        "A BERT, a relative of it, or a SchuBERT, with any head or none: a folder or a name on the Hub.", default=None
     )
 
     settings: ClassVar[tuple[type[Any], ...]] = (PruningConfig,)

@@ -55,7 +55,7 @@ class PruneArguments:
     """
 
     model: str | PreTrainedModel | None = option(
-        None, "A BERT or SchuBERT with any head or none: a folder or a name on the Hub."
+        None, "A BERT, a relative of it, or a SchuBERT, with any head or none: a folder or a name on the Hub."
     )
     text: str | Sequence[str] | Dataset | None = option(
         None, "Text to train on: a file or folder (documents separated by blank lines), or a dataset on the Hub."
@@ -145,8 +145,8 @@ class PruneArguments:
         """Raises `SettingError` where there is no model, or no text and no task."""
         if self.model is None:
             raise SettingError(
-                "`model` is missing. Give a BERT, as a folder or a name on the Hub, and the text to prune it on: "
-                "`schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt`."
+                "`model` is missing. Give a BERT or a relative of it, a folder or a name on the Hub, and the text to "
+                "prune it on: `schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt`."
             )
         if self.source is None and self.task is None:
             raise SettingError(

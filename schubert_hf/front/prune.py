@@ -43,7 +43,7 @@ def prune(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **settings: Any,
 ) -> PruningResult:
-    """Prunes a BERT to a budget.
+    """Prunes a BERT, or a model of one of the families in `schubert_hf.families`, to a budget.
 
     Args:
         model: a name on the Hub, a folder, or a model in memory, which is left unchanged; of sentence-transformers, a
