@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 import transformers
-from relatives import NAMES, assert_same, build, inputs
+from relatives import NAMES, PREFIX, assert_same, build, inputs
 from safetensors.torch import load_file, save_file
 
 from schubert_hf import (
     SchuBertConfigError,
+    SchuBertForMaskedLM,
     SchuBertForNextSentencePrediction,
     SchuBertForSequenceClassification,
     SchuBertLoadError,
@@ -18,7 +19,7 @@ from schubert_hf import (
     load,
     to_bert,
 )
-from schubert_hf.conversion import ConversionError
+from schubert_hf.conversion import ConversionError, load_for_pretraining
 from schubert_hf.families.others import REFUSED
 from schubert_hf.hub.inspection import inspect
 
@@ -140,6 +141,22 @@ def test_a_head_that_the_checkpoint_lacks_is_fresh_and_reported(name, tmp_path):
         want = theirs(**given).last_hidden_state * given["attention_mask"][..., None]
         got = ours.bert(**given).last_hidden_state * given["attention_mask"][..., None]
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("roberta", "RobertaModel"),
+        ("distilbert", "DistilBertForTokenClassification"),
+        ("electra", "ElectraForPreTraining"),
+    ],
+)
+def test_a_checkpoint_without_a_masked_lm_head_is_told_from_one_with_it(family, name, tmp_path):
+    build(family, name).save_pretrained(tmp_path / "without")
+    with pytest.raises(ConversionError, match="no masked-language-model head"):
+        load_for_pretraining(tmp_path / "without")
+    build(family, PREFIX[family] + "ForMaskedLM").save_pretrained(tmp_path / "with")
+    assert type(load_for_pretraining(tmp_path / "with")) is SchuBertForMaskedLM
 
 
 LAYER = "encoder.layer.1.output.dense"

@@ -110,13 +110,13 @@ class Family:
             for name, tensor in tensors.items()
             if not name.startswith(tuple(f"{module}." for module in self.left_out))
         }
-        transform = f"{DECODER}.weight" in renamed
-        if transform and self.transform_act and self.transform_act != config.hidden_act:
+        trained = f"{DECODER}.bias" in renamed  # the weight is that of the words, with or without a head
+        if trained and self.transform_act and self.transform_act != config.hidden_act:
             raise SchuBertLoadError(
                 f"`hidden_act` is {config.hidden_act!r}, but the masked-LM head of a {config.model_type!r} always "
                 f"uses {self.transform_act!r}; a SchuBERT uses one for both. Load it without: `SchuBertModel`."
             )
-        if transform and DECODER_BIAS not in renamed:
+        if trained and DECODER_BIAS not in renamed:
             renamed[DECODER_BIAS] = renamed[f"{DECODER}.bias"].clone()
         return self.adapt_tensors(renamed, config)
 

@@ -84,6 +84,7 @@ class Opener:
         return dense, tensors, rest
 
     def _as_stored(self, dense: PreTrainedModel, loaded: dict[str, Any]) -> Tensors:
-        fresh = set(loaded["missing_keys"]) - set(dense.all_tied_weights_keys)
+        missing, tied = set(loaded["missing_keys"]), dict(dense.all_tied_weights_keys)  # tensor -> what it is tied to
+        fresh = {name for name in {*missing, *tied} if tied.get(name, name) in missing}
         found = {name: tensor for name, tensor in dense.state_dict().items() if name not in fresh}
         return {**found, **{name: torch.empty(shape) for name, shape, _ in loaded["mismatched_keys"]}}
