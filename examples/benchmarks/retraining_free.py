@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from study.cells import read_cell
+from study.cells import finished
 from study.tables import markdown
 from study.untrained import METHODS, PEERS, UNITS, Conditions, Subject, Trials, open_fine_tuned, open_text
 
 from schubert_hf.cli import command_line, parse
 from schubert_hf.pruning.config import PruningConfigError
-from schubert_hf.run.checkpoint import CheckpointError, write_json
+from schubert_hf.run.checkpoint import write_json
 from schubert_hf.run.processes import script
 from schubert_hf.run.provenance import describe_machine, environment, source
 from schubert_hf.training.loop_config import option
@@ -113,19 +113,6 @@ def open_subject(arguments: Arguments) -> Subject:
         return open_text(arguments.model, arguments.text, arguments.eval_text, max_length=arguments.max_length)
     data = Path(arguments.data) if arguments.data else None
     return open_fine_tuned(arguments.model, arguments.task, data, max_length=arguments.max_length)
-
-
-def finished(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """A cell that is there.
-
-    Raises:
-        CheckpointError: it was made with other settings.
-    """
-    cell = read_cell(path)
-    if cell is not None and cell["settings"] != settings:
-        other = [name for name in settings if cell["settings"].get(name) != settings[name]]
-        raise CheckpointError(f"`{path}` was made with another `{'`, `'.join(other)}`. Give another `--output-dir`.")
-    return cell
 
 
 def cell_command(arguments: Arguments, method: str, percent: int) -> str:

@@ -17,24 +17,25 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from study.cells import read_cell
+from study.cells import finished
 from study.sentence_peers import drop_layers, make_static
 from study.tables import markdown
 
 import schubert_hf
 from schubert_hf.cli import command_line, parse
-from schubert_hf.encoders.evaluating import evaluate_encoder
-from schubert_hf.errors import one_line_errors
+from schubert_hf.encoders.carrying import open_library
+from schubert_hf.encoders.evaluating import HeldOut, compare_encoders
+from schubert_hf.encoders.kinds import SENTENCE
 from schubert_hf.hub.pictures import CUT, FULL, TEXT, plain, save
+from schubert_hf.latency.timing import quartiles
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.run.checkpoint import write_json
-from schubert_hf.run.processes import make_accelerator, use_all_cores
+from schubert_hf.run.processes import script
 from schubert_hf.run.provenance import describe_machine, environment, source
 from schubert_hf.run.session import CHECKPOINTS
 from schubert_hf.training.loop_config import option
@@ -81,34 +82,39 @@ class Arguments:
     def settings(self) -> dict[str, Any]:
         """What decides a row beside its name and steps; files by name and hash."""
         names = ("rounds", "batch_size", "max_length", "seed")
-        return {name: asdict(self)[name] for name in names} | {
-            name: source(value) for name in ("model", "text", "eval_text") if (value := getattr(self, name))
-        }
+        files = ("model", "text", "eval_text", "squad", "mrpc")
+        known = {name: getattr(self, name) for name in names}
+        return known | {name: source(value) for name in files if (value := getattr(self, name))}
 
 
 def main() -> None:
     (arguments,) = parse("Sentence encoders of half the size, made in different ways.", Arguments)
-    with one_line_errors():
+    with script(arguments.threads) as accelerator:
         if not (arguments.text and arguments.eval_text):
             raise PruningConfigError("Give `--text` to make encoders from, and `--eval-text` to measure them on.")
-        accelerator = make_accelerator()
-        use_all_cores(accelerator, arguments.threads)
-        output = Path(arguments.output_dir)
+        output, settings = Path(arguments.output_dir), arguments.settings()
+        squad, mrpc = (Path(name) if name else None for name in (arguments.squad, arguments.mrpc))
+        held_out = HeldOut.read(arguments.eval_text, squad, mrpc)
+        dense = open_library(SENTENCE, arguments.model)
+        cells, folders = [], []
         for row, steps in plan(arguments):
             folder = output / f"{row}-{steps}"
-            if read_cell(folder / FIGURES) is None:
+            if (cell := finished(folder / FIGURES, settings)) is None:
                 began = time.monotonic()
-                model = arguments.model if row == DENSE else make(arguments, row, steps, folder)
+                if row != DENSE:
+                    make(arguments, row, steps, folder)
                 seconds = round(time.monotonic() - began)
-                cell = {"row": row, "steps": steps, "seconds": seconds, "figures": measure(arguments, model)}
-                cell |= {"parameters": count(model), "settings": arguments.settings(), **environment(accelerator)}
+                encoder = dense if row == DENSE else open_library(SENTENCE, str(folder))
+                cell = {"row": row, "steps": steps, "seconds": seconds, "settings": settings}
+                cell |= {"figures": compare_encoders(encoder, dense, held_out)}
+                cell |= {"parameters": sum(x.numel() for x in encoder.parameters()), **environment(accelerator)}
                 cell["command"] = command_line("python examples/benchmarks/sentence_encoders.py", arguments)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / FIGURES, cell)
                 print(f"{row}, {steps} steps, {seconds} s: {json.dumps(cell['figures'])}", flush=True)
-        cells = [json.loads((output / f"{row}-{steps}" / FIGURES).read_text()) for row, steps in plan(arguments)]
-        folders = [str(output / f"{row}-{steps}") for row, steps in plan(arguments)]
-        times = time_encoders([arguments.model, *folders[1:]], arguments.max_length)
+            cells.append(cell)
+            folders.append(arguments.model if row == DENSE else str(folder))
+        times = time_encoders(folders, arguments.max_length)
         (output / "table.md").write_text(table(cells, times), encoding="utf-8")
         draw(cells, times, output / "quality.png")
         print((output / "table.md").read_text(encoding="utf-8"))
@@ -120,8 +126,8 @@ def plan(arguments: Arguments) -> list[tuple[str, int]]:
     return list(dict.fromkeys([(DENSE, 0), *((row, 0 if row == STATIC else steps) for row, steps in wanted)]))
 
 
-def make(arguments: Arguments, row: str, steps: int, folder: Path) -> str:
-    """Makes the encoder of a row in `folder`; returns that."""
+def make(arguments: Arguments, row: str, steps: int, folder: Path) -> None:
+    """Makes the encoder of a row in `folder`."""
     shared: dict[str, Any] = {name: getattr(arguments, name) for name in ("batch_size", "max_length", "seed")}
     if row == STATIC:
         make_static(arguments.model).save(str(folder))
@@ -144,37 +150,19 @@ def make(arguments: Arguments, row: str, steps: int, folder: Path) -> str:
             threads=arguments.threads,
             **shared,
         )
-    return str(folder)
-
-
-def open_encoder(folder: str) -> Any:
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(folder, device="cpu")
-
-
-def count(folder: str) -> int:
-    return sum(parameter.numel() for parameter in open_encoder(folder).parameters())
-
-
-def measure(arguments: Arguments, folder: str) -> dict[str, dict[str, float]]:
-    squad, mrpc = (Path(name) if name else None for name in (arguments.squad, arguments.mrpc))
-    return evaluate_encoder(folder, arguments.model, text=arguments.eval_text, squad=squad, mrpc=mrpc)
 
 
 def time_encoders(folders: Sequence[str], length: int) -> list[float]:
     """Milliseconds of `encode` of one text that fills the length, the lower quartile of turns in changing order."""
-    encoders = [open_encoder(folder) for folder in folders]
-    text = "word " * length
+    encoders = [open_library(SENTENCE, folder) for folder in folders]
+    text = "word " * (length - 2)  # and two special tokens
     times: list[list[float]] = [[] for _ in encoders]
-    for encoder in encoders:
-        encoder.max_seq_length = length
     for turn in range(TURNS):
         for place in random.Random(turn).sample(range(len(encoders)), len(encoders)):
             began = time.perf_counter()
             encoders[place].encode(text, show_progress_bar=False)
             times[place].append(1000 * (time.perf_counter() - began))
-    return [float(np.quantile(values[1:], 0.25)) for values in times]
+    return [quartiles(values[1:])[0] for values in times]
 
 
 def found(cell: Mapping[str, Any], title: str) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -63,11 +63,33 @@ def evaluate_encoder(
         EncoderError: one of the models is no sentence encoder.
         EvaluationDataError, TextSourceError: the data cannot be used.
     """
-    sentences = None if text is None else read_sentences(text, texts)
-    asked = None if squad is None else read_questions(squad, questions)
-    pairs = None if mrpc is None else read_paraphrases(mrpc)
+    held_out = HeldOut.read(text, squad, mrpc, questions=questions, texts=texts)
     own, other = (SentenceEncoder.open(one).source for one in (model, dense))
-    similarity = other.similarity
+    return compare_encoders(own, other, held_out)
+
+
+class HeldOut(NamedTuple):
+    """What encoders are compared on; None where nothing of the kind is."""
+
+    sentences: list[str] | None
+    asked: tuple[list[str], list[str], list[int]] | None
+    pairs: tuple[list[str], list[str], list[int]] | None
+
+    @classmethod
+    def read(
+        cls, text: Any, squad: Path | None, mrpc: Path | None, *, questions: int | None = None, texts: int = TEXTS
+    ) -> HeldOut:
+        """For arguments and errors see `evaluate_encoder`."""
+        return cls(
+            None if text is None else read_sentences(text, texts),
+            None if squad is None else read_questions(squad, questions),
+            None if mrpc is None else read_paraphrases(mrpc),
+        )
+
+
+def compare_encoders(own: Any, other: Any, held_out: HeldOut) -> Figures:
+    """The figures of `evaluate_encoder`, of any two `SentenceTransformer`s; `other` is the dense one."""
+    (sentences, asked, pairs), similarity = held_out, other.similarity
     figures: Figures = {}
     if sentences is not None:
         found, dense_found = (_embed(one.encode, sentences) for one in (own, other))

@@ -6,19 +6,25 @@ from pathlib import Path
 
 import pytest
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "sentence_encoders.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
 import sentence_encoders as example  # noqa: E402
 
-QUICK = ["--batch-size", "4", "--max-length", "24", "--threads", "1", "--rows", "auto,sentence-transformers"]
+QUICK = ["--batch-size", "4", "--max-length", "24", "--threads", "1", "--rows", "auto,sentence-transformers,model2vec"]
 
 
 @pytest.mark.slow
 def test_rows_are_made_once_and_open(monkeypatch, capsys, bert, text, tmp_path):
+    """Of model2vec only what it makes is needed: static embeddings, of another width."""
     dense, tmp_path = str(tmp_path / "dense"), tmp_path / "rows"
-    SentenceTransformer(str(bert), device="cpu").save(dense)  # with mean pooling
+    encoder = SentenceTransformer(str(bert), device="cpu")  # with mean pooling
+    encoder.save(dense)
+    words = encoder.tokenizer.backend_tokenizer
+    static = SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=8)], device="cpu")
+    monkeypatch.setattr(example, "make_static", lambda _: static)
 
     def run(*arguments):
         given = ["--model", dense, "--text", text, "--eval-text", text, "--output-dir", tmp_path]
@@ -36,6 +42,7 @@ def test_rows_are_made_once_and_open(monkeypatch, capsys, bert, text, tmp_path):
         ("dense", 0),
         ("auto", 0),
         ("sentence-transformers", 0),
+        ("model2vec", 0),
         ("auto", 2),
         ("sentence-transformers", 2),
     ]
@@ -45,5 +52,8 @@ def test_rows_are_made_once_and_open(monkeypatch, capsys, bert, text, tmp_path):
         if name != "dense-0":
             encoder = SentenceTransformer(str(tmp_path / name), device="cpu")
             assert sum(x.numel() for x in encoder.parameters()) == cell["parameters"] < cells["dense-0"]["parameters"]
-            assert cell["figures"]["text"]["cosine"] < 1
+            assert ("cosine" in cell["figures"]["text"]) == (name != "model2vec-0")
+            assert cell["figures"]["text"].get("cosine", 0) < 1
+    with pytest.raises(SystemExit, match="was made with another `seed`"):
+        run("--steps", "0", "--seed", "1")
     assert (tmp_path / "quality.png").stat().st_size > 1000

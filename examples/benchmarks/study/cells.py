@@ -23,7 +23,7 @@ from schubert_hf.hub.inspection import read_json
 from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.pruning.selection import smallest_shape
 from schubert_hf.pruning.units import find_groups
-from schubert_hf.run.checkpoint import atomic_folder, write_json
+from schubert_hf.run.checkpoint import CheckpointError, atomic_folder, write_json
 from schubert_hf.run.processes import on_main_process
 from schubert_hf.run.progress import quiet
 from schubert_hf.run.provenance import environment
@@ -276,6 +276,19 @@ def read_cell(path: Path) -> dict[str, Any] | None:
         return read_json(path)
     except (RecordError, UnicodeDecodeError):
         return None
+
+
+def finished(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """A cell that is there.
+
+    Raises:
+        CheckpointError: it was made with other settings.
+    """
+    cell = read_cell(path)
+    if cell is not None and cell["settings"] != settings:
+        other = [name for name in settings if cell["settings"].get(name) != settings[name]]
+        raise CheckpointError(f"`{path}` was made with another `{'`, `'.join(other)}`. Give another `--output-dir`.")
+    return cell
 
 
 def _scalars_unset() -> dict[str, None]:
