@@ -240,6 +240,12 @@ class SchuBertConfig(PreTrainedConfig):
         return found
 
     @classmethod
+    def why_refused(cls, model_type: str, *own: str) -> str:
+        """Why a model type is none of `families`, or what is allowed: the types `own` and these."""
+        known = ", ".join(f"{name!r}" for name in (*own, *cls.families))
+        return cls.refused.get(str(model_type), f"Allowed is one of {known}.")
+
+    @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "SchuBertConfig":
         """One of the paper's shapes, e.g. `SchuBertConfig.from_preset("schubert-66m", vocab_size=28996)`."""
         if name not in PRESETS:
@@ -319,6 +325,5 @@ def _check_lengths(lists: dict[str, list[int]]) -> None:
 
 def _check_model_type(model_type: str) -> None:
     if model_type not in ("schubert", "bert"):
-        known = ", ".join(f"{name!r}" for name in ("schubert", "bert", *SchuBertConfig.families))
-        why = SchuBertConfig.refused.get(str(model_type), f"Allowed is one of {known}.")
+        why = SchuBertConfig.why_refused(model_type, "schubert", "bert")
         raise SchuBertConfigError(f"`model_type` is {model_type!r}. {why}")

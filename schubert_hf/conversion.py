@@ -20,6 +20,7 @@ from .errors import SchuBertError
 from .families import FAMILIES
 from .families.others import REFUSED, refusal
 from .modeling_schubert import (
+    FINDING,
     SchuBertForMaskedLM,
     SchuBertForPreTraining,
     SchuBertLoadError,
@@ -108,8 +109,7 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
         ConversionError: the class that it names has no counterpart.
         SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
     """
-    hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-    config = SchuBertConfig.from_pretrained(name_or_path, **{key: kwargs[key] for key in hub if key in kwargs})
+    config = SchuBertConfig.from_pretrained(name_or_path, **{key: kwargs[key] for key in FINDING if key in kwargs})
     names = config.architectures or [SchuBertModel.__name__]
     return cast(SchuBertPreTrainedModel, _head(names[0]).from_pretrained(name_or_path, **kwargs))
 

@@ -38,6 +38,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_schubert import SchuBertConfig
 
+# Arguments of `from_pretrained` that say where a checkpoint is.
+FINDING = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
 ModelT = TypeVar("ModelT", bound="SchuBertPreTrainedModel")
 
 
@@ -387,9 +390,7 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         elif family == "bert":
             state_dict = {name: tensor.detach().clone() for name, tensor in dense.state_dict().items()}
         else:
-            known = ", ".join(f"{name!r}" for name in ("bert", *cls.config_class.families))
-            why = cls.config_class.refused.get(family, f"Allowed is one of {known}.")
-            raise SchuBertLoadError(f"`dense` is a {family!r} model. {why}")
+            raise SchuBertLoadError(f"`dense` is a {family!r} model. {cls.config_class.why_refused(family, 'bert')}")
         kwargs = cls._arguments(dense, state_dict, kwargs)
         model = cls.from_pretrained(None, **kwargs).to(dense.device).train(dense.training)
         model.name_or_path = dense.name_or_path
@@ -417,8 +418,7 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         """The arguments of `from_pretrained`, with the tensors of a checkpoint of another family read."""
         if name is None or not cls.config_class.families:
             return kwargs
-        hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-        content, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in hub if key in kwargs})
+        content, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in FINDING if key in kwargs})
         family = cls.config_class.families.get(content.get("model_type"))
         if family is None:
             return kwargs

@@ -2,11 +2,13 @@
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -37,6 +39,15 @@ QUICK: dict[str, Any] = {
     "batch_size": 8,
     "eval_examples": 24,
 }
+
+
+def save_edited(model: Any, edit: Callable[[dict[str, Tensor]], Any], folder: Path) -> Path:
+    """Saves a model, with its tensors edited, in `folder`; returns that."""
+    model.save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def make_examples(number: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -52,6 +52,18 @@ NAMES = [
 ]
 
 
+# A run of the pruner that trains nothing.
+QUICK = {
+    "rounds": 1,
+    "recovery_steps": 0,
+    "calibration_examples": 8,
+    "batch_size": 4,
+    "eval_examples": 8,
+    "report_to": "none",
+    "threads": 1,
+}
+
+
 def config_of(family, **fields):
     return transformers.AutoConfig.for_model(family, **{**CONFIGS[family], **fields})
 

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 import transformers
+from oracles import save_edited
 from safetensors.torch import load_file, save_file
 
 from schubert_hf import (
@@ -60,11 +61,7 @@ def edited(bert, tmp_path):
     """Save a BertForMaskedLM, with its tensors edited; the folder."""
 
     def build(edit, bert_class=transformers.BertForMaskedLM):
-        bert(bert_class).save_pretrained(tmp_path)
-        tensors = load_file(tmp_path / "model.safetensors")
-        edit(tensors)
-        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        return tmp_path
+        return save_edited(bert(bert_class), edit, tmp_path)
 
     return build
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 import transformers
+from oracles import save_edited
 from relatives import NAMES, PREFIX, assert_same, build, inputs
-from safetensors.torch import load_file, save_file
 
 from schubert_hf import (
     SchuBertConfigError,
@@ -104,29 +104,15 @@ def test_a_class_without_counterpart():
         convert_bert(theirs)
 
 
-@pytest.fixture
-def edited(tmp_path):
-    """Save a model with its tensors edited; the folder."""
-
-    def save(model, edit):
-        model.save_pretrained(tmp_path)
-        tensors = load_file(tmp_path / "model.safetensors")
-        edit(tensors)
-        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        return tmp_path
-
-    return save
-
-
 @pytest.mark.parametrize(("family", "name"), [("roberta", "RobertaForMaskedLM"), ("electra", "ElectraForMaskedLM")])
-def test_names_of_old_checkpoints(family, name, edited):
+def test_names_of_old_checkpoints(family, name, tmp_path):
     def age(tensors):
         for key in [key for key in tensors if "LayerNorm" in key]:
             tensors[key.replace("weight", "gamma").replace("bias", "beta")] = tensors.pop(key)
         tensors[f"{family}.embeddings.position_ids"] = torch.arange(25)[None]
 
     theirs = build(family, name)
-    assert_same(load(edited(theirs, age)), theirs, inputs(theirs))
+    assert_same(load(save_edited(theirs, age, tmp_path)), theirs, inputs(theirs))
 
 
 @pytest.mark.parametrize("name", ["RobertaModel", "DistilBertModel", "ElectraModel"])
@@ -170,8 +156,8 @@ LAYER = "encoder.layer.1.output.dense"
         (lambda t: t.update({f"roberta.{LAYER}.bias": torch.ones(38)}), rf"of another shape: {LAYER}.bias \(38,\)"),
     ],
 )
-def test_checkpoints_that_do_not_fit(edit, words, edited):
-    folder = edited(build("roberta", "RobertaForMaskedLM"), edit)
+def test_checkpoints_that_do_not_fit(edit, words, tmp_path):
+    folder = save_edited(build("roberta", "RobertaForMaskedLM"), edit, tmp_path)
     with pytest.raises(SchuBertLoadError, match=words):
         load(folder)
 

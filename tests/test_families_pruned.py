@@ -7,24 +7,14 @@ import sys
 
 import pytest
 import torch
-from relatives import CONFIGS, NAMES, build, inputs, tokenizer_of
+from relatives import CONFIGS, NAMES, QUICK, build, inputs, tokenizer_of
 from transformers import AutoTokenizer
 
 import schubert_hf
 from schubert_hf.hub.inspection import inspect
 from schubert_hf.hub.staging import save_model, stage
 
-QUICK = {
-    "objective": "outputs",
-    "rounds": 1,
-    "recovery_steps": 0,
-    "calibration_examples": 8,
-    "batch_size": 4,
-    "eval_examples": 8,
-    "max_length": 20,
-    "report_to": "none",
-    "threads": 1,
-}
+SETTINGS = {**QUICK, "objective": "outputs", "max_length": 20}
 SHIPPED = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
@@ -53,7 +43,7 @@ PUBLISHED = [
 @pytest.mark.parametrize(("family", "name"), [known for known in NAMES if known not in PUBLISHED])
 def test_every_class_is_pruned_to_half_and_opens_again(family, name, checkpoint, corpus, tmp_path):
     folder, model = checkpoint(family, name)
-    result = schubert_hf.prune(str(folder), "50%", text=corpus[:30], **QUICK)
+    result = schubert_hf.prune(str(folder), "50%", text=corpus[:30], **SETTINGS)
     assert result.kept <= 0.5
     ours = schubert_hf.convert_bert(model)
     result.model.save_pretrained(tmp_path)
@@ -93,7 +83,7 @@ def test_published_folders_open_without_this_package(checkpoint, corpus, tmp_pat
     asked, expected = [], []
     for (family, name), ending in zip(PUBLISHED, SHIPPED, strict=True):
         folder, _ = checkpoint(family, name)
-        result = schubert_hf.prune(str(folder), "50%", text=corpus[:30], **QUICK)
+        result = schubert_hf.prune(str(folder), "50%", text=corpus[:30], **SETTINGS)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         save_model(result.model, tokenizer, folder / "small")
         published = tmp_path / family

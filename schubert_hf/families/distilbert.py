@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..configuration_schubert import SchuBertConfig
-from .family import Family, Tensors
+from .family import POSITIONS, Family, Tensors
 
-POSITIONS = "embeddings.position_embeddings.weight"
 SEGMENTS = "embeddings.token_type_embeddings.weight"
 FIELDS = {
     "dim": "hidden_size",

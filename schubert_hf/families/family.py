@@ -15,6 +15,7 @@ Tensors = dict[str, Tensor]
 Names = dict[str, str]
 
 DECODER, DECODER_BIAS = "cls.predictions.decoder", "cls.predictions.bias"
+POSITIONS = "embeddings.position_embeddings.weight"
 
 
 class Family:

@@ -10,13 +10,13 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..modeling_schubert import TASK_MODULES, SchuBertLoadError
+from ..modeling_schubert import FINDING, TASK_MODULES, SchuBertLoadError
 from .family import Family, Tensors
 
 # Where and how weights are read; every other argument is for the SchuBERT that is made of them.
 _READING = (
-    *("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "variant"),
-    *("dtype", "torch_dtype", "use_safetensors", "proxies", "local_dir"),
+    *FINDING,
+    *("variant", "dtype", "torch_dtype", "use_safetensors", "proxies", "local_dir"),
 )
 
 

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from ..configuration_schubert import SchuBertConfig
-from .family import Family, Tensors
-
-POSITIONS = "embeddings.position_embeddings.weight"
+from .family import POSITIONS, Family, Tensors
 
 
 class Roberta(Family):

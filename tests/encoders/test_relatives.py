@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from relatives import build, tokenizer_of
+from relatives import QUICK, build, tokenizer_of
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
@@ -10,15 +10,6 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 import schubert_hf
 from schubert_hf.encoders.kinds import CROSS, SENTENCE
 
-QUICK = {
-    "rounds": 1,
-    "recovery_steps": 0,
-    "calibration_examples": 8,
-    "batch_size": 4,
-    "eval_examples": 8,
-    "report_to": "none",
-    "threads": 1,
-}
 TEXTS = ["the cat sees a dog", "A king paints the river every morning."]
 
 
