@@ -157,7 +157,7 @@ class SchuBertSelfAttention(nn.Module):
             key,
             value,
             attention_mask,
-            dropout=self.dropout.p if self.training else 0.0,
+            dropout=self.dropout.p if self.dropout.training else 0.0,
             scaling=self.scaling,
             **kwargs,
         )

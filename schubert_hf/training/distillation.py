@@ -36,6 +36,8 @@ class DistillationObjective(Objective):
         teacher: see `Teacher`.
     """
 
+    dropout = False
+
     def __init__(self, objective: Objective, teacher: Teacher) -> None:
         super().__init__(objective.model)
         self.inner = objective

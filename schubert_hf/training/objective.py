@@ -55,14 +55,24 @@ class Objective(nn.Module):
 
     Attributes:
         follows_dense: whether the losses are distances from the dense model, which then needs no second teacher.
+        dropout: whether training drops units. What a teacher without dropout gives is followed better without it.
     """
 
     terms: tuple[str, ...] = ("loss",)
     follows_dense = False
+    dropout = True
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+
+    def train(self, mode: bool = True) -> Objective:
+        super().train(mode)
+        if not self.dropout:
+            for module in self.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+        return self
 
     def count(self, batch: Batch) -> dict[str, int]:
         """How many items each term of `terms` is summed over in this batch; needs no forward pass."""

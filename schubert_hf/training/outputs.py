@@ -106,6 +106,7 @@ class OutputsObjective(Objective):
     """
 
     follows_dense = True
+    dropout = False
     lift_weight: Tensor | None
     lift_bias: Tensor | None
 

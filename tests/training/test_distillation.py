@@ -101,3 +101,11 @@ def test_the_teacher_is_neither_trained_nor_seen(models, batch):
 def test_without_a_next_sentence_head(tiny_config, batch):
     student, teacher = (SchuBertForMaskedLM(tiny_config()) for _ in range(2))
     assert DistillationObjective(PretrainingObjective(student), Teacher(teacher)).terms == ("mlm", "mlm_teacher")
+
+
+def test_dropout_rests_while_a_teacher_is_followed(tiny_config, batch):
+    alone = PretrainingObjective(SchuBertForPreTraining(tiny_config(0.5)))
+    taught = DistillationObjective(alone, Teacher(SchuBertForPreTraining(tiny_config(0.5)).eval()))
+    settled = alone.eval()(batch)["mlm"]
+    assert taught.train()(batch)["mlm"] == settled
+    assert alone.train()(batch)["mlm"] != settled

@@ -63,7 +63,7 @@ def pair(kind, **options):
 def test_the_dense_model_is_at_no_distance_from_itself_and_no_other_is(kind):
     dense, other, make = pair(kind)
     (batch,) = data_for(kind, 1)
-    own, apart = make(dense).eval(), make(other).eval()
+    own, apart = make(dense).train(), make(other).train()  # dropout rests
     assert set(own.terms) <= set(own.count(batch))
     with torch.no_grad():
         ours, theirs = own(batch), apart(batch)
