@@ -1,9 +1,9 @@
 """The objective `outputs`: a model matches what the dense model gives on unlabelled text, whatever its head.
 
 The dense model is its own teacher, so no label is needed. A bare encoder is compared by the states of real tokens, a
-sentence encoder by its embeddings and by their similarities to other texts' embeddings, any other head by its logits
-(Hinton et al. 2015, arXiv 1503.02531). What is squared is relative to the dense model's own outputs, so 0.1 means the
-same for every model.
+sentence encoder by its embeddings, by their similarities to other texts' embeddings, and by the states: they teach
+more than one vector for each text does. Any other head is compared by its logits (Hinton et al. 2015, arXiv
+1503.02531). What is squared is relative to the dense model's own outputs, so 0.1 means the same for every model.
 
 At the dense model this loss is at its minimum, and says nothing of any unit. So scores come from `probes`: random
 directions of the outputs whose squared gradients are the Gauss-Newton matrix (see `differences`).
@@ -94,8 +94,9 @@ class OutputsObjective(Objective):
     which is 1 - cosine where embeddings are normalised; `similarity` ((e - t) . a)^2, mean over the dense embeddings a
     of the first training examples, by the variance of t . a; logits T^2 KL, `score` (one logit) as `states`.
 
-    Where channels were cut, `states` compares those that stay. Embeddings are made of all: the best linear prediction
-    of the dense states from the channels that stay (`lift`) leads back to the dense width, and stays as it is.
+    Where channels were cut, `states` compares those that stay. A sentence encoder's are compared, and its embeddings
+    made, in the dense width: the best linear prediction of the dense states from the channels that stay (`lift`) leads
+    there, and stays as it is. Scores come from the embeddings alone, which are what its users get.
 
     Args:
         model: with any head that `reading.HEADS` names.
@@ -124,7 +125,8 @@ class OutputsObjective(Objective):
             assert reference.mean is not None
             variance, channels = reference.covariance.diagonal(), recipe.channels
             chosen = torch.arange(len(variance)) if channels is None else torch.tensor(channels)
-            self._differences["states"] = Squared(float(variance[chosen].sum()))
+            compared = variance if recipe.embed is not None else variance[chosen]
+            self._differences["states"] = Squared(float(compared.sum()))
             if recipe.embed is not None and len(chosen) < len(variance):
                 weight, bias = (x.to(model.device, model.dtype) for x in _best_prediction(reference, chosen))
         self.register_buffer("lift_weight", weight, persistent=False)
@@ -179,6 +181,8 @@ class OutputsObjective(Objective):
         for draw in range(draws):
             total = torch.zeros((), device=batch["input_ids"].device)
             for place, (term, own) in enumerate(outputs.items()):
+                if term == "states" and len(outputs) > 1:
+                    continue
                 width = self._differences[term].signs(own.shape[-1])
                 seeds = (mix_seed(self.recipe.seed, draw, place, key) for key in keys)
                 signs = torch.cat([_signs(n, width, seed) for n, seed in zip(numbers[term], seeds, strict=True)])
@@ -199,7 +203,7 @@ def _terms(model: PreTrainedModel, embed: Embed | None) -> tuple[str, ...]:
                 f"`embed` pools the token states of a bare encoder; `{type(model).__name__}` has a head. Leave "
                 "`embed` out, or give the encoder alone."
             )
-        return ("embedding", "similarity")
+        return ("embedding", "similarity", "states")
     one = head in ("SequenceClassification", "TokenClassification") and model.config.num_labels == 1
     return ("score",) if one else HEADS[head]
 
@@ -224,7 +228,8 @@ def _give(
     if lift is not None:
         states = torch.nn.functional.linear(states, *lift)
     embedding = embed(states, real.long()).float()
-    return Given(dict.fromkeys(terms, embedding), found.hidden_states or ())
+    outputs = {**dict.fromkeys(terms, embedding), "states": states[real].float()}
+    return Given(outputs, found.hidden_states or ())
 
 
 @torch.no_grad()

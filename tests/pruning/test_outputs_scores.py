@@ -49,8 +49,9 @@ def embed(states, mask):
 
 @torch.no_grad()
 def loss(objective, data):
-    """Summed over terms, per item of the first, as scores are."""
-    total = sum(float(objective(batch)[term]) for batch in data for term in objective.terms)
+    """Summed over terms, per item of the first, as scores are; of a sentence encoder without its token states."""
+    terms = [term for term in objective.terms if term != "states" or len(objective.terms) == 1]
+    total = sum(float(objective(batch)[term]) for batch in data for term in terms)
     return total / sum(objective.count(batch)[objective.terms[0]] for batch in data)
 
 

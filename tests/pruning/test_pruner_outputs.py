@@ -90,7 +90,7 @@ def test_methods_rounds_and_targets_on_embeddings(method, tiny, make_pruner, tmp
     result = pruner.prune()
     assert result.kept <= 0.8
     assert len(result.rounds) == 2
-    assert pruner.objective.terms == ("embedding", "similarity")
+    assert pruner.objective.terms == ("embedding", "similarity", "states")
     assert result.rounds[-1].after_recovery["embedding"] > 0
     narrow = result.model.config.hidden_size
     lift = pruner.objective.lift

@@ -83,8 +83,8 @@ def test_distances_by_definition():
     with torch.no_grad():
         ours, theirs = (model(**batch).last_hidden_state for model in (other, dense))
         x, t = ours[real], theirs[real]
-        wanted = (x - t).square().sum() / t.var(0, correction=0).sum()
-    assert float(make(other)(batch)["states"].detach()) == pytest.approx(float(wanted), rel=1e-6)
+        states = (x - t).square().sum() / t.var(0, correction=0).sum()
+    assert float(make(other)(batch)["states"].detach()) == pytest.approx(float(states), rel=1e-6)
 
     dense, other, make = pair("embedding")
     e, t = embed(ours, batch["attention_mask"]), embed(theirs, batch["attention_mask"])
@@ -93,6 +93,7 @@ def test_distances_by_definition():
     alike = (t @ t.mT)[~torch.eye(len(t), dtype=torch.bool)]
     wanted = ((e - t) @ t.mT).square().mean(-1).sum() / alike.var(correction=0)
     assert float(sums["similarity"].detach()) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(sums["states"].detach()) == pytest.approx(float(states), rel=1e-5)
 
 
 def test_embeddings_of_fewer_channels_are_made_of_the_best_prediction_of_all():
