@@ -1,4 +1,4 @@
-"""`schubert_hf.prune` and `schubert inspect` on a tiny checkpoint of every class; opened where this package is not."""
+"""`schubert prune` and `schubert inspect` on a tiny checkpoint of every class; opened where this package is not."""
 
 import json
 import os
@@ -7,12 +7,16 @@ import sys
 
 import pytest
 import torch
-from relatives import CONFIGS, NAMES, QUICK, build, inputs, tokenizer_of
+from relatives import CONFIGS, NAMES, QUICK, build, tokenizer_of
 from transformers import AutoTokenizer
 
 import schubert_hf
-from schubert_hf.hub.inspection import inspect
+from schubert_hf.commands import main
+from schubert_hf.hub import writing
 from schubert_hf.hub.staging import save_model, stage
+from schubert_hf.shape import Shape
+
+FLAGS = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 SETTINGS = {**QUICK, "objective": "outputs", "max_length": 20}
 SHIPPED = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
@@ -39,26 +43,51 @@ PUBLISHED = [
 ]
 
 
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """What a command prints; its pages are without pictures, which take longest and say nothing of families."""
+    for draw in ("draw_widths", "draw_rounds"):
+        monkeypatch.setattr(writing, draw, lambda *_: None)
+
+    def run(*words):
+        main([str(word) for word in words])
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "name"), [known for known in NAMES if known not in PUBLISHED])
-def test_every_class_is_pruned_to_half_and_opens_again(family, name, checkpoint, corpus, tmp_path):
+@pytest.mark.parametrize(("family", "name"), [*NAMES, ("electra", "ElectraForPreTraining")])
+def test_the_commands_prune_and_inspect_every_class(family, name, checkpoint, text_file, tmp_path, run):
     folder, model = checkpoint(family, name)
-    result = schubert_hf.prune(str(folder), "50%", text=corpus[:30], **SETTINGS)
+    small, ours = tmp_path / "small", schubert_hf.convert_bert(model)
+    run("prune", folder, "--text", text_file, "--target", "50%", "--output-dir", small, *FLAGS)
+    result = schubert_hf.prune(folder, "50%", text=text_file, **QUICK)
     assert result.kept <= 0.5
-    ours = schubert_hf.convert_bert(model)
-    result.model.save_pretrained(tmp_path)
-    before, found = inspect(folder), inspect(tmp_path)
-    assert before.config.family == found.config.family == family
-    assert type(result.model).__name__ == before.architecture == found.architecture == type(ours).__name__
-    assert found.parameters.total == result.model.num_parameters() <= 0.5 * ours.num_parameters()
-    assert before.parameters.total == ours.num_parameters()
-    reopened = schubert_hf.load(tmp_path).eval()
-    given = inputs(model)
-    with torch.no_grad():
-        ours, again = result.model.cpu().eval()(**given), reopened(**given)
-    assert ours.keys() == again.keys()
-    for key in ours:
-        torch.testing.assert_close(again[key], ours[key], atol=1e-6, rtol=0)
+    reopened = schubert_hf.load(small)
+    assert type(reopened) is type(result.model)
+    got, want = reopened.state_dict(), result.model.state_dict()
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[key], want[key].cpu()) for key in want)
+    for place, inside in ((folder, ours), (small, result.model)):
+        found = json.loads(run("inspect", place, "--json"))
+        assert (found["family"], found["architecture"]) == (family, type(ours).__name__)
+        assert found["shape"] == Shape.of(inside.config).lists()
+        assert found["parameters"]["total"] == inside.num_parameters()
+        assert f"{type(ours).__name__} of the family {family}" in " ".join(run("inspect", place).split())
+
+
+@pytest.mark.slow
+def test_the_command_in_a_process_of_its_own(checkpoint, text_file, tmp_path, run):
+    folder, _ = checkpoint("xlm-roberta", "XLMRobertaForSequenceClassification")
+    words = ["prune", folder, "--text", text_file, "--target", "60%", "--output-dir", "small", *FLAGS]
+    command = [sys.executable, "-m", "schubert_hf", *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Saved in small, with a page of its own (README.md)." in done.stdout
+    found = json.loads(run("inspect", tmp_path / "small", "--json"))
+    assert found["family"] == "xlm-roberta"
+    assert found["removed"]["parameters"] >= 0.4
 
 
 OPEN = """

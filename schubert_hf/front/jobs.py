@@ -91,7 +91,8 @@ def _pretraining_job(
     """A BERT with its pretraining heads, on text."""
     if tokenizer is None:
         tokenizer = tokenizer_of(model)
-    form: dict[str, Any] = {"max_length": arguments.max_length or MAX_LENGTH, "seed": config.seed}
+    max_length = arguments.max_length or min(MAX_LENGTH, loaded.config.max_position_embeddings)
+    form: dict[str, Any] = {"max_length": max_length, "seed": config.seed}
     make = partial(make_pairs, tokenizer=tokenizer, **form)
     train, held_out = make_examples(arguments, config, make, partial(StreamedPairs, tokenizer=tokenizer, **form))
     return Job(
@@ -101,7 +102,7 @@ def _pretraining_job(
         held_out=held_out,
         objective=PretrainingObjective,
         collator=None,
-        max_length=form["max_length"],
+        max_length=max_length,
         **describe_texts(arguments, root),
     )
 
