@@ -20,12 +20,12 @@ from .errors import SchuBertError
 from .families import FAMILIES
 from .families.others import REFUSED, refusal
 from .modeling_schubert import (
-    FINDING,
     SchuBertForMaskedLM,
     SchuBertForPreTraining,
     SchuBertLoadError,
     SchuBertModel,
     SchuBertPreTrainedModel,
+    read_config,
 )
 
 _BY_NAME = {model.__name__: model for model in MODELS.values()}
@@ -109,8 +109,8 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
         ConversionError: the class that it names has no counterpart.
         SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
     """
-    config = SchuBertConfig.from_pretrained(name_or_path, **{key: kwargs[key] for key in FINDING if key in kwargs})
-    names = config.architectures or [SchuBertModel.__name__]
+    content, kwargs = read_config(name_or_path, kwargs)
+    names = SchuBertConfig.from_dict(content).architectures or [SchuBertModel.__name__]
     return cast(SchuBertPreTrainedModel, _head(names[0]).from_pretrained(name_or_path, **kwargs))
 
 
@@ -141,19 +141,30 @@ def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # no warning about a head that is tried and not there
     try:
-        for head, needed in ((SchuBertForPreTraining, ("cls.", "pooler.")), (SchuBertForMaskedLM, ("cls.",))):
-            with opening(name_or_path):
-                model, loaded = head.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
-            missing = {key.removeprefix("bert.") for key in loaded["missing_keys"]} - set(model.all_tied_weights_keys)
-            if not any(key.startswith(needed) for key in missing):
-                return cast(SchuBertPreTrainedModel, model)
+        with opening(name_or_path):
+            model, loaded = SchuBertForPreTraining.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        tied = set(model.all_tied_weights_keys)
+        missing = {key.removeprefix("bert.") for key in loaded["missing_keys"] if key not in tied}
+        if any(key.startswith(("cls.seq_relationship.", "pooler.")) for key in missing):
+            model = _without_next_sentence(model)
     finally:
         logging.set_verbosity(level)
+    if not any(key.startswith("cls.predictions.") for key in missing):
+        return cast(SchuBertPreTrainedModel, model)
     raise ConversionError(
         f"`{name_or_path}` has no masked-language-model head (`cls.predictions`), so text gives no loss to train it "
         "with. Take a checkpoint that was saved with its head, or pretrain one: examples/pretrain.py --model. A model "
         'that was fine-tuned is pruned on its task: `--task sst2`, from Python `task="sst2"`.'
     )
+
+
+def _without_next_sentence(model: SchuBertPreTrainedModel) -> SchuBertPreTrainedModel:
+    """A masked language model with the very tensors of one that has both heads."""
+    made = SchuBertForMaskedLM.from_pretrained(
+        None, config=model.config, state_dict=model.state_dict(), dtype=model.dtype
+    )
+    made.name_or_path = model.name_or_path
+    return cast(SchuBertPreTrainedModel, made.to(model.device))
 
 
 def _head(name: str) -> type[SchuBertPreTrainedModel]:

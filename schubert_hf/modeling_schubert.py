@@ -33,7 +33,9 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput, eager_attention_forward
+from transformers.utils import CONFIG_NAME
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.hub import cached_file, extract_commit_hash
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_schubert import SchuBertConfig
@@ -46,6 +48,17 @@ ModelT = TypeVar("ModelT", bound="SchuBertPreTrainedModel")
 
 class SchuBertLoadError(ValueError):
     """Weights that do not make the model asked for: tensors missing, foreign or of another shape; no safetensors."""
+
+
+def read_config(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json holds, and `given`, the arguments of `from_pretrained`, with the commit that it is of.
+
+    So everything else is read from the same commit, and the Hub is asked once.
+    """
+    path = cached_file(name_or_path, CONFIG_NAME, **{name: given[name] for name in FINDING if name in given})
+    content, _ = PreTrainedConfig.get_config_dict(path)
+    commit = extract_commit_hash(path, None)
+    return content, given if commit is None else {**given, "revision": commit}
 
 
 def resize_stream(x: torch.Tensor, width: int) -> torch.Tensor:
@@ -418,12 +431,12 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         """The arguments of `from_pretrained`, with the tensors of a checkpoint of another family read."""
         if name is None or not cls.config_class.families:
             return kwargs
-        content, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in FINDING if key in kwargs})
-        family = cls.config_class.families.get(content.get("model_type"))
+        content, kwargs = read_config(name, kwargs)
+        family = cls.config_class.families.get(str(content.get("model_type")))
         if family is None:
             return kwargs
         cls.config_class.from_dict(content)  # refuses before weights are read
-        dense, state_dict, kwargs = family.read(cls.__name__, name, kwargs)
+        dense, state_dict, kwargs = family.read(cls.__name__, name, content, kwargs)
         return cls._arguments(dense, state_dict, kwargs)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 import transformers
 from datasets import Dataset
@@ -73,6 +74,8 @@ def build(family, name, *, dtype=torch.float32, **fields):
     labels = next((number for ending, number in ENDINGS.items() if name.endswith(ending)), 2)
     torch.manual_seed(1)
     model = getattr(transformers, name)(config_of(family, **{"num_labels": labels, **fields}))
+    if name.endswith("MultipleChoice") and getattr(model.base_model, "pooler", "none needed") is None:
+        pytest.skip(f"{name} of transformers {transformers.__version__} lacks the pooler that its own forward reads")
     for key, parameter in model.named_parameters():
         norm = "norm" in key.lower() and key.endswith("weight")
         torch.nn.init.normal_(parameter, mean=1.0 if norm else 0.0, std=0.3)

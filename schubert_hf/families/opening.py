@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.utils import logging
 
 from ..modeling_schubert import FINDING, TASK_MODULES, SchuBertLoadError
@@ -45,12 +45,15 @@ class Opener:
         copied = {key: tensor.detach().clone() for key, tensor in dense.state_dict().items()}
         return self.family.tensors(copied, name, dense.config)
 
-    def read(self, ours: str, source: Any, given: dict[str, Any]) -> tuple[PreTrainedModel, Tensors, dict[str, Any]]:
+    def read(
+        self, ours: str, source: Any, content: dict[str, Any], given: dict[str, Any]
+    ) -> tuple[PreTrainedModel, Tensors, dict[str, Any]]:
         """Reads a checkpoint.
 
         Args:
             ours: name of the SchuBERT class that it is read for.
             source: a folder, or a name on the Hub.
+            content: of its config.json.
             given: arguments of `from_pretrained`.
 
         Returns:
@@ -59,9 +62,7 @@ class Opener:
         """
         reading = {name: given[name] for name in _READING if name in given}
         rest = {name: value for name, value in given.items() if name not in _READING}
-        config = transformers.AutoConfig.from_pretrained(
-            source, **{name: value for name, value in reading.items() if "dtype" not in name and "safe" not in name}
-        )
+        config = CONFIG_MAPPING[content["model_type"]].from_dict(content)
         theirs = self.family.their_class(ours, config.model_type)
         if theirs is None:  # a head that the family has not: nothing of the checkpoint is lost in the nearest one
             nearest = "SchuBertForMaskedLM" if ours.endswith("ForPreTraining") else "SchuBertModel"

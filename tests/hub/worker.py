@@ -18,7 +18,8 @@ time.sleep = lambda seconds: (slept.append(seconds), real_sleep(min(seconds, 0.0
 
 from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
-from schubert_hf import commands, hub  # noqa: E402
+from schubert_hf import SchuBertForMaskedLM, commands, hub, load  # noqa: E402
+from schubert_hf.conversion import load_for_pretraining  # noqa: E402
 from schubert_hf.pruning.result import PruningResult, RoundRecord  # noqa: E402
 from schubert_hf.shape import Shape  # noqa: E402
 
@@ -67,6 +68,11 @@ def inspect(name, **kwargs):
     return hub.inspect(name, **kwargs).to_json()
 
 
+def open_model(how, name):
+    openers = {"load": load, "pretraining": load_for_pretraining, "class": SchuBertForMaskedLM.from_pretrained}
+    return type(openers[how](name)).__name__
+
+
 def command(*words):
     out = Path(os.environ["HF_HOME"]) / "out.txt"
     with out.open("w") as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
@@ -77,7 +83,8 @@ def command(*words):
     return [0, out.read_text()]
 
 
-FUNCTIONS = {call.__name__: call for call in (publish, publish_model, push_result, without_token, inspect, command)}
+CALLS = (publish, publish_model, push_result, without_token, inspect, open_model, command)
+FUNCTIONS = {call.__name__: call for call in CALLS}
 for line in sys.stdin:
     name, arguments, kwargs = json.loads(line)
     slept.clear()
