@@ -118,6 +118,7 @@ def assert_same(ours, theirs, given, atol=1e-5):
 
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+CAMEMBERT = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>", "<mask>"]
 
 
 def tokenizer_of(family, texts):
@@ -140,7 +141,12 @@ def tokenizer_of(family, texts):
         raw.pre_tokenizer = pre_tokenizers.Metaspace()
         raw.train_from_iterator(
             texts,
-            trainers.UnigramTrainer(vocab_size=200, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False),
+            trainers.UnigramTrainer(
+                vocab_size=200,
+                special_tokens=CAMEMBERT if family == "camembert" else SPECIAL,
+                unk_token="<unk>",
+                show_progress=False,
+            ),
         )
         pieces = [tuple(piece) for piece in json.loads(raw.to_str())["model"]["vocab"]]
         kind = transformers.XLMRobertaTokenizer if family == "xlm-roberta" else transformers.CamembertTokenizer

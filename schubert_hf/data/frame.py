@@ -26,8 +26,8 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Frame:
         """The frame of a tokenizer; that of BERT, with its own tokens, if it adds none itself."""
-        segments = "token_type_ids" in tokenizer.model_input_names
         probe = tokenizer(PROBE, PROBE, return_special_tokens_mask=True, verbose=False)
+        segments = any(probe.get("token_type_ids", ()))
         marked = zip(probe["special_tokens_mask"], probe["input_ids"], strict=True)
         runs = [(added, [token for _, token in run]) for added, run in groupby(marked, key=lambda pair: pair[0])]
         if [added for added, _ in runs] != [1, 0, 1, 0, 1]:

@@ -38,6 +38,17 @@ def test_the_frame_is_the_tokenizers_own(kind):
     )
 
 
+def test_segments_are_the_tokenizers_own(corpus):
+    """A BERT whose tokenizer is an XLM-R's has two segments, and both texts lie in the first one."""
+    tokenizer = tokenizer_of("xlm-roberta", corpus)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    whole = tokenizer("a", "a")
+    assert Frame.of(tokenizer).pair(whole["input_ids"][1:3], whole["input_ids"][5:7]) == (
+        whole["input_ids"],
+        whole["token_type_ids"],
+    )
+
+
 def test_pairs_and_spans_are_framed_and_read_as_the_text(kind, documents, corpus):
     name, tokenizer = kind
     pairs = make_pairs(documents, tokenizer, max_length=32)

@@ -1,0 +1,42 @@
+"""Repositories of the Hub in small: what tools of many ages wrote is opened and pruned, and the tokenizer stays."""
+
+import pytest
+import torch
+from published import REPOSITORIES, write_repository
+from relatives import QUICK
+from transformers import AutoTokenizer
+
+import schubert_hf
+
+PAIRS = [["the cat", "a dog"], ["A king paints.", "the old river"]]
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_the_same_outputs_then_pruned_with_its_tokenizer(name, corpus, tmp_path):
+    theirs = write_repository(name, tmp_path, corpus)
+    theirs = theirs.electra if name.startswith("google/electra") else theirs
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    given = tokenizer(PAIRS, padding=True, truncation=True, return_tensors="pt")
+    assert given["attention_mask"].min() == 0
+    with torch.no_grad():
+        want, got = theirs(**given)[0], schubert_hf.load(tmp_path)(**given)[0]
+    if want.ndim == 3:
+        want, got = (x[given["attention_mask"].bool()] for x in (want, got))
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+    result = schubert_hf.prune(tmp_path, "60%", text=corpus[:30], output_dir=tmp_path / "small", **QUICK)
+    assert result.kept <= 0.6
+    opened = AutoTokenizer.from_pretrained(tmp_path / "small")
+    assert type(opened) is type(tokenizer)
+    assert opened.get_vocab() == tokenizer.get_vocab()
+    for setting in ("pad_token_id", "mask_token_id", "model_max_length", "padding_side"):
+        assert getattr(opened, setting) == getattr(tokenizer, setting)
+    assert opened(PAIRS)["input_ids"] == tokenizer(PAIRS)["input_ids"]
+
+
+def test_the_first_word_of_an_xlm_r_vocabulary_is_no_padding_to_a_bert(corpus, tmp_path):
+    """The config of such a BERT says that 0 pads, which is `<s>`: its embedding must stay what it is."""
+    theirs = write_repository("intfloat/multilingual-e5-small", tmp_path, corpus).get_input_embeddings().weight
+    result = schubert_hf.prune(tmp_path, "60%", text=corpus[:30], dimensions="fakv", **QUICK)
+    assert theirs[0].abs().max() > 0.1
+    assert torch.equal(result.model.get_input_embeddings().weight.cpu(), theirs)
