@@ -59,6 +59,14 @@ SPECIAL = {
 XLM_R_TOKENIZER = {**SPECIAL, "clean_up_tokenization_spaces": True, "tokenizer_class": "XLMRobertaTokenizer"}
 LENGTH = {"model_max_length": 23}
 
+XLM_R = {
+    **ROBERTA,
+    "model_type": "xlm-roberta",
+    "output_past": True,
+    "position_embedding_type": "absolute",
+    "use_cache": True,
+}
+
 # Name -> config.json, family of the tokenizer, tokenizer_config.json.
 REPOSITORIES = {
     "FacebookAI/roberta-base": (
@@ -73,13 +81,9 @@ REPOSITORIES = {
     ),
     "FacebookAI/xlm-roberta-base": (
         {
-            **ROBERTA,
+            **XLM_R,
             "architectures": ["XLMRobertaForMaskedLM"],
-            "model_type": "xlm-roberta",
-            "output_past": True,
-            "position_embedding_type": "absolute",
             "transformers_version": "4.17.0.dev0",
-            "use_cache": True,
         },
         "xlm-roberta",
         LENGTH,
@@ -189,20 +193,28 @@ REPOSITORIES = {
         "xlm-roberta",
         {**SPECIAL, "do_lower_case": True, "strip_accents": None, "tokenizer_class": "PreTrainedTokenizerFast"},
     ),
+    "BAAI/bge-m3": (
+        {
+            **XLM_R,
+            "_name_or_path": "",
+            "architectures": ["XLMRobertaModel"],
+            "classifier_dropout": None,
+            "torch_dtype": "float32",
+            "transformers_version": "4.33.0",
+        },
+        "xlm-roberta",
+        XLM_R_TOKENIZER,
+    ),
     "BAAI/bge-reranker-base": (
         {
-            **ROBERTA,
+            **XLM_R,
             "_name_or_path": "/share/rerank-base",
             "architectures": ["XLMRobertaForSequenceClassification"],
             "classifier_dropout": None,
             "id2label": {"0": "LABEL_0"},
             "label2id": {"LABEL_0": 0},
-            "model_type": "xlm-roberta",
-            "output_past": True,
-            "position_embedding_type": "absolute",
             "torch_dtype": "float32",
             "transformers_version": "4.28.1",
-            "use_cache": True,
         },
         "xlm-roberta",
         XLM_R_TOKENIZER,
@@ -226,3 +238,28 @@ def write_repository(name, folder, texts):
     model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(fields))
     return model
+
+
+def make_sentence_transformer(folder, pooling, **settings):
+    """Puts beside a checkpoint what sentence-transformers 2 wrote, with the modules' names of that time."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(kinds.items())
+    ]
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    files = {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": 23, "do_lower_case": False},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": 36,
+            **{f"pooling_mode_{mode}": mode == pooling for mode in modes},
+        },
+        "config_sentence_transformers.json": {
+            "__version__": {"sentence_transformers": "2.2.2", "transformers": "4.33.0", "pytorch": "2.1.2+cu121"},
+            **settings,
+        },
+    }
+    (folder / "1_Pooling").mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))

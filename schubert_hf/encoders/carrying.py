@@ -28,7 +28,9 @@ def open_library(kind: str, given: Any) -> Any:
     import torch
 
     try:
-        with quiet():
+        # A pooler that the checkpoint lacks is drawn: the same for every process, and for a run that is resumed.
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             opened = getattr(sentence_transformers, kind)(given, device="cpu", model_kwargs={"dtype": torch.float32})
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
         raise EncoderError(

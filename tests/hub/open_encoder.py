@@ -1,8 +1,8 @@
 """Opens a sentence encoder or cross-encoder as a stranger does: sentence-transformers, this package hidden.
 
-    python open_encoder.py CLASS NAME-OR-FOLDER
+    python open_encoder.py CLASS NAME-OR-FOLDER...
 
-Prints JSON: what it gives for two texts.
+Prints JSON, a line for each: what it gives for two texts.
 """
 
 import json
@@ -14,10 +14,12 @@ sys.meta_path.insert(0, Hide())
 
 import sentence_transformers  # noqa: E402
 
-kind, name = sys.argv[1:]
-model = getattr(sentence_transformers, kind)(name, device="cpu", trust_remote_code=True)
-assert type(model[0].model).__module__.startswith("transformers_modules."), type(model[0].model)
-if kind == "CrossEncoder":
-    print(json.dumps(model.predict([("word1 word2", "word3")]).tolist()))
-else:
-    print(json.dumps([model.prompts, model.similarity_fn_name, model.max_seq_length, model.encode("word1").tolist()]))
+kind, *names = sys.argv[1:]
+for name in names:
+    model = getattr(sentence_transformers, kind)(name, device="cpu", trust_remote_code=True)
+    assert type(model[0].model).__module__.startswith("transformers_modules."), type(model[0].model)
+    if kind == "CrossEncoder":
+        print(json.dumps(model.predict([("word1 word2", "word3")]).tolist()))
+    else:
+        found = [model.prompts, model.similarity_fn_name, model.max_seq_length, model.encode("word1").tolist()]
+        print(json.dumps(found))
