@@ -154,6 +154,7 @@ def run_prune(
         package=job.package,
         on_result=finish,
     )
+    del job  # the pruner has copied its model, which would take memory to the end of the run
     begin_tracking(accelerator, "pruning", {**_loggable(arguments), **asdict(config)})
     result = pruner.prune(resume=arguments.resume)
     if arguments.push_to_hub is not None and accelerator.is_main_process:
