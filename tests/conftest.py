@@ -139,6 +139,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, which take most of a tiny model's run."""
+    from schubert_hf.hub import writing
+
+    for draw in ("draw_widths", "draw_rounds"):
+        monkeypatch.setattr(writing, draw, lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def corpus() -> list[str]:
     return write_corpus(80)

@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 
 import schubert_hf
 from schubert_hf.commands import main
-from schubert_hf.hub import writing
 from schubert_hf.hub.staging import save_model, stage
 from schubert_hf.shape import Shape
 
@@ -44,10 +43,8 @@ PUBLISHED = [
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """What a command prints; its pages are without pictures, which take longest and say nothing of families."""
-    for draw in ("draw_widths", "draw_rounds"):
-        monkeypatch.setattr(writing, draw, lambda *_: None)
+def run(capsys, _no_pictures):
+    """What a command prints."""
 
     def run(*words):
         main([str(word) for word in words])

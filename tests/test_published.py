@@ -1,5 +1,7 @@
 """Repositories of the Hub in small: what tools of many ages wrote is opened and pruned, and the tokenizer stays."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from published import REPOSITORIES, write_repository
@@ -7,10 +9,12 @@ from relatives import QUICK
 from transformers import AutoTokenizer
 
 import schubert_hf
+from schubert_hf.conversion import ConversionError
 
 PAIRS = [["the cat", "a dog"], ["A king paints.", "the old river"]]
 
 
+@pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_the_same_outputs_then_pruned_with_its_tokenizer(name, corpus, tmp_path):
     theirs = write_repository(name, tmp_path, corpus)
@@ -40,3 +44,11 @@ def test_the_first_word_of_an_xlm_r_vocabulary_is_no_padding_to_a_bert(corpus, t
     result = schubert_hf.prune(tmp_path, "60%", text=corpus[:30], dimensions="fakv", **QUICK)
     assert theirs[0].abs().max() > 0.1
     assert torch.equal(result.model.get_input_embeddings().weight.cpu(), theirs)
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="it is there")
+def test_a_sentencepiece_model_alone_needs_its_package(corpus, tmp_path):
+    write_repository("BAAI/bge-m3", tmp_path, corpus)
+    (tmp_path / "tokenizer.json").rename(tmp_path / "sentencepiece.bpe.model")
+    with pytest.raises(ConversionError, match="pip install sentencepiece"):
+        schubert_hf.prune(tmp_path, "60%", text=corpus[:30], **QUICK)

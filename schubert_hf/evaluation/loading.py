@@ -156,7 +156,10 @@ def load_tokenizer(
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: {first_line(error)}") from error
+        why = first_line(error)
+        if "tiktoken" in why:  # which transformers tries where it cannot read a SentencePiece model, and asks for
+            why = "its SentencePiece model is read by a package that is missing. `pip install sentencepiece protobuf`."
+        raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights that opens: {why}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one of nothing, without a word
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: there is no vocabulary.")
     if config is None:

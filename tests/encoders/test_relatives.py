@@ -25,6 +25,9 @@ from schubert_hf.pruning.checks import fingerprint
 TEXTS = ["the cat sees a dog", "A king paints the river every morning."]
 
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
+
 @pytest.fixture
 def encoders(corpus, tmp_path):
     """Name -> the folder of a sentence encoder, as such repositories hold them."""
