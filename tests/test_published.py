@@ -1,12 +1,13 @@
 """Repositories of the Hub in small: what tools of many ages wrote is opened and pruned, and the tokenizer stays."""
 
+import json
 from importlib.util import find_spec
 
 import pytest
 import torch
 from published import REPOSITORIES, write_repository
-from relatives import QUICK
-from transformers import AutoTokenizer
+from relatives import QUICK, tokenizer_of
+from transformers import AutoTokenizer, BertForPreTraining
 
 import schubert_hf
 from schubert_hf.conversion import ConversionError
@@ -44,6 +45,17 @@ def test_the_first_word_of_an_xlm_r_vocabulary_is_no_padding_to_a_bert(corpus, t
     result = schubert_hf.prune(tmp_path, "60%", text=corpus[:30], dimensions="fakv", **QUICK)
     assert theirs[0].abs().max() > 0.1
     assert torch.equal(result.model.get_input_embeddings().weight.cpu(), theirs)
+
+
+def test_the_first_berts_name_no_class(bert_config, corpus, tmp_path):
+    """Neither a class nor a type: such a checkpoint is searched for its pretraining heads."""
+    tokenizer_of("bert", corpus).save_pretrained(tmp_path)
+    BertForPreTraining(bert_config(vocab_size=160)).save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["architectures"], fields["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    result = schubert_hf.prune(tmp_path, "60%", text=corpus[:30], **QUICK)
+    assert isinstance(result.model, schubert_hf.SchuBertForPreTraining)
 
 
 @pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="it is there")

@@ -69,8 +69,8 @@ def _with_pretraining_heads(model: str | PreTrainedModel, *, must: bool) -> PreT
         return None
     if not must:
         with opening(model):
-            (name, *_) = SchuBertConfig.from_pretrained(model).architectures or ["BertModel"]
-        if not name.endswith(("Model", *HEADED)):
+            names = SchuBertConfig.from_pretrained(model).architectures
+        if names and not names[0].endswith(HEADED):  # the first BERTs name no class
             return None
     try:
         return load_for_pretraining(model, dtype=torch.float32)
