@@ -378,6 +378,8 @@ class SchuBertPreTrainedModel(PreTrainedModel):
                 raise SchuBertLoadError(f"{source} has no safetensors weights. {_NO_SAFETENSORS}") from error
             raise
         model, loaded = model_and_info
+        if pretrained_model_name_or_path is not None:  # transformers is not told it where a model was converted
+            model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         _check_loaded(model, loaded, source, may_differ)
         return (model, loaded) if output_loading_info else model
 

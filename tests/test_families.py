@@ -54,6 +54,7 @@ def test_a_checkpoint_gives_the_same(family, name, tmp_path, caplog):
     assert not any(loaded[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert ours.dtype == torch.float32
     assert load(tmp_path).dtype == torch.float16
+    assert ours.name_or_path == ours.config.name_or_path == str(tmp_path)
     assert_same(ours, theirs.float(), inputs(theirs, segments=True))
     assert not caplog.records
 
@@ -142,7 +143,9 @@ def test_a_checkpoint_without_a_masked_lm_head_is_told_from_one_with_it(family, 
     with pytest.raises(ConversionError, match="no masked-language-model head"):
         load_for_pretraining(tmp_path / "without")
     build(family, PREFIX[family] + "ForMaskedLM").save_pretrained(tmp_path / "with")
-    assert type(load_for_pretraining(tmp_path / "with")) is SchuBertForMaskedLM
+    found = load_for_pretraining(tmp_path / "with")
+    assert type(found) is SchuBertForMaskedLM
+    assert found.name_or_path == str(tmp_path / "with")
 
 
 LAYER = "encoder.layer.1.output.dense"
