@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schubert_hf.cli import parse
-from schubert_hf.configuration_schubert import PRESETS
 from schubert_hf.errors import one_line_errors
 from schubert_hf.hub.record import Record
 from schubert_hf.hub.writing import PAGE_DATA, read_record, write_preset, write_record
+from schubert_hf.presets import PRESETS
 
 
 @dataclass

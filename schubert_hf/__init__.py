@@ -23,6 +23,7 @@ from .modeling_schubert import (
     SchuBertModel,
     SchuBertPreTrainedModel,
 )
+from .presets import register_presets
 
 if TYPE_CHECKING:
     from .data.pairs import make_pairs
@@ -110,3 +111,4 @@ def __dir__() -> list[str]:
 
 register()
 register_families()
+register_presets()

@@ -72,25 +72,6 @@ ARCHITECTURES: dict[str, tuple[bool, bool, int | str]] = {
     "SchuBertForQuestionAnswering": (False, False, 2),
 }
 
-# The paper's shapes, without what is BERT-base's; here, so that remote code has `from_preset`, too.
-# fmt: off
-PRESETS: dict[str, dict[str, int | list[int]]] = {
-    "bert-base": {},
-    "schubert-99m": {
-        "filter_sizes": [2022, 2222, 2344, 2478, 2576, 2530, 2638, 2660, 2748, 2792, 2852, 2974],
-        "head_counts": [12, 12, 12, 12, 11, 12, 12, 12, 12, 12, 12, 12],
-        "value_sizes": [54, 54, 46, 58, 52, 60, 64, 64, 64, 64, 64, 62],
-    },
-    "schubert-88m": {
-        "hidden_size": 756,
-        "filter_sizes": [1382, 1550, 1672, 1956, 2052, 2030, 2210, 2314, 2474, 2556, 2668, 2938],
-        "head_counts": [12, 12, 11, 12, 11, 12, 12, 12, 12, 12, 12, 12],
-        "value_sizes": [46, 48, 42, 52, 46, 54, 64, 62, 64, 64, 64, 40],
-    },
-    **{f"schubert-{m}m": {"hidden_size": h} for m, h in {77: 544, 66: 466, 55: 390, 43: 304, 33: 234}.items()},
-}
-# fmt: on
-
 UNSET: Any = None  # what `__post_init__` fills in
 
 
@@ -119,6 +100,7 @@ class SchuBertConfig(PreTrainedConfig):
     # Model types besides BERT's -> what reads their configs and weights. `import schubert_hf` fills it in.
     families: ClassVar[dict[str, Any]] = {}
     refused: ClassVar[dict[str, str]] = {}  # other model types -> why
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # names of shapes -> their fields; filled in with `families`
 
     vocab_size: int = 30522
     hidden_size: int = UNSET
@@ -248,10 +230,10 @@ class SchuBertConfig(PreTrainedConfig):
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "SchuBertConfig":
         """One of the paper's shapes, e.g. `SchuBertConfig.from_preset("schubert-66m", vocab_size=28996)`."""
-        if name not in PRESETS:
-            raise SchuBertConfigError(f"`name` is {name!r}: no such preset. There are {', '.join(PRESETS)}.")
-        # k and v stay at BERT's 64 while h shrinks ("expansive attention").
-        return cls(**{"key_query_sizes": [64] * 12, "value_sizes": [64] * 12, **PRESETS[name], **overrides})
+        if name not in cls.presets:
+            known = ", ".join(cls.presets) or "none before `import schubert_hf`"
+            raise SchuBertConfigError(f"`name` is {name!r}: no such preset. There are {known}.")
+        return cls(**{**cls.presets[name], **overrides})
 
     def num_parameters(self, architecture: str = "SchuBertModel", *, add_pooling_layer: bool | None = None) -> int:
         """Parameters of that class, tied ones counted once; see `parameter_breakdown`."""

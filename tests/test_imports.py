@@ -14,7 +14,7 @@ SHIPPED = ("configuration_schubert", "modeling_schubert")
 # As DESIGN.md section 3 has them; a room's name stands for all its modules.
 ORDER = (
     {"configuration_schubert"},
-    {"modeling_schubert"},
+    {"modeling_schubert", "presets"},
     {"errors"},
     {"families"},
     {"auto", "conversion", "shape"},

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from ..configuration_schubert import ARCHITECTURES, PRESETS, SchuBertConfig
+from ..configuration_schubert import ARCHITECTURES, SchuBertConfig
 from ..run.output import PRUNING_RECORD
 from ..shape import DIMENSIONS, Shape
 from .errors import FAILURES, InspectError, RecordError, explain
@@ -196,14 +196,15 @@ def _with(config: SchuBertConfig, lists: dict[str, list[int]]) -> SchuBertConfig
 def _open(name: str, revision: str | None) -> Inspection:
     folder = Path(name)
     if not folder.is_dir():
-        if name in PRESETS:
+        if name in SchuBertConfig.presets:
             return inspect_preset(name)
         try:
             folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
             with contextlib.suppress(EntryNotFoundError):  # of a model that was not pruned
                 hf_hub_download(name, PRUNING_RECORD, revision=revision)
         except (HFValidationError, *FAILURES) as error:
+            presets = ", ".join(SchuBertConfig.presets)
             raise InspectError(
-                f"`{name}` is neither a folder nor a preset ({', '.join(PRESETS)}). On the Hub: {explain(error, name)}"
+                f"`{name}` is neither a folder nor a preset ({presets}). On the Hub: {explain(error, name)}"
             ) from None
     return Inspection.of_json(name, read_config(folder), read_json(folder / PRUNING_RECORD))

@@ -1,8 +1,6 @@
-"""The shapes that the paper prints (Khetan & Karnin, ACL 2020, arXiv 2005.06628): what they are, and their pages.
+"""The pages of the shapes that the paper prints (Khetan & Karnin, ACL 2020, arXiv 2005.06628).
 
-The widths themselves are in `configuration_schubert`, which is shipped with every checkpoint. The sizes in the names
-are the paper's nominal ones, embeddings included: "55m" has 55.48 million parameters. The results
-are the paper's, not ours.
+The results are the paper's, not ours.
 """
 
 from __future__ import annotations

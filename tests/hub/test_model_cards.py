@@ -11,13 +11,13 @@ from oracles import parameter_cost
 import schubert_hf
 from schubert_hf import PruningConfig, SchuBertConfig
 from schubert_hf.cli import parse
-from schubert_hf.configuration_schubert import PRESETS as ALL
 from schubert_hf.cost import parse_target
 from schubert_hf.hub import Facts, render_card
 from schubert_hf.hub.inspection import inspect_preset
 from schubert_hf.hub.page import check_card
 from schubert_hf.hub.presets import RESULTS, command, render_preset
 from schubert_hf.hub.writing import PAGE_DATA, read_record, write_record
+from schubert_hf.presets import PRESETS as ALL
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import find_groups
 from schubert_hf.shape import Shape

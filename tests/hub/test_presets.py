@@ -1,8 +1,8 @@
 import pytest
 
 from schubert_hf import SchuBertConfig, SchuBertConfigError
-from schubert_hf.configuration_schubert import PRESETS
 from schubert_hf.hub.presets import DESCRIPTIONS, render_preset
+from schubert_hf.presets import PRESETS
 
 # PAPER.md, section 6: millions of parameters with and without the pooler.
 COUNTS = {
