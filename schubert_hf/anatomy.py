@@ -27,7 +27,7 @@ from .modeling_schubert import resize_stream
 from .shape import Shape
 
 # No tensor has an axis of the kind "layer": it has one entry, the layer itself.
-AxisKind = Literal["hidden", "filter", "key_query", "value", "layer"]
+AxisKind = Literal["embedding", "hidden", "filter", "key_query", "value", "layer"]
 # What a module outside the layers reads: the last layer's stream, its first token, the pooler's output, or the output
 # of the masked-LM transform. Where a model has no pooler, a head of the kind "pooler" reads the stream.
 Source = Literal["stream", "first", "pooler", "transform"]
@@ -39,7 +39,10 @@ class UnknownTensorError(SchuBertError):
 
 
 class Axis(NamedTuple):
-    """What one axis of a tensor runs over: a kind, and the layer whose width it has (-1: the last one)."""
+    """What one axis of a tensor runs over: a kind, and the layer whose width it has (-1: the last one).
+
+    An axis of the kind "embedding" has no layer. Without a projection it is the first layer's "hidden" axis.
+    """
 
     kind: AxisKind
     layer: int
@@ -70,8 +73,9 @@ class Row:
 
 
 TABLE: tuple[Row, ...] = (
-    Row("embedding", r"embeddings\.(?:word|position|token_type)_embeddings", None, "hidden", columns_layer=0),
-    Row("norm", r"embeddings\.LayerNorm", "hidden", rows_layer=0),
+    Row("embedding", r"embeddings\.(?:word|position|token_type)_embeddings", None, "embedding"),
+    Row("norm", r"embeddings\.LayerNorm", "embedding"),
+    Row("projection", r"embeddings_project", "hidden", "embedding", rows_layer=0),
     Row("query", _LAYER + r"\.attention\.self\.query", "key_query", "hidden", gated=True),  # Q
     Row("key", _LAYER + r"\.attention\.self\.key", "key_query", "hidden", gated=True),  # K
     Row("value", _LAYER + r"\.attention\.self\.value", "value", "hidden", gated=True),  # V
@@ -80,10 +84,10 @@ TABLE: tuple[Row, ...] = (
     Row("output", _LAYER + r"\.output\.dense", "hidden", "filter", gated=True),  # G
     Row("norm", _LAYER + r"\.(?:attention\.)?output\.LayerNorm", "hidden"),
     Row("pooler", r"pooler\.dense", "hidden", "hidden", reads="first"),
-    # The decoder is tied to the word embeddings, so the transform writes channels of the first layer's width.
-    Row("transform", r"cls\.predictions\.transform\.dense", "hidden", "hidden", rows_layer=0, reads="stream"),
-    Row("norm", r"cls\.predictions\.transform\.LayerNorm", "hidden", rows_layer=0),
-    Row("head", r"cls\.predictions\.decoder", None, "hidden", columns_layer=0, reads="transform"),
+    # The decoder is tied to the word embeddings, so the transform writes as they do.
+    Row("transform", r"cls\.predictions\.transform\.dense", "embedding", "hidden", reads="stream"),
+    Row("norm", r"cls\.predictions\.transform\.LayerNorm", "embedding"),
+    Row("head", r"cls\.predictions\.decoder", None, "embedding", reads="transform"),
     Row("bias", r"cls\.predictions", None),  # of the vocabulary
     Row("head", r"cls\.seq_relationship|classifier", None, "hidden", reads="pooler"),
     Row("head", r"qa_outputs", None, "hidden", reads="stream"),
@@ -131,6 +135,8 @@ def place_of_tensor(name: str) -> Place:
 
 def axis_width(shape: SchuBertConfig | Shape, axis: Axis) -> int:
     """How many entries an axis has; the key/query and value axes run over heads first."""
+    if axis.kind == "embedding":
+        return int(shape.embedding_size or shape.hidden_sizes[0])
     if axis.kind == "hidden":
         return int(shape.hidden_sizes[axis.layer])
     if axis.kind == "filter":
@@ -236,17 +242,30 @@ def _filters(layer: int, block: Any) -> Sublayer:
 
 
 class Embeddings(NamedTuple):
-    """`module(input_ids, token_type_ids)` gives the stream, and ends with `norm`; `positions` is a table of it."""
+    """`module(input_ids, token_type_ids)` sums `tables` of words, positions and segments, and ends with `norm`.
+
+    That is the stream or, where there is a `projection`, what that makes it of.
+    """
 
     module: nn.Module
     norm: nn.LayerNorm
+    words: nn.Embedding
     positions: nn.Embedding
+    segments: nn.Embedding
+    projection: nn.Linear | None
+
+    def stream(self, **inputs: Tensor) -> Tensor:
+        """What the first layer reads, shape (batch, seq, h)."""
+        embedded: Tensor = self.module(**inputs)
+        return embedded if self.projection is None else cast(Tensor, self.projection(embedded))
 
 
 def embeddings(model: PreTrainedModel) -> Embeddings:
     """The embeddings of a SchuBERT of any class."""
-    module: Any = cast(Any, model.base_model).embeddings
-    return Embeddings(module, module.LayerNorm, module.position_embeddings)
+    base: Any = model.base_model
+    x = base.embeddings
+    tables = x.word_embeddings, x.position_embeddings, x.token_type_embeddings
+    return Embeddings(x, x.LayerNorm, *tables, base.embeddings_project)
 
 
 class Reader(NamedTuple):

@@ -17,19 +17,20 @@ class SchuBertConfigError(ValueError):
     """A config that does not describe a SchuBERT model: the field, its value, what is allowed."""
 
 
-# The five lists, in the order h, f, a, k, v, each with the least width that it may hold. A sublayer of 0 heads or 0
-# filters adds its output bias only.
+# The five lists, in the order h, f, a, k, v, each with the least width that it may hold.
 LAYER_LISTS = {"hidden_sizes": 1, "filter_sizes": 0, "head_counts": 0, "key_query_sizes": 1, "value_sizes": 1}
 
-# BERT's scalars: (the list behind it, how it is read off that list, the same in words, BERT-base's value).
+# Scalars: (the list behind it, how it is read off that list, the same in words, BERT-base's value).
 SCALARS: dict[str, tuple[str, Callable[[list[int]], int], str, int]] = {
     "hidden_size": ("hidden_sizes", lambda sizes: sizes[-1], "last entry of `hidden_sizes`", 768),
     "num_hidden_layers": ("hidden_sizes", len, "length of `hidden_sizes` and the other lists", 12),
     "num_attention_heads": ("head_counts", max, "largest entry of `head_counts`", 12),
     "intermediate_size": ("filter_sizes", max, "largest entry of `filter_sizes`", 3072),
+    "embedding_size": ("hidden_sizes", lambda sizes: sizes[0], "first entry of `hidden_sizes`", 768),
 }
 
 MOST = 2**31 - 1
+UNSET: Any = None  # what `__post_init__` fills in
 
 
 def _between(least: float, most: float, *others: Any) -> tuple[Callable[[Any], bool], str]:
@@ -39,30 +40,29 @@ def _between(least: float, most: float, *others: Any) -> tuple[Callable[[Any], b
     return lambda v: least <= v <= most if type(v) in kinds else v in others, allowed
 
 
+DTYPES = ("float32", "float16", "bfloat16", "float64", "None")
 BOOL = (lambda v: v is None or type(v) is bool, "True, False or None")
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 # Per field: is a value allowed; what is, in words.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings", "type_vocab_size"), _between(1, MOST)),
+    **{name: _between(LAYER_LISTS[source], MOST, None) for name, (source, *_) in SCALARS.items()},
     **dict.fromkeys(("chunk_size_feed_forward", "num_labels"), _between(0, MOST)),
     **dict.fromkeys(("pad_token_id", "bos_token_id"), _between(-MOST, MOST, None)),
     **dict.fromkeys(("initializer_range", "layer_norm_eps"), _between(0.0, 1e38)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), _between(0.0, 1.0)),
     **dict.fromkeys(("is_decoder", "add_cross_attention", "is_encoder_decoder"), (lambda v: not v, "False")),
-    **dict.fromkeys(("tie_word_embeddings", "return_dict", "output_hidden_states"), BOOL),
+    **dict.fromkeys(("tie_word_embeddings", "return_dict", "output_hidden_states", "project_embeddings"), BOOL),
     "classifier_dropout": _between(0.0, 1.0, None),
     **dict.fromkeys(("hidden_act", "pooler_act"), (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN))),
-    **dict.fromkeys(("padding_takes_positions", "add_pooling_layer"), (lambda v: type(v) is bool, "True or False")),
-    "family": (lambda v: type(v) is str, "a model type, such as 'bert'"),
-    "dtype": (lambda v: v is None or str(v).removeprefix("torch.") in DTYPES, f"{', '.join(DTYPES)} or None"),
+    "dtype": (lambda v: str(v).removeprefix("torch.") in DTYPES, ", ".join(DTYPES)),
     "architectures": (lambda v: v is None or (type(v) is list and {*map(type, v)} <= {str}), "class names or None"),
     "id2label": (lambda v: v is None or (type(v) is dict and all(str(n).isdecimal() for n in v)), "{number: name}"),
 }
 IGNORED = ("rope_scaling", "rope_theta", "rope_parameters", "layer_types", "mtp_layer_types", "per_layer_config")
 
-# Per class: has a pooler; has the masked-LM head; outputs of the linear layer on top ("num_labels": the config's).
-ARCHITECTURES: dict[str, tuple[bool, bool, int | str]] = {
-    "SchuBertModel": (True, False, 0),
+# Per class: has a pooler; has the masked-LM head; outputs of the linear layer on top. A name: what the config says.
+ARCHITECTURES: dict[str, tuple[bool | str, bool, int | str]] = {
+    "SchuBertModel": ("add_pooling_layer", False, 0),
     "SchuBertForPreTraining": (True, True, 2),
     "SchuBertForMaskedLM": (False, True, 0),
     "SchuBertForNextSentencePrediction": (True, False, 2),
@@ -71,8 +71,6 @@ ARCHITECTURES: dict[str, tuple[bool, bool, int | str]] = {
     "SchuBertForTokenClassification": (False, False, "num_labels"),
     "SchuBertForQuestionAnswering": (False, False, 2),
 }
-
-UNSET: Any = None  # what `__post_init__` fills in
 
 
 class SchuBertConfig(PreTrainedConfig):
@@ -87,6 +85,8 @@ class SchuBertConfig(PreTrainedConfig):
         hidden_sizes: h, at least 1. Layer i works on the first `hidden_sizes[i]` channels of the residual stream.
         filter_sizes, head_counts: f, feed-forward filters, and a, attention heads, at least 0.
         key_query_sizes, value_sizes: k and v, per head, at least 1. Default: `hidden_size // num_attention_heads`.
+        embedding_size: e, width of the embeddings, at most and by default `hidden_sizes[0]`, which it then follows.
+        project_embeddings: whether a linear map leads from them to the first layer; by default where widths differ.
         family: model type of the checkpoint that the model was made from.
         pooler_act: activation of the pooler.
         add_pooling_layer: whether `SchuBertModel` has a pooler; heads that read one have it in any case.
@@ -112,6 +112,8 @@ class SchuBertConfig(PreTrainedConfig):
     head_counts: list[int] = UNSET
     key_query_sizes: list[int] = UNSET
     value_sizes: list[int] = UNSET
+    embedding_size: int = UNSET
+    project_embeddings: bool = UNSET
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
@@ -148,8 +150,6 @@ class SchuBertConfig(PreTrainedConfig):
             value = _plain_list(name, value, LAYER_LISTS[name])
         elif name in SCALARS and finished:
             self._check_scalar(name, value)
-        elif name in SCALARS and value is not None:
-            _plain_list(name, [value], 1 if name == "num_hidden_layers" else LAYER_LISTS[SCALARS[name][0]])
         elif name in RULES and not RULES[name][0](value):
             raise SchuBertConfigError(f"`{name}` is {value!r}, allowed is {RULES[name][1]}.")
         with _config_errors(f"`{name}` is {value!r}"):
@@ -166,10 +166,12 @@ class SchuBertConfig(PreTrainedConfig):
         layers = len(next(iter(given.values()))) if given else known.pop("num_hidden_layers")
         for scalar in ("hidden_size", "num_attention_heads", "intermediate_size"):
             self.__dict__[SCALARS[scalar][0]] = given.get(SCALARS[scalar][0], [known[scalar]] * layers)
+        if self.project_embeddings is None:
+            self.__dict__["project_embeddings"] = self.embedding_size not in (None, self.hidden_sizes[0])
         for scalar, value in scalars.items():
             self._check_scalar(scalar, value)
         self._read_scalars()
-        hidden, heads = self.__dict__["hidden_size"], self.__dict__["num_attention_heads"]
+        hidden, heads = self.hidden_size, self.num_attention_heads
         for name in [name for name in ("key_query_sizes", "value_sizes") if name not in given]:
             if heads == 0 or hidden % heads:
                 rule = f"BERT's `hidden_size // num_attention_heads` needs a multiple, not {hidden} and {heads}"
@@ -178,13 +180,15 @@ class SchuBertConfig(PreTrainedConfig):
 
     def _read_scalars(self) -> None:
         for scalar, (source, read, _, _) in SCALARS.items():
-            self.__dict__[scalar] = read(self.__dict__[source])
+            if scalar != "embedding_size" or not self.project_embeddings or self.embedding_size is None:
+                self.__dict__[scalar] = read(self.__dict__[source])
 
     def _check_scalar(self, name: str, value: Any) -> None:
         source, read, words, _ = SCALARS[name]
-        if type(value) is not int or value != read(self.__dict__[source]):
+        width, at_most = read(self.__dict__[source]), name == "embedding_size" and self.project_embeddings
+        if type(value) is not int or not (1 <= value <= width if at_most else value == width):
             raise SchuBertConfigError(
-                f"`{name}` is {value!r}, but it is the {words}: {read(self.__dict__[source])}. "
+                f"`{name}` is {value!r}, but it is {'at most ' if at_most else ''}the {words}: {width}. "
                 f"Leave it out, and give or assign a whole new list `{source}` instead."
             )
 
@@ -199,9 +203,7 @@ class SchuBertConfig(PreTrainedConfig):
             super().validate()
 
     @classmethod
-    def get_config_dict(
-        cls, pretrained_model_name_or_path: Any, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """Read `config.json`; that of a BERT or of one of `families` as SchuBERT's, others raise an error."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         return cls._as_schubert(config_dict), kwargs
@@ -231,9 +233,13 @@ class SchuBertConfig(PreTrainedConfig):
     def from_preset(cls, name: str, **overrides: Any) -> "SchuBertConfig":
         """One of the paper's shapes, e.g. `SchuBertConfig.from_preset("schubert-66m", vocab_size=28996)`."""
         if name not in cls.presets:
-            known = ", ".join(cls.presets) or "none before `import schubert_hf`"
-            raise SchuBertConfigError(f"`name` is {name!r}: no such preset. There are {known}.")
+            raise SchuBertConfigError(f"`name` is {name!r}: no such preset. There are {', '.join(cls.presets)}.")
         return cls(**{**cls.presets[name], **overrides})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; of embeddings without a projection nothing that BERT's config.json does not say."""
+        left_out = () if self.project_embeddings else ("embedding_size", "project_embeddings")
+        return {name: value for name, value in super().to_dict().items() if name not in left_out}
 
     def num_parameters(self, architecture: str = "SchuBertModel", *, add_pooling_layer: bool | None = None) -> int:
         """Parameters of that class, tied ones counted once; see `parameter_breakdown`."""
@@ -245,31 +251,29 @@ class SchuBertConfig(PreTrainedConfig):
         """`embeddings`, `encoder.layer.{i}.attention`, `encoder.layer.{i}.filters`, `pooler`, `head` -> parameters."""
         if architecture not in ARCHITECTURES:
             raise SchuBertConfigError(f"`architecture` is {architecture!r}, allowed is {', '.join(ARCHITECTURES)}.")
-        pooler, masked_lm, outputs = ARCHITECTURES[architecture]
-        if architecture == "SchuBertModel":
-            pooler = self.add_pooling_layer
+        traits: Any = ARCHITECTURES[architecture]
+        pooler, masked_lm, outputs = (getattr(self, x) if type(x) is str else x for x in traits)
         pooler = pooler if add_pooling_layer is None else add_pooling_layer
-        outputs = self.num_labels or 0 if isinstance(outputs, str) else outputs
-        first, last, vocab = self._layers()[0][0], self._layers()[-1][0], self.vocab_size
-        parts = {"embeddings": (vocab + self.max_position_embeddings + self.type_vocab_size + 2) * first}
+        last, size, vocab = self.hidden_sizes[-1], self.embedding_size, self.vocab_size
+        parts = {"embeddings": (vocab + self.max_position_embeddings + self.type_vocab_size + 2) * size}
+        parts["embeddings"] += (size + 1) * self.hidden_sizes[0] if self.project_embeddings else 0
         for i, (h, f, a, k, v) in enumerate(self._layers()):
             parts[f"encoder.layer.{i}.attention"] = a * (2 * k + v) * (h + 1) + a * v * h + 3 * h
             parts[f"encoder.layer.{i}.filters"] = f * (h + 1) + f * h + 3 * h
         parts["pooler"] = last * (last + 1) if pooler else 0
-        parts["head"] = outputs * (last + 1)
+        parts["head"] = (outputs or 0) * (last + 1)
         if masked_lm:
-            decoder = 0 if self.tie_word_embeddings else (first + 1) * vocab  # untied, its weight and bias are its own
-            parts["head"] += (last + 3) * first + vocab + decoder  # transform with LayerNorm, bias, decoder
+            decoder = 0 if self.tie_word_embeddings else (size + 1) * vocab  # untied, its weight and bias are its own
+            parts["head"] += (last + 3) * size + vocab + decoder  # transform with LayerNorm, bias, decoder
         return parts
 
     def flops(self, seq_len: int = 128, batch_size: int = 1) -> int:
         """FLOPs of one forward pass of `SchuBertModel`, pooler included: 2mnk for each product m x k by k x n."""
-        tokens, last = batch_size * seq_len, self._layers()[-1][0]
-        total = 2 * batch_size * last * last
+        per_token = self.embedding_size * self.hidden_sizes[0] if self.project_embeddings else 0
         for h, f, a, k, v in self._layers():
-            total += 2 * tokens * (h * a * (2 * k + v) + a * v * h + 2 * h * f)  # query, key, value; output; filters
-            total += 2 * tokens * seq_len * a * (k + v)  # scores; weighted values
-        return total
+            per_token += h * a * (2 * k + v) + a * v * h + 2 * h * f  # query, key, value; output; filters
+            per_token += seq_len * a * (k + v)  # scores; weighted values
+        return 2 * batch_size * (seq_len * per_token + self.hidden_sizes[-1] ** 2)
 
     def _layers(self) -> list[tuple[int, int, int, int, int]]:
         return list(zip(*(self.__dict__[name] for name in LAYER_LISTS), strict=True))
@@ -277,14 +281,13 @@ class SchuBertConfig(PreTrainedConfig):
 
 def _plain_list(name: str, value: Any, least: int) -> list[int]:
     """`value` as a new list of plain ints, or a `SchuBertConfigError` that names the first bad layer."""
-    rule = f"`{name}` {'is' if name in SCALARS else 'holds, for each layer,'} a plain int of at least {least}"
+    rule = f"`{name}` holds, for each layer, a plain int of at least {least} and at most {MOST}"
     if not isinstance(value, list | tuple) or len(value) == 0:
         raise SchuBertConfigError(f"{rule}, but got {value!r}. Write `{name}={[max(least, 64)] * 2}` for two layers.")
     for layer, width in enumerate(value):
         if type(width) is not int or not least <= width <= MOST:
-            got = f"{width!r} of type {type(width).__name__}" if type(width) is not int else f"{width}"
-            where = "" if name in SCALARS else f" in layer {layer}"
-            raise SchuBertConfigError(f"{rule}, at most {MOST}, but got {got}{where}. Convert it with `int()`.")
+            got = f"{width!r} in layer {layer}, of type {type(width).__name__}"
+            raise SchuBertConfigError(f"{rule}, but got {got}. Convert it with `int()`.")
     return list(value)
 
 

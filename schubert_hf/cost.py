@@ -1,7 +1,7 @@
 """What a shape costs: the objective that is shrunk, and with it the price of every unit.
 
-A shape is the five lists of a config, nothing else; a cost is a function from shape to number. Budgets, the weights
-beta of the penalty and the report all ask the same cost, so they cannot disagree.
+A shape is the five lists of a config and its embedding size, nothing else; a cost is a function from shape to number.
+Budgets, the weights beta of the penalty and the report all ask the same cost, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BudgetError(SchuBertError):
     """A target that cannot be met: no size, not below the model's own, or below the smallest that can be reached."""
 
 
-GroupT = TypeVar("GroupT", bound=tuple[str, int | None])  # (dimension, layer); the layer is None for h
+GroupT = TypeVar("GroupT", bound=tuple[str, int | None])  # (dimension, layer); the layer is None for h and e
 
 
 class Cost(Protocol):
@@ -59,6 +59,8 @@ class ParameterCost:
             axes = where.axes(parameter.ndim)
             number = math.prod(size for size, axis in zip(parameter.shape, axes, strict=False) if axis is None)
             known = tuple(axis for axis in axes if axis is not None)
+            if where.row.part == "projection":
+                continue  # counted where the shape has it
             if where.layer is None:
                 self._outside[known] += number
             else:
@@ -76,6 +78,8 @@ class ParameterCost:
                 number * math.prod(axis_width(shape, Axis(kind, layer)) for kind in kinds)
                 for kinds, number in self._layer.items()
             )
+        if shape.embedding_size is not None:
+            total += (shape.embedding_size + 1) * shape.hidden_sizes[0]
         return float(total)
 
 
@@ -94,7 +98,7 @@ class FlopCost:
         self._seq_len, self._batch_size = seq_len, batch_size
 
     def __call__(self, shape: Shape) -> float:
-        self._config.__dict__.update(shape.lists())
+        self._config.__dict__.update(shape.fields())
         return float(self._config.flops(self._seq_len, self._batch_size))
 
 

@@ -2,7 +2,7 @@
 
 Khetan & Karnin, *schuBERT: Optimizing Elements of BERT*, ACL 2020, arXiv 2005.06628. Modules and parameters are named
 as in BERT, so a BERT state dict fits as it is. Shapes are written in the paper's letters for the widths of one layer:
-h hidden, f filters, a heads, k key and query, v value; B is the batch, S the sequence.
+h hidden, f filters, a heads, k key and query, v value, and e for the embeddings; B is the batch, S the sequence.
 
 This file is copied into every published repository. It imports nothing but torch, transformers, huggingface_hub and
 the configuration beside it.
@@ -81,13 +81,13 @@ class BiasOnly(nn.Module):
 
 
 class SchuBertEmbeddings(nn.Module):
-    """Word, position and segment embeddings, of the first layer's width."""
+    """Word, position and segment embeddings, of width e: the first layer's, unless a projection leads there."""
 
     position_ids: torch.Tensor
 
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__()
-        width = config.hidden_sizes[0]
+        width = config.embedding_size
         self.word_embeddings: nn.Module = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
@@ -105,7 +105,7 @@ class SchuBertEmbeddings(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)  # (B, S, h)
+            inputs_embeds = self.word_embeddings(input_ids)  # (B, S, e)
         shape = inputs_embeds.shape[:-1]
         if position_ids is None and input_ids is not None and self.padding is not None:
             position_ids = (input_ids.ne(self.padding).cumsum(1) - 1).clamp(min=0)  # (B, S)
@@ -287,9 +287,9 @@ class SchuBertPredictionHeadTransform(nn.Module):
 
     def __init__(self, config: SchuBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_sizes[-1], config.hidden_sizes[0])
+        self.dense = nn.Linear(config.hidden_sizes[-1], config.embedding_size)
         self.transform_act_fn = ACT2FN[config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(config.hidden_sizes[0], eps=config.layer_norm_eps)
+        self.LayerNorm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.LayerNorm(self.transform_act_fn(self.dense(hidden_states)))
@@ -300,7 +300,7 @@ class SchuBertLMPredictionHead(nn.Module):
         super().__init__()
         self.transform = SchuBertPredictionHeadTransform(config)
         # The weight is the word embeddings', the bias the one below, unless `tie_word_embeddings` is off.
-        self.decoder = nn.Linear(config.hidden_sizes[0], config.vocab_size, bias=True)
+        self.decoder = nn.Linear(config.embedding_size, config.vocab_size, bias=True)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -487,6 +487,8 @@ class SchuBertModel(SchuBertPreTrainedModel):
         if add_pooling_layer is None:
             add_pooling_layer = config.add_pooling_layer
         self.embeddings = SchuBertEmbeddings(config)
+        first = config.hidden_sizes[0]
+        self.embeddings_project = nn.Linear(config.embedding_size, first) if config.project_embeddings else None
         self.encoder = SchuBertEncoder(config)
         self.pooler = SchuBertPooler(config) if add_pooling_layer else None
         self.post_init()
@@ -510,6 +512,8 @@ class SchuBertModel(SchuBertPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        if self.embeddings_project is not None:
+            hidden_states = self.embeddings_project(hidden_states)  # (B, S, e) -> (B, S, h)
         mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
         encoder_outputs = self.encoder(hidden_states, mask, position_ids=position_ids, **kwargs)
         sequence_output = encoder_outputs.last_hidden_state
@@ -725,7 +729,7 @@ class SchuBertForMultipleChoice(SchuBertPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, ...] | MultipleChoiceModelOutput:
-        """All inputs (B, choices, S), `inputs_embeds` (B, choices, S, hidden_sizes[0]); `labels`: (B,)."""
+        """All inputs (B, choices, S), `inputs_embeds` (B, choices, S, e); `labels`: (B,)."""
         inputs = inputs_embeds if input_ids is None else input_ids
         if inputs is None:
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")

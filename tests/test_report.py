@@ -25,7 +25,7 @@ from schubert_hf.evaluation.results import Evaluation, Results
 from schubert_hf.report import print_inspection, print_report, print_results
 
 run = json.load(open(sys.argv[1]))["run"]
-source, rounds = Shape.from_lists(run["source"]), tuple(RoundRecord.from_json(one) for one in run["rounds"])
+source, rounds = Shape.from_json(run["source"]), tuple(RoundRecord.from_json(one) for one in run["rounds"])
 plans = (PruningPlan.from_kept(source, {}),)
 print_report(PruningResult(None, source, rounds, plans, run["unit"], None))
 print_inspection(inspect("schubert-66m"))

@@ -19,9 +19,9 @@ import torch
 from schubert_hf import SchuBertConfig
 from schubert_hf.cli import parse
 from schubert_hf.errors import one_line_errors
-from schubert_hf.latency.timing import Workload, quartiles, time_models, with_shape
+from schubert_hf.latency.timing import Workload, quartiles, time_models
 from schubert_hf.run.provenance import describe_machine, machine, versions
-from schubert_hf.shape import Shape
+from schubert_hf.shape import Shape, with_shape
 from schubert_hf.training.loop_config import option
 
 LAYERS = 2

@@ -20,7 +20,7 @@ from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.errors import one_line_errors
 from schubert_hf.latency.cost import LatencyCost, meet_budget
-from schubert_hf.latency.timing import Workload, quartiles, time_models, with_shape
+from schubert_hf.latency.timing import Workload, quartiles, time_models
 from schubert_hf.pruning.config import PruningConfig
 from schubert_hf.pruning.criteria import magnitude_importance, ranks_within_groups
 from schubert_hf.pruning.plan import PruningPlan
@@ -28,7 +28,7 @@ from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import find_groups
 from schubert_hf.run.processes import make_accelerator, use_all_cores
 from schubert_hf.run.provenance import describe_machine, machine
-from schubert_hf.shape import Shape
+from schubert_hf.shape import Shape, with_shape
 from schubert_hf.training.loop_config import option
 
 MODEL = Path(__file__).resolve().parents[1] / "default" / "model"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from ..configuration_schubert import ARCHITECTURES, SchuBertConfig
 from ..run.output import PRUNING_RECORD
-from ..shape import DIMENSIONS, Shape
+from ..shape import DIMENSIONS, Shape, with_shape
 from .errors import FAILURES, InspectError, RecordError, explain
 
 BERT_BASE = "bert-base"
@@ -106,10 +105,9 @@ def parameter_parts(config: SchuBertConfig, architecture: str) -> Parts:
 
 def flop_parts(config: SchuBertConfig, seq_len: int = SEQUENCE) -> Parts:
     """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups; heads are not counted."""
-    none, total = [0] * config.num_hidden_layers, config.flops(seq_len)
-    attention, filters = (
-        total - _with(config, {name: none}).flops(seq_len) for name in ("head_counts", "filter_sizes")
-    )
+    shape, none, total = Shape.of(config), (0,) * config.num_hidden_layers, config.flops(seq_len)
+    without = replace(shape, head_counts=none), replace(shape, filter_sizes=none)
+    attention, filters = (total - with_shape(config, one).flops(seq_len) for one in without)
     return Parts.of(attention, filters, total - attention - filters)
 
 
@@ -125,7 +123,7 @@ class Inspection:
     @classmethod
     def of_json(cls, name: str, config: dict[str, Any], run: dict[str, Any] | None) -> Inspection:
         """Of the contents of `config.json` and `pruning.json`."""
-        base = None if run is None else Shape.from_lists(run["source"])
+        base = None if run is None else Shape.from_json(run["source"])
         base_name = (run or {}).get("provenance", {}).get("base_model", {}).get("name")
         return cls(name, SchuBertConfig.from_dict(dict(config)), base, base_name)
 
@@ -143,7 +141,7 @@ class Inspection:
         """The base on its own, with this model's vocabulary and head; None if it is unknown."""
         if self.base is None:
             return None
-        return Inspection(self.base_name or "base", _with(self.config, self.base.lists()))
+        return Inspection(self.base_name or "base", with_shape(self.config, self.base))
 
     @property
     def parameters(self) -> Parts:
@@ -183,14 +181,6 @@ class Inspection:
     def _sums(self) -> dict[str, int]:
         widths = {name: sum(sizes) for name, sizes in self.shape.lists().items()}
         return {**widths, "parameters": self.parameters.total, "flops": self.flops.total}
-
-
-def _with(config: SchuBertConfig, lists: dict[str, list[int]]) -> SchuBertConfig:
-    """A copy with other widths; the scalars follow from them."""
-    changed = copy.deepcopy(config)
-    for name, widths in lists.items():
-        setattr(changed, name, widths)
-    return changed
 
 
 def _open(name: str, revision: str | None) -> Inspection:

@@ -19,9 +19,9 @@ import torch
 
 from ..configuration_schubert import SchuBertConfig
 from ..run.checkpoint import write_json
-from ..shape import Shape
+from ..shape import Shape, with_shape
 from .table import LatencyTable, Timer, make_axes, measure_table
-from .timing import LatencyError, Workload, quartiles, time_models, with_shape
+from .timing import LatencyError, Workload, quartiles, time_models
 
 TABLE_SECONDS, SHAPE_SECONDS = 40.0, 10.0  # no new round of passes begins after that
 CALIBRATION_ROUNDS = 25

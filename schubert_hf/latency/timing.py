@@ -6,7 +6,6 @@ one model the lower quartile counts, since others can only make a pass slower.
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 import time
@@ -24,7 +23,6 @@ from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
 from ..modeling_schubert import SchuBertModel
 from ..run.provenance import machine, versions
-from ..shape import Shape
 
 ALIGNMENT = 64  # elements; every weight begins at a multiple of it, as weights with memory of their own do
 PASSES = 2  # timed ones in a turn
@@ -159,14 +157,6 @@ def time_models(
             if number:  # in round 0 kernels are chosen and memory is got
                 samples[index] += times[1:]
     return samples
-
-
-def with_shape(config: SchuBertConfig, shape: Shape) -> SchuBertConfig:
-    """A copy of a config in another shape."""
-    copied = copy.deepcopy(config)
-    for name, sizes in shape.lists().items():
-        setattr(copied, name, sizes)
-    return copied
 
 
 def quartiles(values: Sequence[float]) -> list[float]:

@@ -39,6 +39,7 @@ class PruningPlan:
         value: per layer and kept head (v).
         layers: those that stay (l); () stands for all. The other fields describe all layers of the source, also those
             that go.
+        embedding: entries of projected embeddings (e); () stands for all.
     """
 
     source: Shape
@@ -48,6 +49,7 @@ class PruningPlan:
     key_query: tuple[tuple[Indices, ...], ...]
     value: tuple[tuple[Indices, ...], ...]
     layers: Indices = ()
+    embedding: Indices = ()
 
     def __post_init__(self) -> None:
         _check_shape(self.source)
@@ -55,6 +57,9 @@ class PruningPlan:
         every = tuple(range(len(widths)))
         object.__setattr__(self, "layers", self.layers or every)
         _check_indices("layers", self.layers, len(every))
+        entries = self.source.embedding_size or 0
+        object.__setattr__(self, "embedding", self.embedding or tuple(range(entries)))
+        _check_indices("embedding", self.embedding, entries)
         if self.layers != every and len(set(widths)) > 1:
             raise PlanError(
                 f"`layers` drops some of a model whose hidden sizes differ: {widths}. Layers can be "
@@ -97,6 +102,7 @@ class PruningPlan:
             key_query=tuple((units,) * len(own) for units, own in zip(key_query, heads, strict=True)),
             value=tuple((units,) * len(own) for units, own in zip(value, heads, strict=True)),
             layers=layers,
+            embedding=indices("e", None, source.embedding_size or 0),
         )
 
     @property
@@ -108,6 +114,7 @@ class PruningPlan:
             head_counts=tuple(map(len, self.heads)),
             key_query_sizes=_head_sizes(self.key_query, self.source.key_query_sizes),
             value_sizes=_head_sizes(self.value, self.source.value_sizes),
+            embedding_size=None if self.source.embedding_size is None else len(self.embedding),
         )
         return shape.without_layers(set(range(len(self.source.hidden_sizes))) - set(self.layers))
 
@@ -116,8 +123,10 @@ class PruningPlan:
 
         The key/query and value axes run over heads first: entry n of head a is a * size + n.
         """
-        if axis.kind == "hidden":
-            width = self.source.hidden_sizes[axis.layer]
+        if axis.kind == "embedding" and self.source.embedding_size is not None:
+            entries = list(self.embedding)
+        elif axis.kind in ("hidden", "embedding"):
+            width = self.source.hidden_sizes[0 if axis.kind == "embedding" else axis.layer]
             entries = [n for n in self.hidden if n < width]
         elif axis.kind == "filter":
             entries = list(self.filters[axis.layer])
@@ -150,9 +159,10 @@ class PruningPlan:
             PlanError: fields are missing, or the indices contradict each other.
         """
         try:
-            source = Shape.from_lists(value["source"])
+            source = Shape.from_json(value["source"])
             kept = {name: _tuples(value[name]) for name in ("hidden", *PER_LAYER)}
-            return cls(source=source, **kept, layers=tuple(value.get("layers", ())))  # version 0.1 kept all layers
+            later = {name: tuple(value.get(name, ())) for name in ("layers", "embedding")}  # not in version 0.1
+            return cls(source=source, **kept, **later)
         except (AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"This is no pruning plan: {error!r}. Give what `PruningPlan.to_json` wrote.") from error
 
@@ -174,7 +184,9 @@ def _head_sizes(per_layer: tuple[tuple[Indices, ...], ...], source: tuple[int, .
 
 
 def _check_shape(shape: Shape) -> None:
-    for name, sizes in asdict(shape).items():
+    if type(shape.embedding_size) not in (int, type(None)):
+        raise PlanError(f"`source.embedding_size` is {shape.embedding_size!r}; give an int, or None.")
+    for name, sizes in shape.lists().items():
         whole = all(type(size) is int and size >= 0 for size in sizes)
         if not whole or not sizes or len(sizes) != len(shape.hidden_sizes):
             raise PlanError(f"`source.{name}` is {sizes}; give one int per layer, as in the model's config.")

@@ -57,7 +57,7 @@ class RoundRecord:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RoundRecord:
-        shape = Shape.from_lists(value["shape"])
+        shape = Shape.from_json(value["shape"])
         return cls(**{**value, "shape": shape})
 
 

@@ -33,6 +33,7 @@ from .precision import exact
 from .units import Group
 
 MAY_GO = "fa"  # of these kinds a layer can do without any
+STREAM, EMBEDDINGS = Group("h", None), Group("e", None)
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: there are a hundred queues and a hundred thousand steps
@@ -80,7 +81,17 @@ def select(
     kept = {group: set(range(len(score))) for group, score in scores.items()}
     for step in _put_back(steps[:number], fits):
         kept[step.queue.group].difference_update(step.units)
+    if source.embedding_size is not None:
+        kept[EMBEDDINGS] = _no_more_than_channels(kept, scores, source)
     return PruningPlan.from_kept(source, {group: tuple(units) for group, units in kept.items()})
+
+
+def _no_more_than_channels(kept: Mapping[Group, set[int]], scores: Mapping[Group, Tensor], source: Shape) -> set[int]:
+    """The embeddings' entries that stay: of those that would, the most important, no more than channels."""
+    channels = sum(n < source.hidden_sizes[0] for n in kept.get(STREAM, range(source.hidden_sizes[0])))
+    every = range(source.embedding_size or 0)
+    score = exact(scores[EMBEDDINGS]).tolist() if EMBEDDINGS in scores else [-float(n) for n in every]
+    return set(sorted(kept.get(EMBEDDINGS, every), key=score.__getitem__, reverse=True)[:channels])
 
 
 def smallest_shape(
@@ -117,7 +128,7 @@ def plan_steps(scores: Mapping[Group, Tensor], source: Shape, multiple_of: Mappi
             raise ValueError(f"The importance of group `{group}` is not finite everywhere; it cannot be ranked.")
         values = exact(score).tolist()
         multiple = 1 if group.dimension == "l" else multiple_of.get(group.dimension, 1)
-        stretches = sorted({0, *source.hidden_sizes}) if group.layer is None else [0, len(values)]
+        stretches = sorted({0, *source.hidden_sizes}) if group.dimension == "h" else [0, len(values)]
         for start, end in pairwise(stretches):
             order = sorted(range(start, end), key=values.__getitem__)
             # The first step takes the odd rest, so that what stays is a multiple.
@@ -143,11 +154,14 @@ def count_units(steps: Iterable[Step]) -> Counter[Queue]:
 
 def shape_without(source: Shape, gone: Mapping[Queue, int]) -> Shape:
     """The shape that is left when so many units of each queue have gone."""
-    lists = source.lists()
+    lists, embeddings = source.lists(), source.embedding_size
     dropped: set[int | None] = set()
     for queue, units in gone.items():
         if queue.group.dimension == "l":
             dropped |= {queue.group.layer} if units else set()
+            continue
+        if queue.group.dimension == "e":
+            embeddings = (embeddings or 0) - units
             continue
         sizes, layer = lists[DIMENSIONS[queue.group.dimension]], queue.group.layer
         if layer is not None:
@@ -155,7 +169,9 @@ def shape_without(source: Shape, gone: Mapping[Queue, int]) -> Shape:
             continue
         for index, width in enumerate(source.hidden_sizes):
             sizes[index] -= units if width > queue.start else 0
-    return Shape.from_lists(lists).without_layers(dropped)
+    if embeddings is not None:  # more than channels would be of no use
+        embeddings = min(embeddings, lists["hidden_sizes"][0])
+    return Shape(*map(tuple, lists.values()), embedding_size=embeddings).without_layers(dropped)
 
 
 def _put_back(removed: list[Step], fits: Callable[[Mapping[Queue, int]], bool]) -> list[Step]:

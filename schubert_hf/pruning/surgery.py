@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..anatomy import UnknownTensorError, axis_width, move_layer, place_of_tensor, rebuild
+from ..shape import with_shape
 from .plan import PruningPlan
 from .precision import exact
 
@@ -37,10 +37,8 @@ def compact(
     """
     plan.check_source(model.config)
     check_tensors(model)
-    config = copy.deepcopy(model.config)
-    for name, sizes in plan.shape.lists().items():
-        setattr(config, name, sizes)
-    smaller = rebuild(model, config)  # not on the meta device: buffers that no checkpoint holds are made here
+    # Not on the meta device: buffers that no checkpoint holds are made here.
+    smaller = rebuild(model, with_shape(model.config, plan.shape))
     parameters = dict(tensors) if tensors is not None else dict(model.named_parameters(remove_duplicate=False))
     cuts = {}
     for name, tensor in parameters.items():

@@ -8,6 +8,7 @@ A unit of the paper's letters owns
     v   entry n of every head on the value axis of its layer
     a   the whole block of one head on both axes
     l   its whole layer (a kind of ours: the paper does not prune l)
+    e   entry n of the embeddings, of what projects them, and of what the decoder reads (ours, too)
 
 Which tensors have these axes is in `anatomy.TABLE`.
 """
@@ -27,7 +28,7 @@ class DimensionsError(SchuBertError):
 
 
 class Group(NamedTuple):
-    """Units that share a vector of alphas; `layer` is None for h, and a group of l has one unit, its layer."""
+    """Units that share a vector of alphas; `layer` is None for h and e, a group of l has one unit, its layer."""
 
     dimension: str
     layer: int | None
@@ -40,7 +41,7 @@ def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group
     """The groups of some dimensions, with the number of units of each; groups without units are left out.
 
     Raises:
-        DimensionsError: a letter that is none of h, f, a, k, v, l; or l, where the hidden sizes of the layers differ.
+        DimensionsError: a letter that is none of h, f, a, k, v, l, e; or l, where the layers' hidden sizes differ.
     """
     groups: dict[Group, int] = {}
     for dimension in check_dimensions(dimensions):
@@ -48,6 +49,8 @@ def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group
             groups[Group("h", None)] = max(config.hidden_sizes)
         elif dimension == "l":
             groups |= _layer_groups(config)
+        elif dimension == "e":  # without a projection the embeddings are as wide as the stream
+            groups |= {Group("e", None): config.embedding_size} if config.project_embeddings else {}
         else:  # a layer without heads has no keys and no values, whatever its config says of their size
             sizes = enumerate(getattr(config, DIMENSIONS[dimension]))
             has = config.filter_sizes if dimension == "f" else config.head_counts
@@ -61,7 +64,7 @@ def check_dimensions(dimensions: Iterable[str]) -> str:
     if not letters or set(letters) - set(LETTERS) or len(set(letters)) < len(letters):
         raise DimensionsError(
             f"`dimensions` is {letters!r}; give one or more of h (hidden), f (filters), a (heads), k (keys and "
-            'queries), v (values), l (whole layers), each once, e.g. "hfakv".'
+            'queries), v (values), l (whole layers), e (embedding size), each once, e.g. "hfakv".'
         )
     return "".join(letter for letter in LETTERS if letter in letters)
 

@@ -46,7 +46,7 @@ def push_result(folder, name):
     run = json.loads((Path(folder) / "pruning.json").read_text())
     result = PruningResult(
         model=AutoModelForMaskedLM.from_pretrained(folder),
-        source=Shape.from_lists(run["source"]),
+        source=Shape.from_json(run["source"]),
         rounds=tuple(RoundRecord.from_json(record) for record in run["rounds"]),
         plans=(),
         unit=run["unit"],

@@ -191,7 +191,7 @@ class Study:
             return None, {"unreachable": f"{row.shapes_of} has no shape of this size"}
         set_seed(config.seed)
         fresh = type(self.config).from_dict(
-            self.config.to_dict() | _scalars_unset() | Shape.from_lists(shapes["shape"]).lists()
+            self.config.to_dict() | _scalars_unset() | Shape.from_json(shapes["shape"]).fields()
         )
         model = type(self._load(self.model))(fresh)
         before = self._evaluate(model, config)

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from schubert_hf.latency.timing import with_shape
-from schubert_hf.shape import Shape
+from schubert_hf.shape import Shape, with_shape
 from schubert_hf.training.objective import PretrainingObjective
 
 STEPS = 200  # from everything to nearly nothing; it ends where the budget is met
