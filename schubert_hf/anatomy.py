@@ -6,7 +6,8 @@ new row. `layers` gives each layer as two sublayers of the same form:
 
     x -> inputs (Q, K, V; or D) -> inner (attention; or activation) -> output (P; or G) -> + x -> LayerNorm
 
-The six matrices Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3); the other modules are cut only.
+The six matrices Q, K, V, P, D, G carry the alphas (Khetan & Karnin 2020, section 3), and so does the projection of
+the embeddings, where there is one; the other modules are cut only.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Row:
 TABLE: tuple[Row, ...] = (
     Row("embedding", r"embeddings\.(?:word|position|token_type)_embeddings", None, "embedding"),
     Row("norm", r"embeddings\.LayerNorm", "embedding"),
-    Row("projection", r"embeddings_project", "hidden", "embedding", rows_layer=0),
+    Row("projection", r"embeddings_project", "hidden", "embedding", gated=True, rows_layer=0),
     Row("query", _LAYER + r"\.attention\.self\.query", "key_query", "hidden", gated=True),  # Q
     Row("key", _LAYER + r"\.attention\.self\.key", "key_query", "hidden", gated=True),  # K
     Row("value", _LAYER + r"\.attention\.self\.value", "value", "hidden", gated=True),  # V

@@ -28,6 +28,9 @@ from .modeling_schubert import (
     read_config,
 )
 
+# Fields of a config that no other family's has.
+OURS = {"family", "auto_map", "pooler_act", "padding_takes_positions", "add_pooling_layer", "project_embeddings"}
+OURS |= set(LAYER_LISTS)
 _BY_NAME = {model.__name__: model for model in MODELS.values()}
 
 
@@ -70,7 +73,7 @@ def to_bert(model: PreTrainedModel) -> PreTrainedModel:
 
     Raises:
         ConversionError: the layers differ, or they are alike but break h = a k or k = v; or the family has no such
-            head.
+            head, or no projection of the embeddings.
     """
     config, name = model.config, type(model).__name__
     if config.model_type != SchuBertConfig.model_type:
@@ -83,8 +86,12 @@ def to_bert(model: PreTrainedModel) -> PreTrainedModel:
             f"`model` is a {name} of the family {config.family!r}, which has no such class. Keep the SchuBERT, or "
             "take its encoder: `model.base_model`."
         )
-    ours = {"family", "auto_map", "pooler_act", "padding_takes_positions", "add_pooling_layer", *LAYER_LISTS}
-    fields = {name: value for name, value in config.to_dict().items() if name not in ours}
+    if config.project_embeddings and not (family.projects and config.embedding_size < config.hidden_size):
+        raise ConversionError(
+            f"`embedding_size` is {config.embedding_size}, with a projection to `hidden_size` {config.hidden_size}: a "
+            f"model of the family {config.family!r} has no such embeddings. Keep the SchuBERT."
+        )
+    fields = {name: value for name, value in config.to_dict().items() if name not in OURS}
     fields |= {"model_type": config.family, "architectures": None}
     dense_config = CONFIG_MAPPING[config.family].from_dict(family.restore_fields(fields))
     dense_config._attn_implementation = config._attn_implementation

@@ -116,11 +116,12 @@ class RemovingGates(Gates):
                 if Group("l", number) in self.removed:
                     hook = layer.module.register_forward_hook(lambda _m, args, _o: args[0])
                     stack.callback(hook.remove)
-            for name, module in model.named_modules() if Group("h", None) in self.removed else ():
+            for name, module in model.named_modules() if self.removed & {Group("h", None), Group("e", None)} else ():
                 if next(module.parameters(recurse=False), None) is not None:
                     where = anatomy.place(name)
-                    if where.rows is not None and where.rows.kind == "hidden" and not where.row.gated:
-                        stack.callback(module.register_forward_hook(self._hook(where.rows)).remove)
+                    axis = where.rows if not where.row.gated else None
+                    if axis is not None and axis.kind in ("hidden", "embedding") and self.factor(axis) is not None:
+                        stack.callback(module.register_forward_hook(self._hook(axis)).remove)
             yield
 
     def _hook(self, axis: Axis) -> Any:
@@ -185,7 +186,7 @@ def cuts(draw: st.DrawFn, config: SchuBertConfig, dimensions: str = "hfakv") -> 
     stays = draw(st.integers(0, len(config.hidden_sizes) - 1), label="layer that stays")
     for group, units in find_groups(config, dimensions).items():
         gone = draw(st.sets(st.integers(0, units - 1)), label=str(group))
-        if group.dimension in "kv":
+        if group.dimension in "kve":
             gone -= {units // 2}
         if group.dimension == "h":
             gone -= {min(config.hidden_sizes) // 2}
@@ -196,7 +197,7 @@ def cuts(draw: st.DrawFn, config: SchuBertConfig, dimensions: str = "hfakv") -> 
 
 
 def plan_without(config: SchuBertConfig, removed: dict[Group, list[int]]) -> PruningPlan:
-    groups = find_groups(config, "hfakvl" if len(set(config.hidden_sizes)) == 1 else "hfakv")
+    groups = find_groups(config, "hfakvel" if len(set(config.hidden_sizes)) == 1 else "hfakve")
     kept = {group: tuple(n for n in range(groups[group]) if n not in gone) for group, gone in removed.items()}
     return PruningPlan.from_kept(Shape.of(config), kept)
 

@@ -34,7 +34,7 @@ CONFIGS = {
     },
     "electra": {
         **{name: value for name, value in ROBERTA.items() if name != "pad_token_id"},
-        "embedding_size": 36,
+        "embedding_size": 20,
         "type_vocab_size": 2,
     },
 }

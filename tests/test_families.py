@@ -9,6 +9,7 @@ from oracles import save_edited
 from relatives import NAMES, PREFIX, assert_same, build, inputs
 
 from schubert_hf import (
+    SchuBertConfig,
     SchuBertConfigError,
     SchuBertForMaskedLM,
     SchuBertForNextSentencePrediction,
@@ -78,9 +79,25 @@ def test_an_electra_discriminator_is_its_encoder(tmp_path):
         assert_same(ours, theirs.electra, inputs(theirs, segments=True))
 
 
-def test_an_electra_of_two_widths_is_refused():
-    with pytest.raises(SchuBertConfigError, match=r"`embedding_size` is 20, allowed is `hidden_size`, 36"):
-        convert_bert(build("electra", "ElectraModel", embedding_size=20))
+def test_an_electra_of_one_width_has_no_projection():
+    theirs = build("electra", "ElectraForMaskedLM", embedding_size=36)
+    ours = convert_bert(theirs)
+    assert not ours.config.project_embeddings
+    assert_same(ours, theirs, inputs(theirs))
+    assert_same(to_bert(ours), theirs, inputs(theirs), atol=1e-6)
+
+
+def test_an_electra_of_wider_embeddings_is_refused():
+    with pytest.raises(SchuBertConfigError, match=r"`embedding_size` is 40, but it is at most .*`hidden_sizes`: 36"):
+        convert_bert(build("electra", "ElectraModel", embedding_size=40))
+
+
+def test_no_way_back_to_a_family_without_a_projection():
+    for family, size in (("bert", 20), ("electra", 36)):
+        sizes = {"hidden_size": 36, "num_attention_heads": 4, "num_hidden_layers": 2, "embedding_size": size}
+        ours = SchuBertModel(SchuBertConfig(**sizes, vocab_size=99, family=family, project_embeddings=True))
+        with pytest.raises(ConversionError, match=f"`embedding_size` is {size}, with a projection"):
+            to_bert(ours)
 
 
 @pytest.mark.parametrize("family", REFUSED)

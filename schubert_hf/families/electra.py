@@ -1,7 +1,8 @@
 """ELECTRA (Clark et al. 2020, arXiv 2003.10555): generators and discriminators.
 
 There is no pooler: the classification heads begin with a dense layer and gelu, which is our pooler. The
-discriminator's own head, which tells replaced tokens, is left out.
+discriminator's own head, which tells replaced tokens, is left out. Where the embeddings are narrower than the layers,
+as in the small ones, `embeddings_project` leads from the ones to the others, as it does here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..configuration_schubert import SchuBertConfigError
 from .family import Family
 
 SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
-OTHERS = ("summary_last_dropout", "embedding_size", *SUMMARY)
+OTHERS = ("summary_last_dropout", *SUMMARY)
 
 
 class Electra(Family):
@@ -34,13 +35,9 @@ class Electra(Family):
     left_out = ("discriminator_predictions",)
     transform_act = "gelu"
     has_pooler = False
+    projects = True
 
     def adapt_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if fields["embedding_size"] != fields["hidden_size"]:
-            raise SchuBertConfigError(
-                f"`embedding_size` is {fields['embedding_size']}, allowed is `hidden_size`, {fields['hidden_size']}: "
-                "embeddings of another width cannot be converted. Take a base or large ELECTRA."
-            )
         for name, value in SUMMARY.items():
             if fields[name] != value:
                 raise SchuBertConfigError(f"`{name}` is {fields[name]!r}, allowed is {value!r}.")
@@ -48,4 +45,4 @@ class Electra(Family):
         return {**kept, "pooler_act": "gelu"}
 
     def restore_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {**fields, "embedding_size": fields["hidden_size"]}
+        return {"embedding_size": fields["hidden_size"], **fields}

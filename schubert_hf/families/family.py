@@ -34,6 +34,7 @@ class Family:
         left_out: modules of heads that have no counterpart.
         transform_act: activation of the masked-LM head where it is fixed; None: that of the encoder.
         has_pooler: whether the encoder alone may have one.
+        projects: whether embeddings narrower than the layers may be projected to their width.
     """
 
     classes: ClassVar[dict[str, str]]
@@ -44,6 +45,7 @@ class Family:
     left_out: ClassVar[tuple[str, ...]] = ()
     transform_act: ClassVar[str | None] = None
     has_pooler: ClassVar[bool] = True
+    projects: ClassVar[bool] = False
 
     # What differs: each family overrides what it needs.
 
@@ -150,7 +152,7 @@ class Family:
 
 
 def _of_encoder(name: str) -> bool:
-    return name.startswith(("embeddings.", "encoder.", "pooler."))
+    return name.startswith(("embeddings.", "embeddings_project.", "encoder.", "pooler."))
 
 
 def rename(name: str, names: Names) -> str:

@@ -27,7 +27,7 @@ def alpha_importance(alphas: Mapping[Group, Tensor]) -> Scores:
 
 
 def magnitude_importance(groups: Mapping[Group, int], tensors: Iterable[tuple[str, Tensor]]) -> Scores:
-    """The root mean square of a unit's weights in the matrices Q, K, V, P, D, G.
+    """The root mean square of a unit's weights in the matrices that are gated, Q, K, V, P, D, G.
 
     Li et al. 2017, *Pruning Filters for Efficient ConvNets* (arXiv 1608.08710), sums the magnitudes of a filter's
     weights; the mean, since units of different kinds, which own different numbers of weights, compete here.
@@ -50,8 +50,9 @@ def _squares_by_unit(name: str, squares: Tensor, groups: Mapping[Group, int]) ->
         if axis is None:
             continue
         entries = squares.sum(1 - dim)  # (width of the axis,)
-        if axis.kind in ("hidden", "filter"):
-            owned = {Group("h", None) if axis.kind == "hidden" else Group("f", axis.layer): entries}
+        if axis.kind in ("embedding", "hidden", "filter"):
+            owners = {"embedding": Group("e", None), "hidden": Group("h", None), "filter": Group("f", axis.layer)}
+            owned = {owners[axis.kind]: entries}
         else:  # heads first: entry n of head a is a * size + n
             heads, entry = Group("a", axis.layer), Group("k" if axis.kind == "key_query" else "v", axis.layer)
             owned = {heads: entries.view(groups[heads], -1).sum(1)} if heads in groups else {}

@@ -13,7 +13,7 @@ from schubert_hf import SchuBertConfig, SchuBertModel
 from schubert_hf.latency.cost import LatencyCost, meet_budget
 from schubert_hf.latency.table import Grid, LatencyTable, make_axes, make_monotone, measure_table
 from schubert_hf.latency.timing import LatencyError, Workload, time_models
-from schubert_hf.shape import Shape, with_shape
+from schubert_hf.shape import DIMENSIONS, Shape, with_shape
 
 SMALL = {"seq_len": 11, "device": "cpu"}
 

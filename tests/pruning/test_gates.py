@@ -35,6 +35,10 @@ def multiplied(model, alphas):
         ):
             parameters[f"{layer}{name}.weight"] = parameters[f"{layer}{name}.weight"] * torch.outer(rows, columns)
             parameters[f"{layer}{name}.bias"] = parameters[f"{layer}{name}.bias"] * rows
+    if "e" in alphas:
+        rows, name = alphas["h"][: config.hidden_sizes[0]], "bert.embeddings_project"
+        parameters[f"{name}.weight"] = parameters[f"{name}.weight"] * torch.outer(rows, alphas["e"])
+        parameters[f"{name}.bias"] = parameters[f"{name}.bias"] * rows
     return parameters
 
 
@@ -44,10 +48,10 @@ def loss(outputs):
 
 @pytest.mark.parametrize(("attention", "layers"), [("eager", False), ("sdpa", False), ("sdpa", True)])
 def test_values_and_gradients_are_those_of_multiplied_weights(attention, layers):
-    config = ragged(hidden_sizes=[36, 36, 36]) if layers else ragged()
+    config = ragged(hidden_sizes=[36, 36, 36]) if layers else ragged(embedding_size=19)
     config._attn_implementation = attention
     model = build(SchuBertForPreTraining, config)
-    gates = build_gates(config, "hfakvl" if layers else "hfakv")
+    gates = build_gates(config, "hfakvl" if layers else "hfakve")
     model.requires_grad_(False)
     inputs = {
         "input_ids": torch.arange(22).reshape(2, 11),

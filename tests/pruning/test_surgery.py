@@ -61,6 +61,16 @@ def test_each_dimension_alone(dimension, data):
     check(SchuBertForPreTraining, data.draw(cuts(ragged(), dimension)))
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+@quick
+@given(data=st.data())
+def test_projected_embeddings(kind, data):
+    """The oracle includes the masked-LM transform, which leads to their width, and the tied decoder."""
+    config = ragged(embedding_size=19)
+    removed = data.draw(cuts(config, "efakv"))
+    check(kind, removed | {Group("h", None): [0, 7, 36]}, config)
+
+
 @quick
 @given(data=st.data(), dimensions=st.sets(st.sampled_from("hfakv"), min_size=2))
 def test_mixtures(data, dimensions):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...anatomy import Axis, place_of_tensor
+from ...anatomy import Axis, axis_width, place_of_tensor
 from ...configuration_schubert import SchuBertConfig
 from ...data.stream import Batch
 from ...errors import SchuBertError
@@ -33,7 +33,7 @@ class FoldError(SchuBertError):
 
 
 class Gates(nn.Module):
-    """One vector of alphas per group of units, all 1 at first: alpha_h for the network, alpha_f, a, k, v per layer.
+    """One vector of alphas per group of units, all 1 at first: alpha_h and alpha_e for the network, others per layer.
 
     Args:
         config: of the model to gate.
@@ -84,9 +84,11 @@ class Gates(nn.Module):
 
         The key/query and value axes run over heads first: entry a * k + n is multiplied by alpha_a[a] alpha_k[n].
         """
-        if axis.kind == "hidden":
+        if axis.kind == "embedding" and self._shape.embedding_size is not None:
+            return self._find("e", None)
+        if axis.kind in ("hidden", "embedding"):
             alpha = self._find("h", None)
-            return None if alpha is None else alpha[: self._shape.hidden_sizes[axis.layer]]
+            return None if alpha is None else alpha[: axis_width(self._shape, axis)]
         if axis.kind in ("filter", "layer"):
             return self._find("f" if axis.kind == "filter" else "l", axis.layer)
         heads = self._find("a", axis.layer)
@@ -125,7 +127,7 @@ class GatedObjective(Objective):
 
 
 def fold_tensors(model: PreTrainedModel, gates: Gates) -> dict[str, Tensor]:
-    """The parameters of `model` by name, with the alphas multiplied into its six matrices and their row biases.
+    """The parameters of `model` by name, with the alphas multiplied into the gated matrices and their row biases.
 
     Together they compute what the gated model computes, as long as no channel is removed (that is `compact`'s work).
     The model is not changed; what no alpha multiplies is its own.

@@ -6,6 +6,8 @@
     D       rows by alpha_f             columns by alpha_h
     G       rows by alpha_h, alpha_l    columns by alpha_f
 
+A projection of the embeddings has its rows scaled by alpha_h and its columns by alpha_e.
+
 Where both factors of a path meet linear maps only, as along Q . K and V -> P, the square at one place stands for both.
 """
 
@@ -19,7 +21,7 @@ from functools import partial
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...anatomy import Axis, AxisKind, Layer, Sublayer, layers
+from ...anatomy import Axis, AxisKind, Layer, Sublayer, embeddings, layers
 from .linear import gated_linear, gated_projections
 
 Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are multiplied by; None: nothing
@@ -28,12 +30,21 @@ Factor = Callable[[Axis], Tensor | None]  # what the entries of an axis are mult
 @contextmanager
 def gated(model: PreTrainedModel, factor: Factor) -> Iterator[None]:
     """Within the block, the matrices of all layers of a SchuBERT compute with the scales; afterwards as before."""
+    projection = embeddings(model).projection
     with ExitStack() as stack:
+        if projection is not None:
+            projection.forward = partial(_project, projection, factor)  # type: ignore[method-assign]
+            stack.callback(delattr, projection, "forward")
         for number, layer in enumerate(layers(model)):
             for module, forward in _LayerGates(layer, number, factor).forwards().items():
                 module.forward = forward
                 stack.callback(delattr, module, "forward")  # the class's own is seen again
         yield
+
+
+def _project(linear: nn.Linear, factor: Factor, x: Tensor) -> Tensor:
+    rows, columns = factor(Axis("hidden", 0)), factor(Axis("embedding", -1))
+    return gated_linear(x, linear.weight, linear.bias, rows=rows, columns=columns)
 
 
 class _LayerGates:
