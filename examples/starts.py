@@ -48,7 +48,7 @@ def initialize_local_attention(model: PreTrainedModel) -> None:
     longest = positions / (2 * torch.pi)
     frequencies = longest ** -(torch.arange(pairs) / max(1, pairs - 1))  # (pairs,) from 1 to 2 pi / positions
     angles = torch.arange(positions)[:, None] * frequencies  # (positions, pairs)
-    table = embeddings(model).positions.weight
+    table = embeddings(model).tables[1].weight
     amplitude = AMPLITUDE * config.initializer_range
     table.zero_()
     table[:, 0:size:2] = amplitude * angles.sin()

@@ -250,10 +250,13 @@ class Embeddings(NamedTuple):
 
     module: nn.Module
     norm: nn.LayerNorm
-    words: nn.Embedding
-    positions: nn.Embedding
-    segments: nn.Embedding
+    tables: tuple[nn.Embedding, nn.Embedding, nn.Embedding]
     projection: nn.Linear | None
+
+    @property
+    def last(self) -> nn.Module:
+        """The module whose output is the stream."""
+        return self.module if self.projection is None else self.projection
 
     def stream(self, **inputs: Tensor) -> Tensor:
         """What the first layer reads, shape (batch, seq, h)."""
@@ -266,7 +269,7 @@ def embeddings(model: PreTrainedModel) -> Embeddings:
     base: Any = model.base_model
     x = base.embeddings
     tables = x.word_embeddings, x.position_embeddings, x.token_type_embeddings
-    return Embeddings(x, x.LayerNorm, *tables, base.embeddings_project)
+    return Embeddings(x, x.LayerNorm, tables, base.embeddings_project)
 
 
 class Reader(NamedTuple):

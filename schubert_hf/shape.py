@@ -80,6 +80,11 @@ class Shape:
         return Shape(*lists, embedding_size=self.embedding_size)
 
 
+def with_projection(config: SchuBertConfig) -> SchuBertConfig:
+    """A copy of a config with projected embeddings, as wide as they are."""
+    return with_shape(config, replace(Shape.of(config), embedding_size=config.embedding_size))
+
+
 def with_shape(config: SchuBertConfig, shape: Shape) -> SchuBertConfig:
     """A copy of a config in another shape."""
     copied = copy.deepcopy(config)

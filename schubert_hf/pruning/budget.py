@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from ..anatomy import masked_lm
 from ..cost import BudgetError, Cost, FlopCost, ParameterCost, parse_target, target_unit
 from ..latency.cost import LatencyCost, meet_budget
 from ..latency.table import LatencyTable
 from ..run.processes import on_main_process
-from ..shape import Shape
+from ..shape import Shape, with_projection
 from .config import PruningConfig
+from .methods import METHODS
 from .plan import PruningPlan
 from .selection import check_smallest, smallest_shape
-from .units import find_groups
+from .units import DimensionsError, find_groups
 
 
 class Budget:
@@ -45,8 +48,9 @@ class Budget:
                     "the largest to the smallest."
                 )
         self.rounds, self.all_rounds = config.rounds, config.rounds * len(self.targets)
-        groups = find_groups(model.config, config.dimensions)
-        smallest = smallest_shape(groups, model.config, self.cost, config.multiples)
+        reached = with_projection(model.config) if "e" in config.dimensions else model.config
+        groups = find_groups(reached, config.dimensions)
+        smallest = smallest_shape(groups, reached, self.cost, config.multiples)
         check_smallest(smallest, groups, self.cost, self.targets[-1])
 
     def limit(self, number: int) -> float:
@@ -87,9 +91,38 @@ class Budget:
         return plan
 
 
+def name_cost(config: PruningConfig) -> str:
+    """Which cost a run's settings name: by `cost` or, where that is None, by the unit of the target."""
+    units = {"FLOPs": "flops", "ms": "latency"}
+    return config.cost or units.get(target_unit(config.targets[0]) or "", "parameters")
+
+
+def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> PruningConfig:
+    """The settings without e where it would save nothing that is counted, which is FLOPs or time.
+
+    Raises:
+        DimensionsError: e is among the dimensions, and the model's embeddings cannot be projected.
+    """
+    if "e" not in config.dimensions:
+        return config
+    if name_cost(config) != "parameters" and config.dimensions != "e":
+        return replace(config, dimensions=config.dimensions.replace("e", ""))
+    why = None
+    if not model.config.project_embeddings and not METHODS[config.method].calibrates:
+        why = f"method {config.method} makes none. Take method auto"
+    elif not model.config.project_embeddings and masked_lm(model) is not None:
+        why = "the masked-LM head is tied to them as they are. Prune the encoder alone, `model.base_model`"
+    if why is not None:
+        raise DimensionsError(
+            "`dimensions` has e, the embedding size, but no projection leads from the model's embeddings to its first "
+            f"layer, and {why}, or leave e out."
+        )
+    return config
+
+
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:
-    """The cost that a run's settings name: by `cost` or, where that is None, by the unit of the target."""
-    name = config.cost or {"FLOPs": "flops", "ms": "latency"}.get(target_unit(config.targets[0]) or "", "parameters")
+    """The cost that a run's settings name."""
+    name = name_cost(config)
     if name == "parameters":
         return ParameterCost(model)
     work: dict[str, Any] = {"batch_size": config.cost_batch_size, "seq_len": config.cost_seq_len}

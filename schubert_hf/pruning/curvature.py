@@ -35,7 +35,7 @@ from .units import Group
 
 FREE = 1e-6  # of the dearest unit: what costs nothing is not worth removing, and no division by 0 either
 Sums = dict[str, Tensor]
-# Where units are read: "channels" (h), "filters" (f), "values" (a, v) or "queries" (k), and the place.
+# Where units are read: "embeddings" (e), "channels" (h), "filters" (f), "values" (a, v), "queries" (k), and the place.
 Site = tuple[str, int | str]
 
 
@@ -100,10 +100,10 @@ class _Observed:
 
     def rise(self, group: Group, units: int, reduce: Reduce | None) -> Tensor:
         """1/2 sum of Cov(x) E[g g^T] over the entries of each unit, shape (units,), times the number of items."""
-        if group.dimension == "h":
+        if group.dimension in "he":
             total = torch.zeros(units, dtype=torch.float64)
             for site in self.sums:
-                if site[0] == "channels":
+                if site[0] == {"h": "channels", "e": "embeddings"}[group.dimension]:
                     spread = _spread(self._summed(site, reduce))
                     total[: len(spread)] += spread
             return total / 2
@@ -125,7 +125,10 @@ class _Observed:
     def _hooks(self) -> Iterator[Any]:
         """In the order of the forward pass."""
         # The parameters are frozen, so the embeddings are where the graph begins.
+        projection = embeddings(self.model).projection
         yield embeddings(self.model).module.register_forward_hook(lambda _m, _a, output: output.requires_grad_(True))
+        if projection is not None:
+            yield projection.register_forward_pre_hook(self._reads(("embeddings", "projection")))
         for number, layer in enumerate(layers(self.model)):
             for name, sublayer in (("attention", layer.attention), ("filters", layer.filters)):
                 if not sublayer.inputs:
@@ -137,7 +140,9 @@ class _Observed:
                 inner = self._reads(("values" if heads else "filters", number), crossed=heads)
                 yield sublayer.output.register_forward_pre_hook(inner)
         for reader in readers(self.model):
-            yield reader.module.register_forward_pre_hook(self._reads(("channels", reader.name)))
+            reads_embeddings = projection is not None and reader.source == "transform"
+            kind = "embeddings" if reads_embeddings else "channels"
+            yield reader.module.register_forward_pre_hook(self._reads((kind, reader.name)))
 
     def _reads(self, site: Site, *, crossed: bool = False) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ A method knows nothing of rounds, training or checkpoints: it is given what it n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,12 +23,13 @@ from ..training.step import NonFiniteLossError
 from .basis import change_basis
 from .criteria import Scores, alpha_importance, magnitude_importance, random_importance, ranks_within_groups
 from .curvature import curvature_importance
+from .embeddings import measure_embeddings, project_embeddings
 from .gates import Gates, fold_tensors
 from .moments import measure_heads
 from .plan import PruningPlan
 from .precision import Reduce
 from .selection import select
-from .units import Group
+from .units import EMBEDDINGS, Group
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Problem:
         reduce: sums a tensor over the processes.
         gates: trained alphas; for `Method.trains_alphas`.
         seed: of what is drawn.
+        projects: whether e may be cut of embeddings that have no projection yet.
     """
 
     model: PreTrainedModel
@@ -54,16 +56,31 @@ class Problem:
     reduce: Reduce
     gates: Gates | None
     seed: int
+    projects: bool = False
 
 
 class Scored(NamedTuple):
-    """The importance of every unit, shape (units,) by group, and what is cut: `model` is the given one, or one that
-    computes the same; `tensors` are weights to cut instead of its own, by name.
+    """The importance of every unit, shape (units,) by group, and what is cut.
+
+    Attributes:
+        model: the given one, or one that computes the same.
+        scores: by group.
+        tensors: weights to cut instead of the model's own, by name.
+        projected: the model with a projection of its embeddings that it lacks; plans that cut e are for this one.
     """
 
     model: PreTrainedModel
     scores: Scores
     tensors: Mapping[str, Tensor] | None = None
+    projected: PreTrainedModel | None = None
+
+    def cut_by(self, groups: Container[Group]) -> PreTrainedModel:
+        """The model that loses units of these groups."""
+        return self.projected if self.projected is not None and EMBEDDINGS in groups else self.model
+
+    def source_of(self, plan: PruningPlan) -> PreTrainedModel:
+        """The model that a plan is for."""
+        return self.projected if self.projected is not None and plan.source.embedding_size else self.model
 
 
 def by_curvature(problem: Problem) -> Scored:
@@ -72,9 +89,16 @@ def by_curvature(problem: Problem) -> Scored:
     if not bool(torch.isfinite(torch.stack([parameter.sum() for parameter in model.parameters()])).all()):
         raise NonFiniteLossError("The model's weights are not all finite. Look for NaN in them.")
     model = change_basis(model, measure_heads(model, problem.batches, problem.reduce))
-    objective = problem.objective(model)
-    scores = curvature_importance(objective, problem.groups, problem.cost, problem.batches, problem.reduce)
-    return Scored(model, scores)
+    projected, groups = None, dict(problem.groups)
+    if problem.projects or EMBEDDINGS in groups:
+        moments = measure_embeddings(problem.objective(model), problem.batches, problem.reduce)
+        projected = project_embeddings(model, moments)
+        groups[EMBEDDINGS] = projected.config.embedding_size
+    if not problem.projects:
+        model, projected = projected or model, None
+    objective = problem.objective(projected or model)
+    scores = curvature_importance(objective, groups, problem.cost, problem.batches, problem.reduce)
+    return Scored(model, scores, projected=projected)
 
 
 def by_alphas(problem: Problem) -> Scored:

@@ -32,7 +32,7 @@ from ..training.evaluate import evaluate
 from ..training.objective import Objective, PretrainingObjective
 from ..training.outputs import Outputs
 from ..training.phase import Phases
-from .budget import Budget
+from .budget import Budget, resolve_dimensions
 from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
 from .config import PruningConfig
 from .criteria import Scores
@@ -96,7 +96,7 @@ class SchuBertPruner:
         check_processes(self.accelerator, self.given.batch_size)
         self.dense, self.make_objective, self.tokenizer = own_copy(model), objective, tokenizer
         self.objective = build_objective(objective, self.dense)
-        self.config = self.given.resolve()
+        self.config = resolve_dimensions(self.given.resolve(), self.dense)
         with_teacher(self.objective, self.dense, (), self.config)
         self.budget = Budget(self.config, self.dense, self.accelerator)
         self.data = open_data(
@@ -197,23 +197,25 @@ class SchuBertPruner:
         sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
         groups = find_groups(self.model.config, config.dimensions)
         looked = split(PIECE, first_tokens(SCORED, batches, sum_up))
-        scored = method.score(Problem(self.model, make, groups, cost, looked, sum_up, gates, seed))
+        projects = "e" in config.dimensions and not self.model.config.project_embeddings
+        scored = method.score(Problem(self.model, make, groups, cost, looked, sum_up, gates, seed, projects))
 
         def choose(scores: Scores) -> PruningPlan:
-            select = partial(method.select, scores, self.model.config, multiple_of=config.multiples)
+            select = partial(method.select, scores, scored.cut_by(scores).config, multiple_of=config.multiples)
             return self.budget.choose(self.budget.limit(number), select)
 
         if method.calibrates:
             self.phases.skip(config.calibration_size)
-            rivals = Competition(scored.model, make, scored.scores, choose, batches, fold, sum_up)
+            rivals = Competition(scored, make, choose, batches, fold, sum_up)
             plan, round_["candidates"] = rivals.run(), rivals.tried
             del rivals  # and the dense predictions that it holds, (tokens, words)
         else:
             plan = choose(scored.scores)
         clock.lap("selection")
-        smaller = compact(scored.model, plan, tensors=scored.tensors)
+        source = scored.source_of(plan)
+        smaller = compact(source, plan, tensors=scored.tensors)
         if method.calibrates:
-            smaller = restore(smaller, scored.model, plan, batches, fold=fold, reduce=sum_up)
+            smaller = restore(smaller, source, plan, batches, fold=fold, reduce=sum_up)
         self.progress.plans.append(plan)
         round_["alphas"] = gates.summary() if gates is not None else {}
         self._replace_model(smaller)

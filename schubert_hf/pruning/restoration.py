@@ -34,8 +34,10 @@ from .least_squares import NormRegression, Regression
 from .plan import PruningPlan
 from .precision import Batch, Reduce, exact
 
-# What may be refit: P and G; Q, K and V; D; the LayerNorms; the MLM transform and the heads that read the stream.
+# What may be refit: P, G and the projection of the embeddings; Q, K and V; D; the LayerNorms; the MLM transform and
+# the heads that read the stream.
 PARTS = ("outputs", "heads", "filters", "norms", "transform")
+STREAM, EMBEDDING = Axis("hidden", 0), Axis("embedding", -1)  # what the first layer reads; what the decoder reads
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 Stream = list[Tensor]  # one tensor per batch, shape (batch, seq, width)
 Map = Callable[[Tensor], Tensor]  # of one batch's tensor
@@ -109,18 +111,23 @@ class _Restoration:
         self._restore_heads(ours, theirs)
 
     def _embed(self) -> tuple[Stream, Stream]:
-        """Embeddings of both; the cut model's LayerNorm is fitted to the dense one's channels."""
+        """Embeddings of both; the cut model's projection or, failing that, LayerNorm is fitted to the dense ones."""
         ours, theirs = embeddings(self.cut), embeddings(self.dense)
         names = ("input_ids", "token_type_ids")
         inputs = [{name: batch[name] for name in names if name in batch} for batch in self.batches]
-        target = [theirs.module(**known) for known in inputs]
+        target = [theirs.stream(**known) for known in inputs]
         before: Stream = []
         hook = ours.norm.register_forward_pre_hook(lambda _m, args: before.append(args[0]))
         for known in inputs:
             ours.module(**known)
         hook.remove()
-        self._fit_norm(ours.norm, before, (self._channels(x, 0) for x in target))
+        if ours.projection is None:
+            self._fit_norm(ours.norm, before, (self._channels(x, STREAM) for x in target))
         own = [ours.norm(x) for x in before]
+        if ours.projection is not None:
+            if "outputs" in self.parts:
+                self._fit([ours.projection], own, target, [lambda t: self._channels(t, STREAM)])
+            own = [ours.projection(x) for x in own]
         self.masks = [
             create_bidirectional_mask(self.cut.config, x, batch.get("attention_mask"))
             for batch, x in zip(self.batches, own, strict=True)
@@ -136,16 +143,17 @@ class _Restoration:
             wanted = [self._kept_outputs(name, ours, theirs) for name in ours.inputs]
             self._fit(list(ours.inputs.values()), own, target, wanted)
         output = self._regression([ours.output]) if "outputs" in self.parts else None
+        channels = Axis("hidden", theirs.layer)
         for number, (x, t, mask) in enumerate(zip(own, target, self.masks, strict=True)):
             target[number] = theirs.output(theirs.inner(t, mask)) + t
             if output is not None:
-                lack = self._channels(target[number], theirs.layer) - x - ours.output(units := ours.inner(x, mask))
+                lack = self._channels(target[number], channels) - x - ours.output(units := ours.inner(x, mask))
                 self._count(output, number, units, lack)
         if output is not None:
             self._correct([ours.output], output)
         for number, (x, t, mask) in enumerate(zip(own, target, self.masks, strict=True)):
             own[number], target[number] = ours.output(ours.inner(x, mask)) + x, theirs.norm(t)
-        self._fit_norm(ours.norm, own, (self._channels(t, theirs.layer) for t in target))
+        self._fit_norm(ours.norm, own, (self._channels(t, channels) for t in target))
         for number, x in enumerate(own):
             own[number] = ours.norm(x)
 
@@ -175,7 +183,7 @@ class _Restoration:
 
     def _read(self, dense: nn.Module, rows: Axis | None, x: Tensor) -> Tensor:
         outputs: Tensor = dense(x)
-        return outputs if rows is None else self._channels(outputs, rows.layer)
+        return outputs if rows is None else self._channels(outputs, rows)
 
     def _as_decoder_sees(self, decoder: nn.Linear, target: Stream) -> Stream:
         """Of dense outputs t of the transform, what in the kept channels gives nearly the same logits.
@@ -184,9 +192,9 @@ class _Restoration:
         words, S the kept channels and D the others, t becomes t_S + (E_S^T E_S)^-1 E_S^T E_D t_D. In directions that
         the decoder does not see (there are some wherever the vocabulary is smaller than the width) it stays t_S.
         """
-        kept = self.plan.kept(Axis("hidden", 0))
+        kept = self.plan.kept(EMBEDDING)
         gone = torch.tensor(sorted(set(range(decoder.in_features)) - set(kept.tolist())), dtype=torch.long)
-        seen = [self._channels(t, 0) for t in target]
+        seen = [self._channels(t, EMBEDDING) for t in target]
         if not len(gone):
             return seen
         weight = exact(decoder.weight)
@@ -196,8 +204,8 @@ class _Restoration:
         to_kept = torch.linalg.solve(gram, weight[:, kept].mT @ weight[:, gone]).to(target[0])  # (kept, gone)
         return [own + t[..., gone.to(t.device)] @ to_kept.mT for own, t in zip(seen, target, strict=True)]
 
-    def _channels(self, x: Tensor, layer: int) -> Tensor:
-        return x[..., self.plan.kept(Axis("hidden", layer)).to(x.device)]
+    def _channels(self, x: Tensor, axis: Axis) -> Tensor:
+        return x[..., self.plan.kept(axis).to(x.device)]
 
     def _fit(self, linears: Sequence[nn.Linear], inputs: Stream, targets: Stream, wanted: Sequence[Map]) -> None:
         """Refits maps that read the same inputs, in place, each towards what `wanted` makes of a target."""

@@ -5,8 +5,9 @@ it brings, where two thirds go it may be the other way round, and whether heads 
 So the units are scored once, and then these plans are tried, each to the same budget:
 
 1. all kinds in one order, as the scores say;
-2. filters, keys, queries and values alone, the stream left as wide as it is;
-3. the same with fixed narrower streams, ever narrower as long as that helps;
+2. filters, keys, queries and values alone, embeddings and stream left as wide as they are;
+3. the same with fixed narrower embeddings, and with the best of them fixed narrower streams, ever narrower as long as
+   that helps;
 4. the best of them with heads, and with whole layers, in the order.
 
 Each is refit on a little text and compared with the network that was cut on a fold of it: the divergence of its
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,22 +28,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError
+from ..shape import LETTERS
 from ..training.objective import Objective
 from .criteria import Scores
 from .data import first_tokens
 from .least_squares import RIDGE
+from .methods import Scored
 from .phases import narrowed
 from .plan import PruningPlan
 from .precision import Batch, Reduce, summed
 from .restoration import restore
 from .surgery import compact
-from .units import Group
+from .units import EMBEDDINGS, STREAM, Group
 
 FITTED, MEASURED = 1024, 2048  # tokens that a plan is refit on, and measured on: enough to choose among few plans
-STEP = 1 / 8  # of the stream: widths that are tried lie so far apart, and half as far around the best
-STREAM = Group("h", None)
+STEP = 1 / 8  # of stream or embeddings: widths that are tried lie so far apart, and half as far around the best
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
 Choose = Callable[[Scores], PruningPlan]
+Widths = Mapping[Group, int]
 
 
 @dataclass
@@ -49,9 +53,8 @@ class Competition:
     """Plans for one network and one budget.
 
     Args:
-        model: the network that is cut, on its device.
+        scored: the network that is cut, on its device, and the importance of the units of every group that may be cut.
         objective: makes what training minimises from a model.
-        scores: importance of the units of every group that may be cut.
         choose: from scores to a plan for the budget; raises `BudgetError` where those groups cannot meet it.
         batches: what plans are refit on, of which about `FITTED` tokens are used.
         fold: what they are measured on, about `MEASURED` tokens of it.
@@ -61,9 +64,8 @@ class Competition:
         tried: what came of every plan: its kinds, the width of its stream and its divergence, in nats.
     """
 
-    model: PreTrainedModel
+    scored: Scored
     objective: Callable[[PreTrainedModel], Objective]
-    scores: Scores
     choose: Choose
     batches: Sequence[Batch]
     fold: Sequence[Batch]
@@ -73,6 +75,7 @@ class Competition:
     def __post_init__(self) -> None:
         self.batches = first_tokens(FITTED, self.batches, self.reduce)
         self.fold = first_tokens(MEASURED, self.fold, self.reduce)
+        self.model, self.scores = self.scored.model, self.scored.scores
         self.kinds = {group.dimension for group in self.scores}
         self.best: tuple[float, PruningPlan] | None = None
         self.known: dict[PruningPlan, float] = {}
@@ -81,34 +84,36 @@ class Competition:
     def run(self) -> PruningPlan:
         """The best plan; where there is nothing to choose, the only one, and nothing is measured."""
         everything = self.choose(self.scores)
-        few = self.kinds - set("hal")
+        few = self.kinds - set("ehal")
         if not few or few == self.kinds:
             return everything
         self._try(everything, self.kinds)
-        width: int | None = None
-        if "h" in self.kinds:
-            width = self._narrow(few)
-        else:
-            self._try(self._plan(few), few)
+        widths: Widths = {}
+        for group in (EMBEDDINGS, STREAM):
+            if group in self.scores:
+                widths = self._narrow(few, group, widths)
+        self._try(self._plan(few, widths), few)
         for letter in "al":
             if letter in self.kinds:
-                self._try(self._plan(few | {letter}, width), few | {letter})
+                self._try(self._plan(few | {letter}, widths), few | {letter})
         assert self.best is not None
         return self.best[1]
 
-    def _narrow(self, few: set[str]) -> int | None:
-        """Tries ever narrower streams as long as that helps; returns the best width, None for the whole one."""
-        whole = len(self.scores[STREAM])
+    def _narrow(self, few: set[str], group: Group, widths: Widths) -> Widths:
+        """Tries ever fewer units of a group as long as that helps; returns the best widths, of others those given."""
+        whole = len(self.scores[group])
         least, best = math.inf, 1.0
+
+        def fixed(share: float) -> Widths:
+            return {**widths, group: round(share * whole)} if share < 1 else widths
 
         def improves(share: float) -> bool | None:
             """None where that width cannot meet the budget."""
             nonlocal least, best
-            narrow = share < 1
-            plan = self._plan(few, round(share * whole) if narrow else None)
+            plan = self._plan(few, fixed(share))
             if plan is None:
                 return None
-            loss = self._try(plan, few | ({"h"} if narrow else set()))
+            loss = self._try(plan, few | {group.dimension for group in fixed(share)})
             if loss >= least:
                 return False
             least, best = loss, share
@@ -118,31 +123,35 @@ class Competition:
             if improves(1 - number * STEP) is False:
                 break
         improves(best - STEP / 2 if best == 1 else best + STEP / 2)
-        return round(best * whole) if best < 1 else None
+        return fixed(best)
 
-    def _plan(self, kinds: set[str], width: int | None = None) -> PruningPlan | None:
-        """The plan that cuts some kinds, and the stream to a width; None where they cannot meet the budget."""
+    def _plan(self, kinds: set[str], widths: Widths = MappingProxyType({})) -> PruningPlan | None:
+        """The plan that cuts some kinds, and others to fixed widths; None where they cannot meet the budget."""
         scores = {group: score for group, score in self.scores.items() if group.dimension in kinds}
-        if width is not None:
-            channels = self.scores[STREAM]
-            fixed = torch.full_like(channels, LAST)
-            order = channels.argsort(stable=True)[: len(channels) - width]
+        for group, width in widths.items():
+            score = self.scores[group]
+            fixed = torch.full_like(score, LAST)
+            order = score.argsort(stable=True)[: len(score) - width]
             fixed[order] = -1 / (1 + torch.arange(len(order), dtype=fixed.dtype))  # before all others, in their order
-            scores = {STREAM: fixed, **scores}
+            scores = {group: fixed, **scores}
         try:
             plan = self.choose(scores)
         except BudgetError:
             return None
-        # Where all else has gone and the budget is not met, the stream shrinks further: no plan of this width.
-        return plan if width is None or len(plan.hidden) > width - STEP * len(channels) else None
+        # Where all else has gone and the budget is not met, these shrink further: no plan of these widths.
+        left = {STREAM: len(plan.hidden), EMBEDDINGS: len(plan.embedding)}
+        kept = all(left[group] > width - STEP * len(self.scores[group]) for group, width in widths.items())
+        return plan if kept else None
 
     def _try(self, plan: PruningPlan | None, kinds: set[str]) -> float:
         if plan is None:
             return math.inf
         if plan not in self.known:
             self.known[plan] = loss = self._measure(plan)
-            letters = "".join(letter for letter in "hfakvl" if letter in kinds)
-            self.tried.append({"dimensions": letters, "hidden_size": plan.shape.hidden_sizes[-1], "divergence": loss})
+            letters, shape = "".join(letter for letter in LETTERS if letter in kinds), plan.shape
+            sizes = {"hidden_size": shape.hidden_sizes[-1], "embedding_size": shape.embedding_size}
+            sizes = {name: size for name, size in sizes.items() if size is not None}
+            self.tried.append({"dimensions": letters, **sizes, "divergence": loss})
             if self.best is None or loss < self.best[0]:
                 self.best = loss, plan
         return self.known[plan]
@@ -150,8 +159,8 @@ class Competition:
     @torch.no_grad()
     def _measure(self, plan: PruningPlan) -> float:
         """Divergence from the network that is cut, a mean over the items of each term; nats."""
-        cut = compact(self.model, plan)
-        cut = restore(cut, self.model, plan, self.batches, reduce=self.reduce, ridge=RIDGE)
+        source = self.scored.source_of(plan)
+        cut = restore(compact(source, plan), source, plan, self.batches, reduce=self.reduce, ridge=RIDGE)
         objective = narrowed(self.objective, plan)(cut).eval()
         compares = type(objective).predict is not Objective.predict and not objective.follows_dense
         if compares and not self.wanted:

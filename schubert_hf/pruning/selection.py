@@ -30,10 +30,9 @@ from ..cost import BudgetError, Cost, format_size
 from ..shape import DIMENSIONS, Shape
 from .plan import Indices, PruningPlan
 from .precision import exact
-from .units import Group
+from .units import EMBEDDINGS, STREAM, Group
 
 MAY_GO = "fa"  # of these kinds a layer can do without any
-STREAM, EMBEDDINGS = Group("h", None), Group("e", None)
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: there are a hundred queues and a hundred thousand steps

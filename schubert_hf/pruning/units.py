@@ -37,6 +37,9 @@ class Group(NamedTuple):
         return self.dimension if self.layer is None else f"{self.dimension}{self.layer}"
 
 
+STREAM, EMBEDDINGS = Group("h", None), Group("e", None)
+
+
 def find_groups(config: SchuBertConfig, dimensions: Iterable[str]) -> dict[Group, int]:
     """The groups of some dimensions, with the number of units of each; groups without units are left out.
 

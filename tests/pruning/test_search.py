@@ -8,10 +8,11 @@ from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.data import first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
+from schubert_hf.pruning.methods import Scored
 from schubert_hf.pruning.restoration import restore
 from schubert_hf.pruning.search import FITTED, MEASURED, Competition
 from schubert_hf.pruning.selection import select
-from schubert_hf.pruning.units import find_groups
+from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.training.objective import Objective, PretrainingObjective, real_tokens
 
 
@@ -25,7 +26,7 @@ def compete(model, scores, share=0.8, *, objective=PretrainingObjective, data=8,
     def choose(subset):
         return select(subset, model.config, cost, limit, multiple_of={"f": 2})
 
-    return Competition(model, objective, scores, choose, some[:half], some[half:], reduce)
+    return Competition(Scored(model, scores), objective, choose, some[:half], some[half:], reduce)
 
 
 def masked(number):
@@ -71,7 +72,7 @@ def test_streams_of_a_fixed_width_lose_the_channels_that_matter_least():
     scores = scores_of(model, "hfkv")
     rivals = compete(model, scores, 0.85)
     (hidden,) = (score for group, score in scores.items() if group.dimension == "h")
-    plan = rivals._plan({"f", "k", "v"}, 30)
+    plan = rivals._plan({"f", "k", "v"}, {Group("h", None): 30})
     assert plan is not None
     assert plan.hidden == tuple(sorted(hidden.argsort()[6:].tolist()))
     assert plan.heads == tuple(tuple(range(heads)) for heads in model.config.head_counts)
@@ -125,10 +126,12 @@ def test_no_more_text_is_used_than_a_choice_needs():
     some = masked(1)[0]
     tokens = int(real_tokens(some).sum())
     many = [some] * (2 * MEASURED // tokens)
-    rivals = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many)
+    rivals = Competition(Scored(model, scores_of(model)), PretrainingObjective, lambda _: None, many, many)
     for used, wanted in ((rivals.batches, FITTED), (rivals.fold, MEASURED)):
         assert wanted <= len(used) * tokens < wanted + tokens
-    halves = Competition(model, PretrainingObjective, scores_of(model), lambda _: None, many, many, lambda t: 2 * t)
+    halves = Competition(
+        Scored(model, scores_of(model)), PretrainingObjective, lambda _: None, many, many, lambda t: 2 * t
+    )
     assert abs(len(halves.fold) - len(rivals.fold) / 2) <= 1
 
 
