@@ -15,7 +15,7 @@ from .units import check_dimensions
 
 COSTS = ("parameters", "flops", "latency")
 # What kernels are faster at multiples of; heads are counted one by one (measured: examples/benchmarks/alignment.py).
-ALIGNED = ("h", "f", "k", "v")
+ALIGNED = ("h", "f", "k", "v", "e")
 # May differ between a run and its continuation: rounding apart, they change nothing.
 FREE = {"micro_batch_size", "save_steps", "keep_checkpoints"}
 
@@ -52,12 +52,13 @@ class PruningConfig:
     )
     dimensions: str = option(
         "hfakv",
-        "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers.",
+        "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers, e "
+        "embedding size (for targets in parameters; FLOPs and time hardly depend on it).",
     )
     rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.", least=1)
     multiple_of: str | int | Mapping[str, int] = option(
         8,
-        'What kept widths are multiples of: 8 means h, f, k and v; "h=16,k=4" sets them one by one; others are free.',
+        'What kept widths are multiples of: 8 means h, f, k, v, e; "h=16,k=4" sets them one by one; others are free.',
     )
     calibration_examples: int | None = option(
         None,
@@ -130,7 +131,7 @@ class PruningConfig:
 
     @property
     def multiples(self) -> dict[str, int]:
-        """`multiple_of` by letter: 8 -> {"h": 8, "f": 8, "k": 8, "v": 8}; "h=16,k=4" -> {"h": 16, "k": 4}."""
+        """`multiple_of` by letter: 8 -> 8 for each of h, f, k, v, e; "h=16,k=4" -> {"h": 16, "k": 4}."""
         value = self.multiple_of
         if isinstance(value, str):
             pairs = [re.fullmatch(r"\s*([a-z])\s*=\s*(\d+)\s*", part) for part in value.split(",")]
@@ -140,11 +141,11 @@ class PruningConfig:
             value = dict.fromkeys(ALIGNED, int(value))
         if (
             not isinstance(value, Mapping)
-            or set(value) - set(DIMENSIONS)
+            or set(value) - {*DIMENSIONS, "e"}
             or any(type(multiple) is not int or multiple < 1 for multiple in value.values())
         ):
             raise PruningConfigError(
-                f"`multiple_of` is {value!r}; give a whole number like 8 (for h, f, k and v), "
+                f"`multiple_of` is {value!r}; give a whole number like 8 (for h, f, k, v and e), "
                 'or one per letter like "h=16,f=32,k=4".'
             )
         return dict(value)

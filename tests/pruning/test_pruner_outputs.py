@@ -10,6 +10,7 @@ import torch
 from oracles import QUICK, make_examples
 from torch.nn.functional import normalize
 
+from schubert_hf import SchuBertModel
 from schubert_hf.auto import MODELS
 from schubert_hf.pruning.checks import fingerprint
 from schubert_hf.pruning.recovery import Recovery
@@ -101,6 +102,22 @@ def test_methods_rounds_and_targets_on_embeddings(method, tiny, make_pruner, tmp
         assert len(pruner.objective.recipe.channels) == narrow
     if method == "schubert":  # the loss moves alphas, though it is at its minimum where they begin
         assert any(smallest < 0.999 or largest > 1.001 for smallest, _, largest in result.rounds[0].alphas.values())
+
+
+def test_embeddings_become_narrower_than_the_stream_and_narrower_again(tiny, make_pruner, tmp_path):
+    model = make_model("SchuBertModel", tiny())
+    options = {"target": "85%,75%", "rounds": 1, "dimensions": "ev", "multiple_of": 4}
+    result = make_pruner(model, tmp_path / "small", objective=Outputs(embed=embed), **options).prune()
+    first, last = (record.shape.embedding_size for record in result.rounds)
+    assert first is not None
+    assert last is not None
+    assert last < first < 40
+    assert last % 4 == 0
+    assert result.rounds[-1].size == result.model.num_parameters() <= 0.75 * model.num_parameters()
+    assert {"embedding_size"} <= {name for one in result.rounds[0].candidates for name in one}
+    opened = SchuBertModel.from_pretrained(result.output_dir)
+    assert opened.config.embedding_size == opened.embeddings.word_embeddings.embedding_dim == last
+    assert opened.config.num_parameters() == result.model.num_parameters()
 
 
 def test_nothing_trained_and_the_loss_alone_decides(tiny, make_pruner, monkeypatch):
