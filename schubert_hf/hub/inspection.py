@@ -104,11 +104,15 @@ def parameter_parts(config: SchuBertConfig, architecture: str) -> Parts:
 
 
 def flop_parts(config: SchuBertConfig, seq_len: int = SEQUENCE) -> Parts:
-    """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups; heads are not counted."""
+    """FLOPs of one sequence through encoder and pooler. Embeddings are look-ups, but for a projection of them."""
     shape, none, total = Shape.of(config), (0,) * config.num_hidden_layers, config.flops(seq_len)
-    without = replace(shape, head_counts=none), replace(shape, filter_sizes=none)
-    attention, filters = (total - with_shape(config, one).flops(seq_len) for one in without)
-    return Parts.of(attention, filters, total - attention - filters)
+    without = (
+        replace(shape, embedding_size=None),
+        replace(shape, head_counts=none),
+        replace(shape, filter_sizes=none),
+    )
+    embeddings, attention, filters = (total - with_shape(config, one).flops(seq_len) for one in without)
+    return Parts.of(attention, filters, total - embeddings - attention - filters, embeddings=embeddings)
 
 
 @dataclass(frozen=True)
@@ -153,16 +157,17 @@ class Inspection:
 
     @property
     def pruned_dimensions(self) -> list[str]:
-        """The letters of h, f, a, k, v in which layers are narrower than the base's, and l if layers are missing.
+        """The letters of h, f, a, k, v, e in which a model is narrower than its base, and l if layers are missing.
 
         Which layers are missing is unknown: a dimension then counts if its narrowest layer is below the base's.
         """
         if self.base is None:
             return []
         sizes = {letter: (getattr(self.base, name), getattr(self.shape, name)) for letter, name in DIMENSIONS.items()}
+        narrower = ["e"] if self.shape.embedding_size != self.base.embedding_size else []
         if len(self.base.hidden_sizes) == len(self.shape.hidden_sizes):
-            return [letter for letter, (base, own) in sizes.items() if base != own]
-        return [letter for letter, (base, own) in sizes.items() if min(own) < min(base)] + ["l"]
+            return [letter for letter, (base, own) in sizes.items() if base != own] + narrower
+        return [letter for letter, (base, own) in sizes.items() if min(own) < min(base)] + ["l"] + narrower
 
     def to_json(self) -> dict[str, Any]:
         names = {"name": self.name, "architecture": self.architecture, "family": self.config.family}
@@ -176,7 +181,10 @@ class Inspection:
     def _costs(self) -> dict[str, Any]:
         flops = {name: count for name, count in self.flops._asdict().items() if count}
         parameters = self.parameters._asdict()
-        return {"shape": self.shape.lists(), "parameters": parameters, "flops": {"sequence_length": SEQUENCE, **flops}}
+        shape: dict[str, Any] = self.shape.lists()
+        if self.shape.embedding_size is not None:
+            shape["embedding_size"] = self.shape.embedding_size
+        return {"shape": shape, "parameters": parameters, "flops": {"sequence_length": SEQUENCE, **flops}}
 
     def _sums(self) -> dict[str, int]:
         widths = {name: sum(sizes) for name, sizes in self.shape.lists().items()}

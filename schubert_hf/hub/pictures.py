@@ -22,15 +22,24 @@ BASE = (0.5, 0.53, 0.57, 0.4)
 def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
     """The silhouette of a network: one panel per dimension, one centred bar per layer from bottom to top; the base
     behind it. Shapes that Khetan & Karnin (2020) call "slanted" or "tall and narrow" look it.
+
+    Embeddings that are projected to the width of the first layer have a bar below it.
     """
     layers = max(len(shape.hidden_sizes), len(base.hidden_sizes) if base else 0)
     figure = _figure(1.35 + 0.27 * layers)
     panels = figure.subplots(1, len(TITLES), sharey=True)
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
-        _silhouette(axes, getattr(shape, name), getattr(base, name) if base else ())
+        widths, behind = getattr(shape, name), getattr(base, name) if base else ()
+        if name == "hidden_sizes" and shape.embedding_size is not None:
+            widths = (shape.embedding_size, *widths)
+            behind = (base.embedding_size or base.hidden_sizes[0], *behind) if base else ()
+            _silhouette(axes, widths, behind, first=-1)
+        else:
+            _silhouette(axes, widths, behind)
         axes.set_title(title, color=TEXT, fontsize=12)
     panels[0].set_ylabel("layer", color=TEXT, fontsize=11)
-    panels[0].set_yticks(range(layers))
+    embedded = [-1] if shape.embedding_size is not None else []
+    panels[0].set_yticks([*embedded, *range(layers)], [*("e" for _ in embedded), *map(str, range(layers))])
     if base:
         handles = [panels[0].patches[0], panels[0].patches[-1]]
         style = {"ncols": 2, "frameon": False, "labelcolor": TEXT, "fontsize": 11}
@@ -69,12 +78,13 @@ def _figure(height: float) -> Figure:
     return Figure(figsize=(10, height), dpi=150, layout="constrained")
 
 
-def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...]) -> None:
+def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...], first: int = 0) -> None:
     for values, color in ((base, BASE), (widths, FULL)):
         if values:
-            axes.barh(range(len(values)), values, left=[-width / 2 for width in values], height=0.9, color=color)
+            rows = range(first, first + len(values))
+            axes.barh(rows, values, left=[-width / 2 for width in values], height=0.9, color=color)
     reach = max(*widths, *base, 1)
-    for layer, width in enumerate(widths):
+    for layer, width in enumerate(widths, first):
         axes.text(0.54 * reach, layer, f"{width}", va="center", color=TEXT, fontsize=10)
     axes.set_xlim(-0.52 * reach, 0.8 * reach)
     axes.set_xticks([])

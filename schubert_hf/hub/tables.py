@@ -92,12 +92,18 @@ def size_table(inspection: Inspection, now: str = "this model") -> Table:
 def width_table(shape: Shape, base: Shape | None, kept: Sequence[int] | None = None) -> Table:
     """The widths of every layer, in bold where they differ from the base's; if the base is ragged, next to its width.
 
+    Before them, in the column of h, is that of embeddings which are projected to the first layer's.
+
     `kept` is the layer of the base that each layer was; None if there are as many, or if it is unknown.
     """
     rows = []
     ragged = base is not None and any(len(set(getattr(base, name))) > 1 for name in TITLES)
     if base is not None and not ragged:
         rows.append(["base", *(str(getattr(base, name)[0]) for name in TITLES)])
+    if shape.embedding_size is not None:
+        same = base is not None and base.embedding_size == shape.embedding_size
+        size = f"{shape.embedding_size}" if same or base is None else f"**{shape.embedding_size}**"
+        rows.append(["embeddings", size, *[""] * (len(TITLES) - 1)])
     depth = len(shape.hidden_sizes)
     if kept is None and base is not None and len(base.hidden_sizes) == depth:
         kept = range(depth)
