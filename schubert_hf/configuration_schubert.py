@@ -19,7 +19,6 @@ class SchuBertConfigError(ValueError):
 
 # The five lists, in the order h, f, a, k, v, each with the least width that it may hold.
 LAYER_LISTS = {"hidden_sizes": 1, "filter_sizes": 0, "head_counts": 0, "key_query_sizes": 1, "value_sizes": 1}
-
 # Scalars: (the list behind it, how it is read off that list, the same in words, BERT-base's value).
 SCALARS: dict[str, tuple[str, Callable[[list[int]], int], str, int]] = {
     "hidden_size": ("hidden_sizes", lambda sizes: sizes[-1], "last entry of `hidden_sizes`", 768),
@@ -28,7 +27,6 @@ SCALARS: dict[str, tuple[str, Callable[[list[int]], int], str, int]] = {
     "intermediate_size": ("filter_sizes", max, "largest entry of `filter_sizes`", 3072),
     "embedding_size": ("hidden_sizes", lambda sizes: sizes[0], "first entry of `hidden_sizes`", 768),
 }
-
 MOST = 2**31 - 1
 UNSET: Any = None  # what `__post_init__` fills in
 
@@ -40,8 +38,8 @@ def _between(least: float, most: float, *others: Any) -> tuple[Callable[[Any], b
     return lambda v: least <= v <= most if type(v) in kinds else v in others, allowed
 
 
-DTYPES = ("float32", "float16", "bfloat16", "float64", "None")
 BOOL = (lambda v: v is None or type(v) is bool, "True, False or None")
+DTYPES = ("float32", "float16", "bfloat16", "float64", "None")
 # Per field: is a value allowed; what is, in words.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings", "type_vocab_size"), _between(1, MOST)),
@@ -54,14 +52,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("tie_word_embeddings", "return_dict", "output_hidden_states", "project_embeddings"), BOOL),
     "classifier_dropout": _between(0.0, 1.0, None),
     **dict.fromkeys(("hidden_act", "pooler_act"), (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN))),
+    **dict.fromkeys(("padding_takes_positions", "add_pooling_layer"), (lambda v: type(v) is bool, "True or False")),
+    "family": (lambda v: type(v) is str, "a model type, such as 'bert'"),
     "dtype": (lambda v: str(v).removeprefix("torch.") in DTYPES, ", ".join(DTYPES)),
     "architectures": (lambda v: v is None or (type(v) is list and {*map(type, v)} <= {str}), "class names or None"),
     "id2label": (lambda v: v is None or (type(v) is dict and all(str(n).isdecimal() for n in v)), "{number: name}"),
 }
 IGNORED = ("rope_scaling", "rope_theta", "rope_parameters", "layer_types", "mtp_layer_types", "per_layer_config")
-
 # Per class: has a pooler; has the masked-LM head; outputs of the linear layer on top. A name: what the config says.
-ARCHITECTURES: dict[str, tuple[bool | str, bool, int | str]] = {
+ARCHITECTURES: dict[str, tuple[Any, Any, Any]] = {
     "SchuBertModel": ("add_pooling_layer", False, 0),
     "SchuBertForPreTraining": (True, True, 2),
     "SchuBertForMaskedLM": (False, True, 0),
@@ -88,8 +87,7 @@ class SchuBertConfig(PreTrainedConfig):
         embedding_size: e, width of the embeddings, at most and by default `hidden_sizes[0]`, which it then follows.
         project_embeddings: whether a linear map leads from them to the first layer; by default where widths differ.
         family: model type of the checkpoint that the model was made from.
-        pooler_act: activation of the pooler.
-        add_pooling_layer: whether `SchuBertModel` has a pooler; heads that read one have it in any case.
+        pooler_act, add_pooling_layer: its activation; whether `SchuBertModel` has one, as heads that read it do.
         padding_takes_positions: False: positions count the tokens that are no padding, as RoBERTa's do.
 
     Raises:
@@ -97,10 +95,10 @@ class SchuBertConfig(PreTrainedConfig):
     """
 
     model_type = "schubert"
-    # Model types besides BERT's -> what reads their configs and weights. `import schubert_hf` fills it in.
-    families: ClassVar[dict[str, Any]] = {}
+    # `import schubert_hf` fills these in.
+    families: ClassVar[dict[str, Any]] = {}  # model types besides BERT's -> what reads their configs and weights
     refused: ClassVar[dict[str, str]] = {}  # other model types -> why
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # names of shapes -> their fields; filled in with `families`
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # names of shapes -> their fields
 
     vocab_size: int = 30522
     hidden_size: int = UNSET
@@ -139,7 +137,24 @@ class SchuBertConfig(PreTrainedConfig):
             self.architectures = [f"Schu{name}" if name.startswith("Bert") else name for name in architectures]
         if (positions := kwargs.pop("position_embedding_type", "absolute")) != "absolute":
             raise SchuBertConfigError(f"`position_embedding_type` is {positions!r}, allowed is 'absolute'.")
-        self._fill_lists()
+        given = {name: widths for name in LAYER_LISTS if (widths := getattr(self, name)) is not None}
+        _check_lengths(given)
+        scalars = {name: value for name in SCALARS if (value := getattr(self, name)) is not None}
+        known = {name: scalars.get(name, default) for name, (*_, default) in SCALARS.items()}
+        layers = len(next(iter(given.values()))) if given else known.pop("num_hidden_layers")
+        for scalar in ("hidden_size", "num_attention_heads", "intermediate_size"):
+            self.__dict__[SCALARS[scalar][0]] = given.get(SCALARS[scalar][0], [known[scalar]] * layers)
+        projects = self.embedding_size not in (None, self.hidden_sizes[0])
+        self.__dict__["project_embeddings"] = projects if self.project_embeddings is None else self.project_embeddings
+        for scalar, value in scalars.items():
+            self._check_scalar(scalar, value)
+        self._read_scalars()
+        hidden, heads = self.hidden_size, self.num_attention_heads
+        for name in [name for name in ("key_query_sizes", "value_sizes") if name not in given]:
+            if heads == 0 or hidden % heads:
+                rule = f"BERT's `hidden_size // num_attention_heads` needs a multiple, not {hidden} and {heads}"
+                raise SchuBertConfigError(f"`{name}` is not given, and {rule}. Give `{name}`, one size per layer.")
+            self.__dict__[name] = [hidden // heads] * layers
         with _config_errors("The config is not valid"):
             super().__post_init__(**{name: value for name, value in kwargs.items() if name not in IGNORED})
         self.validate()
@@ -156,27 +171,6 @@ class SchuBertConfig(PreTrainedConfig):
             super().__setattr__(name, value)
         if name in LAYER_LISTS and finished:
             self._read_scalars()
-
-    def _fill_lists(self) -> None:
-        """Fill the missing lists from the scalars, check that what was given agrees, then derive the scalars."""
-        given = {name: widths for name in LAYER_LISTS if (widths := getattr(self, name)) is not None}
-        _check_lengths(given)
-        scalars = {name: value for name in SCALARS if (value := getattr(self, name)) is not None}
-        known = {name: scalars.get(name, default) for name, (*_, default) in SCALARS.items()}
-        layers = len(next(iter(given.values()))) if given else known.pop("num_hidden_layers")
-        for scalar in ("hidden_size", "num_attention_heads", "intermediate_size"):
-            self.__dict__[SCALARS[scalar][0]] = given.get(SCALARS[scalar][0], [known[scalar]] * layers)
-        if self.project_embeddings is None:
-            self.__dict__["project_embeddings"] = self.embedding_size not in (None, self.hidden_sizes[0])
-        for scalar, value in scalars.items():
-            self._check_scalar(scalar, value)
-        self._read_scalars()
-        hidden, heads = self.hidden_size, self.num_attention_heads
-        for name in [name for name in ("key_query_sizes", "value_sizes") if name not in given]:
-            if heads == 0 or hidden % heads:
-                rule = f"BERT's `hidden_size // num_attention_heads` needs a multiple, not {hidden} and {heads}"
-                raise SchuBertConfigError(f"`{name}` is not given, and {rule}. Give `{name}`, one size per layer.")
-            self.__dict__[name] = [hidden // heads] * layers
 
     def _read_scalars(self) -> None:
         for scalar, (source, read, _, _) in SCALARS.items():
@@ -226,8 +220,7 @@ class SchuBertConfig(PreTrainedConfig):
     @classmethod
     def why_refused(cls, model_type: str, *own: str) -> str:
         """Why a model type is none of `families`, or what is allowed: the types `own` and these."""
-        known = ", ".join(f"{name!r}" for name in (*own, *cls.families))
-        return cls.refused.get(str(model_type), f"Allowed is one of {known}.")
+        return cls.refused.get(str(model_type), f"Allowed is one of {', '.join(map(repr, (*own, *cls.families)))}.")
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "SchuBertConfig":
@@ -243,24 +236,22 @@ class SchuBertConfig(PreTrainedConfig):
 
     def num_parameters(self, architecture: str = "SchuBertModel", *, add_pooling_layer: bool | None = None) -> int:
         """Parameters of that class, tied ones counted once; see `parameter_breakdown`."""
-        return sum(self.parameter_breakdown(architecture, add_pooling_layer=add_pooling_layer).values())
+        return sum(self.parameter_breakdown(architecture, add_pooling_layer).values())
 
     def parameter_breakdown(
-        self, architecture: str = "SchuBertModel", *, add_pooling_layer: bool | None = None
+        self, architecture: str = "SchuBertModel", add_pooling_layer: Any = None
     ) -> dict[str, int]:
         """`embeddings`, `encoder.layer.{i}.attention`, `encoder.layer.{i}.filters`, `pooler`, `head` -> parameters."""
         if architecture not in ARCHITECTURES:
             raise SchuBertConfigError(f"`architecture` is {architecture!r}, allowed is {', '.join(ARCHITECTURES)}.")
-        traits: Any = ARCHITECTURES[architecture]
-        pooler, masked_lm, outputs = (getattr(self, x) if type(x) is str else x for x in traits)
-        pooler = pooler if add_pooling_layer is None else add_pooling_layer
+        pooler, masked_lm, outputs = (getattr(self, x) if type(x) is str else x for x in ARCHITECTURES[architecture])
         last, size, vocab = self.hidden_sizes[-1], self.embedding_size, self.vocab_size
         parts = {"embeddings": (vocab + self.max_position_embeddings + self.type_vocab_size + 2) * size}
         parts["embeddings"] += (size + 1) * self.hidden_sizes[0] if self.project_embeddings else 0
-        for i, (h, f, a, k, v) in enumerate(self._layers()):
+        for i, (h, f, a, k, v) in enumerate(zip(*(getattr(self, name) for name in LAYER_LISTS), strict=True)):
             parts[f"encoder.layer.{i}.attention"] = a * (2 * k + v) * (h + 1) + a * v * h + 3 * h
             parts[f"encoder.layer.{i}.filters"] = f * (h + 1) + f * h + 3 * h
-        parts["pooler"] = last * (last + 1) if pooler else 0
+        parts["pooler"] = last * (last + 1) * bool(pooler if add_pooling_layer is None else add_pooling_layer)
         parts["head"] = (outputs or 0) * (last + 1)
         if masked_lm:
             decoder = 0 if self.tie_word_embeddings else (size + 1) * vocab  # untied, its weight and bias are its own
@@ -270,24 +261,19 @@ class SchuBertConfig(PreTrainedConfig):
     def flops(self, seq_len: int = 128, batch_size: int = 1) -> int:
         """FLOPs of one forward pass of `SchuBertModel`, pooler included: 2mnk for each product m x k by k x n."""
         per_token = self.embedding_size * self.hidden_sizes[0] if self.project_embeddings else 0
-        for h, f, a, k, v in self._layers():
-            per_token += h * a * (2 * k + v) + a * v * h + 2 * h * f  # query, key, value; output; filters
-            per_token += seq_len * a * (k + v)  # scores; weighted values
+        for h, f, a, k, v in zip(*(getattr(self, name) for name in LAYER_LISTS), strict=True):
+            per_token += (2 * h + seq_len) * a * (k + v) + 2 * h * f  # heads, with scores and weighted values; filters
         return 2 * batch_size * (seq_len * per_token + self.hidden_sizes[-1] ** 2)
-
-    def _layers(self) -> list[tuple[int, int, int, int, int]]:
-        return list(zip(*(self.__dict__[name] for name in LAYER_LISTS), strict=True))
 
 
 def _plain_list(name: str, value: Any, least: int) -> list[int]:
     """`value` as a new list of plain ints, or a `SchuBertConfigError` that names the first bad layer."""
-    rule = f"`{name}` holds, for each layer, a plain int of at least {least} and at most {MOST}"
+    rule = f"`{name}` holds, for each layer, a plain `int()` of at least {least} and at most {MOST}"
     if not isinstance(value, list | tuple) or len(value) == 0:
         raise SchuBertConfigError(f"{rule}, but got {value!r}. Write `{name}={[max(least, 64)] * 2}` for two layers.")
     for layer, width in enumerate(value):
         if type(width) is not int or not least <= width <= MOST:
-            got = f"{width!r} in layer {layer}, of type {type(width).__name__}"
-            raise SchuBertConfigError(f"{rule}, but got {got}. Convert it with `int()`.")
+            raise SchuBertConfigError(f"{rule}, but got {width!r} in layer {layer}, of type {type(width).__name__}.")
     return list(value)
 
 
