@@ -108,7 +108,8 @@ def _parser(
             text = option.metadata["help"].replace("%", "%%")  # argparse formats help texts with %
             if option.metadata.get("positional"):
                 absent = {} if option.default is dataclasses.MISSING else {"nargs": "?", "default": option.default}
-                place.add_argument(option.name, help=text, **absent)
+                several = {"nargs": "+"} if typing.get_origin(hints[option.name]) is list else {}
+                place.add_argument(option.name, help=text, **absent, **several)
             else:
                 settings = _argument(option, hints[option.name])
                 place.add_argument(_flag(option), dest=option.name, help=text, **settings)
@@ -184,5 +185,7 @@ def _argument(option: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     if typing.get_origin(hint) is list:
         return {**settings, "nargs": "+", "type": typing.get_args(hint)[0]}
     alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
+    if typing.get_origin(alternatives[0]) is list:
+        return {**settings, **_argument(option, alternatives[0])}
     # A field of several types, such as "66M" or 0.6, stays text; its dataclass parses it.
     return {**settings, "type": str if str in alternatives else alternatives[0]}

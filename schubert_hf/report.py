@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import rich.table
 from rich.console import Console
 
+from .bench.comparing import Comparison
 from .cost import format_size
 from .evaluation.results import Results
 from .hub.encoders import figure_table
@@ -15,6 +16,7 @@ from .hub.inspection import SEQUENCE, Inspection
 from .hub.tables import TERMS, Table, loss_unit, round_table, size_table, width_table
 from .pruning.plan import kept_after
 from .pruning.result import PruningResult
+from .run.provenance import describe_machine
 
 WIDTHS = "Widths, layer by layer"
 
@@ -72,6 +74,23 @@ def print_figures(name: str, figures: Mapping[str, Mapping[str, float]], console
         for figure, value in values.items()
     ]
     (console or Console()).print(draw(name, Table(["data", "figure", "value"], rows), left=2))
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """A table for each batch size and length; times are also given as a share of the first row's."""
+    console = console or Console()
+    header = ["model", "runs on", "ms: median", "quartiles", "of the first", "weights", "peak memory"]
+    for workload in comparison.workloads:
+        measured, rows = comparison.of(workload), []
+        for one in measured:
+            low, median, high = one.milliseconds
+            times = [f"{median:.2f}", f"{low:.2f} - {high:.2f}", f"{median / measured[0].median:.2f}"]
+            peak = "" if one.peak is None else f"{one.peak / 1e6:.0f} MB"
+            rows.append([one.model, one.backend, *times, f"{one.weights / 1e6:.1f} MB", peak])
+        console.print(draw("Batch of {}, {} tokens each".format(*workload), Table(header, rows), left=2))
+    where, runs = describe_machine(comparison.conditions["machine"]), comparison.measurements[0].runs
+    packages = ", ".join(f"{name} {number}" for name, number in comparison.conditions["versions"].items())
+    console.print(f"Medians of {runs} passes in turns on {where}; {packages}.", highlight=False)
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:

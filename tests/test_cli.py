@@ -63,6 +63,20 @@ def test_a_place_with_a_default_may_be_absent():
         assert parse("", OptionalPlace, Options, arguments=words[1:]) == (place, Options(fast=True))
 
 
+@dataclass
+class Several:
+    places: list[str] = positional("Where.")
+    names: list[str] | None = field(default=None, metadata={"help": "Names."})
+
+
+def test_several_places_and_lists_that_may_be_absent(capsys):
+    assert parse("", Several, arguments=["a", "b", "--names", "c", "d"]) == (Several(["a", "b"], ["c", "d"]),)
+    assert parse("", Several, arguments=["a"]) == (Several(["a"]),)
+    with pytest.raises(SystemExit):
+        parse("", Several, arguments=[])
+    assert "places" in capsys.readouterr().err
+
+
 def test_help_in_groups(capsys):
     example, groups = "A line that is wrapped.\n\n    an   example", {"speed": ("fast",), "rest": None}
     with pytest.raises(SystemExit):

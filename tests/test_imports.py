@@ -27,6 +27,7 @@ ORDER = (
     {"evaluation"},
     {"encoders"},
     {"hub"},
+    {"bench"},
     {"report", "cli"},
     {"front"},
     {"commands"},

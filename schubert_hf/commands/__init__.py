@@ -5,6 +5,7 @@ schubert inspect NAME-OR-FOLDER
 schubert publish FOLDER ORGANISATION/NAME
 schubert card FOLDER
 schubert evaluate FOLDER --text TEXT
+schubert bench MODEL...
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from ..cli import parse_command
 from ..errors import one_line_errors
 from ..run.provenance import versions
+from .bench import Bench
 from .card import Card
 from .evaluate import Evaluate
 from .inspect import Inspect
@@ -24,6 +26,7 @@ from .publish import Publish, print_published
 COMMANDS: dict[str, type[Any]] = {
     "prune": Prune,
     "evaluate": Evaluate,
+    "bench": Bench,
     "inspect": Inspect,
     "publish": Publish,
     "card": Card,
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Errors caused by user input are printed as one line."""
     version = ", ".join(f"{name} {number}" for name, number in versions().items())
     description = (
-        "Structured pruning of BERT models: prune a model, evaluate and inspect it, publish it, render its card."
+        "Structured pruning of BERT models: prune a model, evaluate, time and inspect it, publish it, render its card."
     )
     command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
     with one_line_errors():

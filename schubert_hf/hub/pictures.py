@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..shape import Shape
 from .tables import TITLES, loss_unit
@@ -17,6 +19,15 @@ TEXT = "#737b86"
 FULL = "#3f83d6"
 CUT = "#d9653b"
 BASE = (0.5, 0.53, 0.57, 0.4)
+
+
+class Point(NamedTuple):
+    """A model on a backend: what it takes and how good it is."""
+
+    model: str
+    backend: str
+    milliseconds: float
+    quality: float
 
 
 def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
@@ -69,6 +80,38 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
     axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, labelcolor=TEXT, fontsize=11)
     plain(axes, spines=("left", "bottom"))
+    save(figure, path)
+
+
+def draw_tradeoff(panels: Mapping[str, Sequence[Point]], quality: str, path: Path) -> None:
+    """Quality against milliseconds, both axes linear: one panel per workload, one mark per model, a shape per backend.
+
+    Args:
+        panels: title -> points.
+        quality: what the vertical axis shows.
+    """
+    figure = _figure(3.9)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    backends = list(dict.fromkeys(point.backend for points in panels.values() for point in points))
+    for axes, (title, points) in zip(grid, panels.items(), strict=True):
+        for backend, marker in zip(backends, "os^vDP", strict=False):
+            own = [point for point in points if point.backend == backend]
+            place = [point.milliseconds for point in own], [point.quality for point in own]
+            axes.scatter(*place, color=FULL, marker=marker, s=50, zorder=2, label=backend)
+        for point in points:
+            where, above = (point.milliseconds, point.quality), {"xytext": (0, 8), "textcoords": "offset points"}
+            axes.annotate(point.model, where, color=TEXT, fontsize=9, ha="center", **above)
+        axes.set_title(title, color=TEXT, fontsize=12)
+        axes.set_xlabel("milliseconds", color=TEXT, fontsize=11)
+        axes.set_xlim(left=0)
+        axes.margins(x=0.15, y=0.2)
+        axes.grid(color=TEXT, alpha=0.25, linewidth=0.7)
+        plain(axes, spines=("left", "bottom"))
+    grid[0].set_ylabel(textwrap.fill(quality, 34), color=TEXT, fontsize=11)
+    if len(backends) > 1:
+        handles, names = grid[0].get_legend_handles_labels()
+        style = {"frameon": False, "labelcolor": TEXT, "fontsize": 11}
+        figure.legend(handles, names, loc="outside lower center", ncols=len(backends), **style)
     save(figure, path)
 
 

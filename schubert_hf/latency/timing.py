@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from ..run.provenance import machine, versions
 
 ALIGNMENT = 64  # elements; every weight begins at a multiple of it, as weights with memory of their own do
 PASSES = 2  # timed ones in a turn
+
+Clock = Callable[[], float]  # seconds
 
 
 class LatencyError(SchuBertError):
@@ -127,25 +130,51 @@ def time_models(
     seconds: float = 20.0,
     progress: bool = False,
 ) -> list[list[float]]:
-    """Times models of these shapes in turns, in another order each round.
-
-    A turn begins with a pass that does not count: right after another model's, up to a tenth was lost on cold caches,
-    which a model in use does not lose.
+    """Times models of these shapes, see `take_turns`.
 
     Args:
         configs: one per model.
         workload: what is computed, and where.
-        rounds: turns of each model, with two timed passes each, after one that warms up.
-        seconds: no round after the third begins after that time.
-        progress: show a bar.
+        rounds, seconds, progress: see `take_turns`.
 
     Returns:
         Per model the milliseconds of every timed pass.
     """
     inputs = [workload.inputs(config) for config in configs]
     models = _build(configs, workload)
-    samples: list[list[float]] = [[] for _ in configs]
-    order = list(range(len(configs)))
+    passes = [partial(_forward, model, tokens) for model, tokens in zip(models, inputs, strict=True)]
+    # A single thread computes without a pause: the time that it had a core is the time that it takes, and what else
+    # runs on the machine hardly counts. Several threads wait for each other; there only the clock on the wall tells.
+    alone = torch.device(workload.device or "cpu").type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
+    return take_turns(passes, rounds=rounds, seconds=seconds, progress=progress, clock=clock)
+
+
+def take_turns(
+    passes: Sequence[Callable[[], Any]],
+    *,
+    rounds: int = 20,
+    seconds: float = 20.0,
+    progress: bool = False,
+    clock: Clock = time.perf_counter,
+) -> list[list[float]]:
+    """Times passes in turns, in another order each round.
+
+    A turn begins with a pass that does not count: right after another model's, up to a tenth was lost on cold caches,
+    which a model in use does not lose.
+
+    Args:
+        passes: each computes once, to the end.
+        rounds: turns of each pass, in which it is timed twice, after a round that warms up.
+        seconds: no round after the third begins after that time.
+        progress: show a bar.
+        clock: gives seconds.
+
+    Returns:
+        For each pass the milliseconds of every time that counts; those of one round stand at the same places.
+    """
+    samples: list[list[float]] = [[] for _ in passes]
+    order = list(range(len(passes)))
     shuffle = random.Random(0).shuffle
     began = time.monotonic()
     for number in tqdm(range(rounds + 1), desc="latency", disable=not progress, leave=False):
@@ -153,7 +182,7 @@ def time_models(
             break
         shuffle(order)
         for index in order:
-            times = [_milliseconds(models[index], inputs[index]) for _ in range(1 + PASSES)]
+            times = [_milliseconds(passes[index], clock) for _ in range(1 + PASSES)]
             if number:  # in round 0 kernels are chosen and memory is got
                 samples[index] += times[1:]
     return samples
@@ -184,13 +213,13 @@ def _build(configs: Sequence[SchuBertConfig], workload: Workload) -> list[nn.Mod
     return models
 
 
-def _milliseconds(model: nn.Module, inputs: Tensor) -> float:
-    on_cpu = inputs.device.type == "cpu"
-    # A single thread computes without a pause: the time that it had a core is the time that it takes, and what else
-    # runs on the machine hardly counts. Several threads wait for each other; there only the clock on the wall tells.
-    clock = time.thread_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
-    began = clock()
+def _forward(model: nn.Module, inputs: Tensor) -> None:
     model(inputs)
-    if not on_cpu:
+    if inputs.device.type != "cpu":
         torch.accelerator.synchronize(inputs.device)
+
+
+def _milliseconds(compute: Callable[[], Any], clock: Clock) -> float:
+    began = clock()
+    compute()
     return 1000 * (clock() - began)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,10 +28,10 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     return {**processes, "versions": versions(), "machine": machine()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of what a run depends on; what is not installed is absent."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of packages, by default what a run depends on; what is not installed is absent."""
     installed = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package] = _version(package)
     return installed

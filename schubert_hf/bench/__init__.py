@@ -1,0 +1,1 @@
+"""Checkpoints side by side: time, memory and quality, in PyTorch and as exported files."""

@@ -1,0 +1,7 @@
+"""What a user's input can cause."""
+
+from ..errors import SchuBertError
+
+
+class BenchError(SchuBertError):
+    """A checkpoint, a backend or a workload that cannot be timed."""
