@@ -1,5 +1,8 @@
 """One table, head <-> Auto class: registration and the `auto_map` of published checkpoints both read it."""
 
+import contextlib
+import importlib.util
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -41,13 +44,28 @@ MODELS: dict[type, type[SchuBertPreTrainedModel]] = {
 
 
 def register() -> None:
-    """Make AutoConfig, AutoTokenizer, the Auto models and pipelines open SchuBERT. May be called again."""
+    """Make AutoConfig, AutoTokenizer, the Auto models, pipelines and peft know SchuBERT. May be called again."""
     AutoConfig.register(SchuBertConfig.model_type, SchuBertConfig, exist_ok=True)
     AutoTokenizer.register(
         SchuBertConfig, slow_tokenizer_class=BertTokenizer, fast_tokenizer_class=BertTokenizerFast, exist_ok=True
     )
     for auto_class, model_class in MODELS.items():
         auto_class.register(SchuBertConfig, model_class, exist_ok=True)  # type: ignore[attr-defined]
+    _register_with_peft()
+
+
+def _register_with_peft() -> None:
+    """Give peft BERT's target modules for SchuBERT, which names its modules alike: a LoRA then needs no
+    `target_modules`. peft looks them up by model type in tables of its own and has no other way to be told.
+    """
+    if importlib.util.find_spec("peft") is None:
+        return
+    with contextlib.suppress(ImportError):  # a peft of another age than transformers: an error where it is used
+        from peft.utils import constants
+
+        for name, table in vars(constants).items():
+            if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(table, dict) and "bert" in table:
+                table.setdefault(SchuBertConfig.model_type, table["bert"])
 
 
 def auto_map() -> dict[str, str]:

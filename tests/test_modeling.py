@@ -103,6 +103,21 @@ def test_attention_implementations_agree(ragged, randomised, batch, implementati
             close(model(**inputs).last_hidden_state[keep], want[keep])
 
 
+def test_a_mask_of_ones_masks_nothing(ragged, randomised, ids, monkeypatch):
+    """Attention is told of no mask, so that sdpa takes its fastest kernel; one padded token is enough to need it."""
+    model, masks, attend = randomised(SchuBertModel(ragged())), [], F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *x, **named: masks.append(named["attn_mask"]) or attend(*x, **named)
+    )
+    mask = torch.ones_like(ids)
+    model(ids)
+    model(ids, attention_mask=mask)
+    assert masks == [None] * 6
+    mask[0, 10] = 0
+    model(ids, attention_mask=mask)
+    assert [found.dtype for found in masks[6:]] == [torch.bool] * 3
+
+
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_padding_changes_nothing(ragged, randomised, ids, implementation):
     config = ragged()
