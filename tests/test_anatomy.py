@@ -10,7 +10,7 @@ from oracles import CLASSES, batches, build, plan_without, ragged
 
 import schubert_hf
 from schubert_hf import SchuBertModel, SchuBertPreTrainedModel, anatomy, compact
-from schubert_hf.anatomy import Axis, Row, UnknownTensorError, place, place_of_tensor
+from schubert_hf.anatomy import Axis, Row, UnknownTensorError, axis_width, place, place_of_tensor
 from schubert_hf.cost import ParameterCost
 from schubert_hf.pruning.curvature import curvature_importance
 from schubert_hf.pruning.restoration import restore
@@ -24,6 +24,7 @@ from schubert_hf.training.objective import Objective, inputs_of, real_tokens
 def test_the_table_describes_every_tensor_of_every_class(kind):
     check_tensors(build(kind))
     check_tensors(build(kind, ragged(head_counts=[0, 2, 1], filter_sizes=[41, 0, 53], tie_word_embeddings=False)))
+    check_tensors(build(kind, ragged(embedding_size=19)))
 
 
 def test_axes():
@@ -32,15 +33,19 @@ def test_axes():
         Axis("value", 1),
     )
     assert place_of_tensor("encoder.layer.11.intermediate.dense.bias").axes(1) == (Axis("filter", 11),)
-    assert place_of_tensor("bert.embeddings.word_embeddings.weight").axes(2) == (None, Axis("hidden", 0))
-    assert place_of_tensor("cls.predictions.transform.dense.weight").axes(2) == (Axis("hidden", 0), Axis("hidden", -1))
+    assert place_of_tensor("bert.embeddings.word_embeddings.weight").axes(2) == (None, Axis("embedding", -1))
+    assert place_of_tensor("bert.embeddings_project.weight").axes(2) == (Axis("hidden", 0), Axis("embedding", -1))
+    transform = place_of_tensor("cls.predictions.transform.dense.weight").axes(2)
+    assert transform == (Axis("embedding", -1), Axis("hidden", -1))
+    assert [axis_width(ragged(embedding_size=size), Axis("embedding", -1)) for size in (None, 19)] == [37, 19]
     assert place_of_tensor("cls.predictions.bias").axes(1) == (None,)
 
 
-def test_only_the_six_matrices_are_gated():
-    model = build(CLASSES[1])
+@pytest.mark.parametrize(("size", "number"), [(None, 3 * 6), (19, 3 * 6 + 1)])
+def test_only_the_six_matrices_and_the_projection_are_gated(size, number):
+    model = build(CLASSES[1], ragged(embedding_size=size))
     gated = {name for name, _ in model.named_modules() if isinstance(_, torch.nn.Linear) and place(name).row.gated}
-    assert len(gated) == 3 * 6
+    assert len(gated) == number
 
 
 @pytest.mark.parametrize(

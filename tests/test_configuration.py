@@ -297,3 +297,27 @@ def test_flops_equal_the_counter(config, seq_len, batch_size):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(ids)
     assert config.flops(seq_len, batch_size) == counter.get_total_flops()
+
+
+def test_embeddings_of_their_own_width(ragged, tmp_path):
+    plain = ragged()
+    assert (plain.embedding_size, plain.project_embeddings) == (37, False)
+    assert not {"embedding_size", "project_embeddings"} & set(plain.to_dict())  # config.json is as it was
+    plain.hidden_sizes = [8, 9, 10]
+    assert plain.embedding_size == 8
+    narrow = ragged(embedding_size=19)
+    assert narrow.project_embeddings
+    assert narrow.flops(11) == ragged().flops(11) + 2 * 11 * 19 * 37
+    square = ragged(project_embeddings=True)
+    assert square.embedding_size == 37
+    for config in (narrow, square):
+        config.save_pretrained(tmp_path)
+        opened = SchuBertConfig.from_pretrained(tmp_path)
+        assert (opened.embedding_size, opened.project_embeddings) == (config.embedding_size, True)
+    for fields, words in (
+        ({"embedding_size": 38}, "`embedding_size` is 38, but it is at most .*`hidden_sizes`: 37"),
+        ({"embedding_size": 19, "project_embeddings": False}, "`embedding_size` is 19, but it is the first"),
+        ({"embedding_size": 0}, "`embedding_size` is 0, allowed is an int from 1"),
+    ):
+        with pytest.raises(SchuBertConfigError, match=words):
+            ragged(**fields)

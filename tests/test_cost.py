@@ -40,8 +40,10 @@ def test_beta_where_heads_or_all_units_cost_nothing(ragged):
 def test_cost_is_the_models_own_size_and_leaves_the_config_alone(ragged):
     config = ragged()
     for model_class in MODELS.values():
-        model = model_class(config)
-        assert parameter_cost(config, model_class.__name__)(Shape.of(config)) == model.num_parameters()
+        for one in (config, ragged(embedding_size=19), ragged(embedding_size=19, tie_word_embeddings=False)):
+            number = model_class(one).num_parameters()
+            assert parameter_cost(one, model_class.__name__)(Shape.of(one)) == number
+            assert one.num_parameters(model_class.__name__) == number
     cost = parameter_cost(config, "SchuBertModel")
     assert cost(Shape.of(config).shrink("h", None, 3)) < cost(Shape.of(config))
     assert config.hidden_sizes == [37, 31, 43]
