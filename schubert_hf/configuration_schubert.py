@@ -6,7 +6,6 @@ This file is copied into every published repository. It imports only torch, tran
 # mypy: allow-subclassing-any, allow-untyped-calls, allow-untyped-decorators, no-warn-return-any
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -54,7 +53,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classifier_dropout": _between(0.0, 1.0, None),
     **dict.fromkeys(("hidden_act", "pooler_act"), (lambda v: type(v) is str and v in ACT2FN, ", ".join(ACT2FN))),
     **dict.fromkeys(("padding_takes_positions", "add_pooling_layer"), (lambda v: type(v) is bool, "True or False")),
-    "per_layer_config": (lambda _: False, "nothing: it follows the lists. Assign those"),
     "family": (lambda v: type(v) is str, "a model type, such as 'bert'"),
     "dtype": (lambda v: str(v).removeprefix("torch.") in DTYPES, ", ".join(DTYPES)),
     "architectures": (lambda v: v is None or (type(v) is list and {*map(type, v)} <= {str}), "class names or None"),
@@ -197,21 +195,6 @@ class SchuBertConfig(PreTrainedConfig):
             raise SchuBertConfigError(f"`pad_token_id` is {self.pad_token_id}, beyond `vocab_size` {self.vocab_size}.")
         with _config_errors("The config is not valid"):
             super().validate()
-
-    @property
-    def per_layer_config(self) -> list["SchuBertConfig"]:
-        """A config for each layer, whose lists hold that layer's widths alone, and whose scalars so are that layer's.
-
-        transformers >= 5.14 calls it so. It is derived and not written: with `per_layer_config` set, transformers
-        refuses to read `hidden_size` and the others that differ from the config itself, as most libraries do.
-        """
-        configs = []
-        for widths in self._layers():
-            config = copy.copy(self)
-            config.__dict__ |= {name: [w] * len(self._layers()) for name, w in zip(LAYER_LISTS, widths, strict=True)}
-            config._read_scalars()
-            configs.append(config)
-        return configs
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
