@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .evaluation.language_model import evaluate_model
     from .evaluation.objectives import ClassificationObjective, QuestionAnsweringObjective, RegressionObjective
     from .front.prune import prune
+    from .front.trim import TrimResult, trim
     from .pruning.config import PruningConfig
     from .pruning.plan import PruningPlan
     from .pruning.pruner import SchuBertPruner
@@ -52,6 +53,7 @@ _LAZY = {
     "QuestionAnsweringObjective": "schubert_hf.evaluation.objectives",
     "RegressionObjective": "schubert_hf.evaluation.objectives",
     "SchuBertPruner": "schubert_hf.pruning.pruner",
+    "TrimResult": "schubert_hf.front.trim",
     "compact": "schubert_hf.pruning.surgery",
     "evaluate_model": "schubert_hf.evaluation.language_model",
     "load_documents": "schubert_hf.data.text",
@@ -59,6 +61,7 @@ _LAZY = {
     "make_spans": "schubert_hf.data.spans",
     "make_text_pairs": "schubert_hf.data.spans",
     "prune": "schubert_hf.front.prune",
+    "trim": "schubert_hf.front.trim",
 }
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
     "SchuBertModel",
     "SchuBertPreTrainedModel",
     "SchuBertPruner",
+    "TrimResult",
     "auto_map",
     "compact",
     "convert_bert",
@@ -94,6 +98,7 @@ __all__ = [
     "make_text_pairs",
     "prune",
     "to_bert",
+    "trim",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import rich.table
 from rich.console import Console
@@ -13,7 +14,7 @@ from .cost import format_size
 from .evaluation.results import Results
 from .hub.encoders import figure_table
 from .hub.inspection import SEQUENCE, Inspection
-from .hub.tables import TERMS, Table, loss_unit, round_table, size_table, width_table
+from .hub.tables import TERMS, Table, loss_unit, round_table, size_table, vocabulary_table, width_table
 from .pruning.plan import kept_after
 from .pruning.result import PruningResult
 from .run.provenance import describe_machine
@@ -46,6 +47,19 @@ def print_report(result: PruningResult, console: Console | None = None) -> None:
     )
     if result.package is not None and (table := figure_table(result.package.facts)) is not None:
         console.print(draw("Next to the dense model", table))
+
+
+def print_vocabulary(facts: Mapping[str, Any], console: Console | None = None) -> None:
+    """What a trimmed vocabulary has and what it changes; `facts` as `vocabulary.trimming.Trimmed` has them."""
+    console = console or Console()
+    (words, left), (before, after) = facts["words"], facts["parameters"]
+    covered = "" if facts["coverage"] is None else f", which are {facts['coverage']:.2%} of the text's tokens"
+    console.print(f"Vocabulary: {words:,} -> {left:,} words{covered}.", highlight=False)
+    console.print(
+        f"Parameters: {format_size(before)} -> {format_size(after)} ({after / before:.1%} kept).", highlight=False
+    )
+    if (table := vocabulary_table(dict(facts))) is not None:
+        console.print(draw("What changes", table))
 
 
 def print_results(results: Results, console: Console | None = None) -> None:

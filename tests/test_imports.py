@@ -24,7 +24,7 @@ ORDER = (
     {"latency", "data"},
     {"training"},
     {"pruning"},
-    {"evaluation"},
+    {"evaluation", "vocabulary"},
     {"encoders"},
     {"hub"},
     {"bench"},

@@ -4,6 +4,7 @@ schubert prune MODEL --target SIZE --text TEXT
 schubert inspect NAME-OR-FOLDER
 schubert publish FOLDER ORGANISATION/NAME
 schubert card FOLDER
+schubert trim MODEL --vocabulary 99.9% --text TEXT
 schubert evaluate FOLDER --text TEXT
 schubert bench MODEL...
 """
@@ -22,9 +23,11 @@ from .evaluate import Evaluate
 from .inspect import Inspect
 from .prune import Prune
 from .publish import Publish, print_published
+from .trim import Trim
 
 COMMANDS: dict[str, type[Any]] = {
     "prune": Prune,
+    "trim": Trim,
     "evaluate": Evaluate,
     "bench": Bench,
     "inspect": Inspect,
@@ -39,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Errors caused by user input are printed as one line."""
     version = ", ".join(f"{name} {number}" for name, number in versions().items())
     description = (
-        "Structured pruning of BERT models: prune a model, evaluate, time and inspect it, publish it, render its card."
+        "Structured pruning of BERT models: prune a model, trim its vocabulary, evaluate, time and inspect it, publish "
+        "it, render its card."
     )
     command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
     with one_line_errors():

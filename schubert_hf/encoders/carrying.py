@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sources import first_line
 from ..run.progress import quiet
@@ -40,11 +40,22 @@ def open_library(kind: str, given: Any) -> Any:
     return opened.eval()
 
 
-def carried(source: Any, model: PreTrainedModel, behind: Sequence[tuple[str, Any]]) -> Any:
-    """A copy of `source` around `model`, with these modules behind the transformer; `source` is left as it is."""
+def carried(
+    source: Any,
+    model: PreTrainedModel,
+    behind: Sequence[tuple[str, Any]],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Any:
+    """A copy of `source` around `model`, with these modules behind the transformer; `source` is left as it is.
+
+    Args:
+        tokenizer: of `model`; None: that of `source`.
+    """
     first, transformer = next(iter(source._modules.items()))
     transformer = copy.copy(transformer)
     transformer._modules = {**transformer._modules, "model": model}
+    if tokenizer is not None:
+        transformer.processor, transformer._prompt_length_mapping = tokenizer, {}
     made = copy.copy(source)
     made._modules = {first: transformer, **dict(behind)}
     return made

@@ -53,9 +53,9 @@ class CrossEncoder:
         longest = model.config.max_position_embeddings
         return cls(model, source.tokenizer, min(source.max_seq_length or longest, longest), source)
 
-    def with_model(self, model: PreTrainedModel) -> Any:
-        """A `CrossEncoder` of sentence-transformers with another model and the same settings."""
-        return carrying.carried(self.source, model, []).eval()
+    def with_model(self, model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase | None = None) -> Any:
+        """A `CrossEncoder` of sentence-transformers with another model, or tokenizer, and the same settings."""
+        return carrying.carried(self.source, model, [], tokenizer).eval()
 
     def save(self, folder: str | Path, model: PreTrainedModel) -> None:
         """Writes `with_model(model)` as a folder that `CrossEncoder` opens, also without this package."""

@@ -90,12 +90,19 @@ class SentenceEncoder:
         """Token states (batch, seq, h) and their mask (batch, seq) to embeddings (batch, width), differentiably."""
         return self.finish(self.pool(states, attention_mask))
 
-    def with_model(self, model: PreTrainedModel, dense_map: Map | None = None) -> Any:
+    def with_model(
+        self,
+        model: PreTrainedModel,
+        dense_map: Map | None = None,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Any:
         """A `SentenceTransformer` with another model, and the same modules, prompts, similarity and lengths.
 
         Args:
             model: a BERT or SchuBERT without a head.
             dense_map: for a narrower model; put behind the pooling as a `Dense`. None: the vector stays as it is.
+            tokenizer: of the other model, where its vocabulary is another.
         """
         from sentence_transformers.sentence_transformer.modules import Dense
 
@@ -108,7 +115,7 @@ class SentenceEncoder:
                 weight.shape[1], weight.shape[0], activation_function=None, init_weight=weight, init_bias=bias
             )
             modules.append((DENSE_WIDTH, made))
-        return carrying.carried(self.source, model, [*modules, *behind]).eval()
+        return carrying.carried(self.source, model, [*modules, *behind], tokenizer).eval()
 
     def save(self, folder: str | Path, model: PreTrainedModel, dense_map: Map | None = None) -> None:
         """Writes `with_model(model, dense_map)` as a folder that `SentenceTransformer` opens.

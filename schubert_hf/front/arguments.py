@@ -16,6 +16,10 @@ from ..errors import SchuBertError
 from ..pruning.config import PruningConfig
 from ..training.loop_config import option
 
+VOCABULARY = (
+    'How many words stay at most, such as 8000; how much of the text\'s tokens they cover, such as "99.9%"; or a '
+    "file with one word on each line, written as the tokenizer does."
+)
 OBJECTIVES = ("auto", "pretraining", "outputs", "task")
 # The headings of the help; the settings of a PruningConfig that stand nowhere else say how.
 GROUPS: dict[str, tuple[str, ...] | None] = {

@@ -52,8 +52,8 @@ def describe_base(model: Any, root: Path | None = None) -> dict[str, Any]:
 def describe_texts(arguments: PruneArguments, root: Path | None) -> dict[str, Any]:
     """`train_data` and `eval_data` of a job on text."""
     named = {"config": arguments.dataset_config} if arguments.dataset_config else {}
-    held_out = KEPT_APART if arguments.eval_text is None else _describe_text(arguments.eval_text, root)
-    return {"train_data": {**_describe_text(arguments.source, root), **named}, "eval_data": held_out}
+    held_out = KEPT_APART if arguments.eval_text is None else describe_text(arguments.eval_text, root)
+    return {"train_data": {**describe_text(arguments.source, root), **named}, "eval_data": held_out}
 
 
 def make_examples(
@@ -81,7 +81,8 @@ def make_examples(
     return make(loaded), make(held_out)
 
 
-def _describe_text(text: Any, root: Path | None) -> dict[str, Any]:
+def describe_text(text: Any, root: Path | None) -> dict[str, Any]:
+    """What a page says of a text, however it was given."""
     if isinstance(text, str):
         return source(text, root=root)
     return {"name": f"{len(text):,} documents given in memory", "hub": False}

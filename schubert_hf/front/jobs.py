@@ -50,13 +50,13 @@ def open_job(
         return _task_job(arguments, model, arguments.task, tokenizer)
     encoder = open_encoder(model) if objective in ("auto", "outputs") else None
     if encoder is None and objective != "outputs" and not arguments.columns and not arguments.pairs:
-        loaded = _with_pretraining_heads(model, must=objective == "pretraining")
+        loaded = with_pretraining_heads(model, must=objective == "pretraining")
         if loaded is not None:
             return _pretraining_job(arguments, model, loaded, config, tokenizer, root)
     return outputs_job(arguments, model, encoder, config, tokenizer, root)
 
 
-def _with_pretraining_heads(model: str | PreTrainedModel, *, must: bool) -> PreTrainedModel | None:
+def with_pretraining_heads(model: str | PreTrainedModel, *, must: bool) -> PreTrainedModel | None:
     """The model, where it has a masked-language-model head for pretraining; else None, or an error where it must."""
     if not isinstance(model, str):
         if isinstance(model, PreTrainedModel) and masked_lm(model) is not None:

@@ -59,7 +59,7 @@ def outputs_job(
         SchuBertError: the model's head is not known, or model and text cannot be opened.
     """
     _check_own_space(arguments.own_space, encoder)
-    loaded = _load(model) if encoder is None else encoder.model
+    loaded = load_as_named(model) if encoder is None else encoder.model
     head = head_of(loaded)
     if tokenizer is None:
         tokenizer = tokenizer_of(model) if encoder is None else encoder.tokenizer
@@ -97,7 +97,7 @@ def _check_own_space(own_space: bool, encoder: SentenceEncoder | CrossEncoder | 
         )
 
 
-def _load(model: str | PreTrainedModel) -> PreTrainedModel:
+def load_as_named(model: str | PreTrainedModel) -> PreTrainedModel:
     """A checkpoint as the class that it names, in float32; without a pooler that it holds no weights of."""
     if not isinstance(model, str):
         return model

@@ -44,7 +44,7 @@ def render_card(record: Record, name: str) -> str:
     inspection = record.inspect(name)
     by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
     architecture = inspection.architecture.replace("ForPreTraining", "ForMaskedLM")  # what a page shows of both heads
-    encoder = (record.run or {}).get("encoder")
+    encoder = (record.made or {}).get("encoder")
     pipeline_tag = PIPELINES.get(architecture) if encoder is None else encoders.pipeline_tag(encoder)
     return fill_template(
         inspection,
@@ -63,6 +63,10 @@ def render_card(record: Record, name: str) -> str:
         latency=record.latency,
         latency_table=record.latency and tables.latency_table(record.latency),
         evaluation_table=record.evaluations and tables.evaluation_table(record.evaluations),
+        trimmed=record.trimmed,
+        vocabulary=record.provenance.get("vocabulary"),
+        vocabulary_table=tables.vocabulary_table(record.provenance.get("vocabulary")),
+        command=wrap_command(record.provenance.get("command", "")),
         **({} if record.run is None else _pruning(record, record.run)),
     )
 
@@ -72,7 +76,7 @@ def card_metadata(record: Record, name: str, pipeline_tag: str | None) -> ModelC
     base, text = record.base_model, record.provenance.get("train_data", {})
     has_base = bool(base.get("hub"))
     published = model_index(record.evaluations)
-    encoder = (record.run or {}).get("encoder")
+    encoder = (record.made or {}).get("encoder")
     return ModelCardData(
         model_name=name.rpartition("/")[2] if published else None,
         library_name="transformers" if encoder is None else "sentence-transformers",
@@ -167,7 +171,6 @@ def _pruning(record: Record, run: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": run,
         "method": describe_method(run["config"]),
-        "command": wrap_command(record.provenance.get("command", "")),
         "rounds_picture": ROUNDS,
         "loss_unit": tables.loss_unit(run["rounds"][0]["before"]),
         "round_table": tables.round_table(run),

@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluation.results import Evaluation
 from ..latency.timing import measure
 from ..run.checkpoint import write_json
-from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
+from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TRIMMING_RECORD
 from .errors import RecordError
 from .evaluations import read_evaluations
 from .inspection import Inspection, read_config, read_json
@@ -29,6 +29,7 @@ class Record:
     license: str | None = None  # the Hub's name for it, e.g. "apache-2.0"
     tuned: dict[str, Any] | None = None  # of `finetuning.json`
     tokenizer: str | None = None  # its class
+    trimmed: dict[str, Any] | None = None  # of `trimming.json`, where only the vocabulary was cut
 
     @classmethod
     def of_folder(cls, folder: Path, *, license: str | None = None) -> Record:
@@ -44,16 +45,22 @@ class Record:
             evaluations=read_evaluations(folder),
             tuned=read_json(folder / FINETUNING_RECORD),
             tokenizer=(read_json(folder / TOKENIZER) or {}).get("tokenizer_class"),
+            trimmed=read_json(folder / TRIMMING_RECORD),
         )
         return replace(record, license=license or record.base_model.get("license"))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Of the pruning run; for a model that was only fine-tuned, the checkpoint it was fine-tuned from."""
-        if self.run is None and self.tuned is not None:
+        """Of the run that made it smaller; for a model that was fine-tuned alone, the checkpoint it began with."""
+        if self.made is None and self.tuned is not None:
             # Version 0.1 kept it among the settings.
             return {"base_model": self.tuned.get("base_model") or self.tuned.get("settings", {}).get("model", {})}
-        return dict((self.run or {}).get("provenance", {}))
+        return dict((self.made or {}).get("provenance", {}))
+
+    @property
+    def made(self) -> dict[str, Any] | None:
+        """How it was made smaller: the record of the pruning run, or of the trimming."""
+        return self.run or self.trimmed
 
     @property
     def base_model(self) -> dict[str, Any]:
@@ -62,7 +69,7 @@ class Record:
 
     def inspect(self, name: str) -> Inspection:
         """Its shape next to that of the model it was pruned from."""
-        return Inspection.of_json(name, self.config, self.run)
+        return Inspection.of_json(name, self.config, self.made)
 
     def measured(self, folder: Path | None = None) -> Record:
         """The same with its latency, measured now unless it is known, and written to a folder if one is given."""
@@ -88,7 +95,8 @@ def dense_name(folder: Path) -> str:
     Raises:
         RecordError: there is no record, or it names a folder that is not here.
     """
-    base = (read_json(folder / PRUNING_RECORD) or {}).get("provenance", {}).get("base_model", {})
+    record = read_json(folder / PRUNING_RECORD) or read_json(folder / TRIMMING_RECORD) or {}
+    base = record.get("provenance", {}).get("base_model", {})
     name = base.get("name")
     if name is None or not (base.get("hub") or Path(name).exists()):
         raise RecordError(

@@ -17,7 +17,7 @@ from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
 from ..encoders.kinds import MODULES, SETTINGS, read
 from ..errors import USER_ERRORS
-from ..run.output import FINETUNING_RECORD, PRUNING_RECORD
+from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TRIMMING_RECORD
 from ..shipping import SHIPPED, ship
 from .errors import PublishError
 from .evaluations import FILE as EVALUATIONS
@@ -39,6 +39,7 @@ _TAKEN = (
     "merges.txt",
     "*.model",  # of SentencePiece
     PRUNING_RECORD,
+    TRIMMING_RECORD,
     FINETUNING_RECORD,
     LATENCY,
     EVALUATIONS,

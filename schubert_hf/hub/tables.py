@@ -193,3 +193,17 @@ def data_table(provenance: dict[str, Any]) -> Table:
 def link(name: str, kind: str = "") -> str:
     """A name on the Hub, as a link."""
     return f"[{name}](https://huggingface.co/{kind}{name})"
+
+
+def vocabulary_table(vocabulary: dict[str, Any] | None) -> Table | None:
+    """What a trimmed vocabulary changes in held-out text; None where that was not measured."""
+    held_out = (vocabulary or {}).get("held_out")
+    if not held_out or not held_out["tokens"][0] or not held_out["words"]:
+        return None
+    rows = []
+    for name in ("tokens", "unknown"):
+        before, after = held_out[name]
+        rows.append([name, f"{before:,}", f"{after:,}", f"{after / before - 1:+.1%}" if before else ""])
+    changed = held_out["changed"]
+    rows.append(["words cut otherwise", "", f"{changed:,}", f"{changed / held_out['words']:.2%} of all"])
+    return Table(["on held-out text", "base", "trimmed", ""], rows)

@@ -16,7 +16,8 @@ from ..errors import SchuBertError
 from .checkpoint import atomic_folder
 
 MARKER = "config.json"  # written last: a folder with it holds a whole model
-PRUNING_RECORD, FINETUNING_RECORD = "pruning.json", "finetuning.json"  # of the run that made the model
+# Of the run that made the model.
+PRUNING_RECORD, TRIMMING_RECORD, FINETUNING_RECORD = "pruning.json", "trimming.json", "finetuning.json"
 
 
 class OutputFolderError(SchuBertError):
