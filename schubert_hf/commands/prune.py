@@ -69,9 +69,11 @@ def run(arguments: PruneArguments, config: PruningConfig, command: str, *, root:
 
 def print_result(result: PruningResult, task: str | None = None) -> None:
     """Prints the report of a result that was written, and how to load it."""
-    from ..report import print_report
+    from ..report import print_report, print_vocabulary
 
     folder = result.output_dir
+    if (trimmed := result.provenance.get("vocabulary")) is not None:
+        print_vocabulary(trimmed)
     print_report(result)
     name = type(result.model).__name__.replace("ForPreTraining", "ForMaskedLM")
     head = {model.__name__: auto.__name__ for auto, model in MODELS.items()}[name]

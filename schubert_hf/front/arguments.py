@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from ..errors import SchuBertError
 from ..pruning.config import PruningConfig
 from ..training.loop_config import option
+from ..vocabulary.selection import Selection
 
 VOCABULARY = (
     'How many words stay at most, such as 8000; how much of the text\'s tokens they cover, such as "99.9%"; or a '
@@ -39,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...] | None] = {
         "max_length",
         "output_dir",
     ),
-    "how much": ("target", "cost", "cost_batch_size", "cost_seq_len", "dimensions", "multiple_of"),
+    "how much": ("target", "vocabulary", "cost", "cost_batch_size", "cost_seq_len", "dimensions", "multiple_of"),
     "how": None,
     "long runs": ("resume", "streaming", "save_steps", "keep_checkpoints", "micro_batch_size", "threads", "report_to"),
     "publishing": ("push_to_hub", "private"),
@@ -85,6 +86,11 @@ class PruneArguments:
         "without labels, whatever its head); task; or auto: task with --task, pretraining for a model with that head, "
         "else outputs.",
     )
+    vocabulary: str | int | float | Sequence[str] | None = option(
+        None,
+        f"Trim the vocabulary to the words that the text uses, then prune. {VOCABULARY} A --target in percent of the "
+        "parameters still refers to the model before trimming.",
+    )
     own_space: bool = option(
         False,
         "For sentence encoders: leave embeddings as narrow as the pruned model makes them. By default a Dense module "
@@ -126,6 +132,8 @@ class PruneArguments:
                 "`--task` brings its own examples; `--text`, `--dataset`, `--eval-text` and `--streaming` are for "
                 "runs without it. Give one or the other."
             )
+        if self.vocabulary is not None:
+            Selection.parse(self.vocabulary)
         self._check_pairs()
         if self.push_to_hub is not None and self.output_dir is None:
             raise SettingError("`push_to_hub` needs `output_dir`. Give a folder, or call `result.push_to_hub(...)`.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ..run.tracking import begin_tracking, tracker_options
 from .arguments import PruneArguments, read_settings
 from .job import describe_base
 from .jobs import open_job
+from .trim import trim_first
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -48,7 +49,8 @@ def prune(
     Args:
         model: a name on the Hub, a folder, or a model in memory, which is left unchanged; of sentence-transformers, a
             `SentenceTransformer` or `CrossEncoder`, or its folder: `result.package.model` is then a smaller one.
-        target: what must remain: "66M", 0.6, "60%", "2.5GFLOPs", "12ms"; several sizes as "99M,88M,77M".
+        target: what must remain: "66M", 0.6, "60%", "2.5GFLOPs", "12ms"; several sizes as "99M,88M,77M". Of a
+            model whose `vocabulary` is trimmed, too, a share of the parameters is one of those before trimming.
         text: what it is pruned on: a file or folder (documents separated by blank lines), the name of a dataset, a
             list of documents, or a `datasets.Dataset` with the column `text`.
         objective: "pretraining" (MLM + NSP on text), "outputs" (match what the dense model gives on text without
@@ -123,7 +125,12 @@ def run_prune(
         check_output_folder(output)
     if arguments.push_to_hub is not None:
         check_ready(arguments.push_to_hub)
+    given, trimmed = arguments, None
     with accelerator.main_process_first():
+        if arguments.vocabulary is not None:
+            trimmed = trim_first(arguments, tokenizer, root)
+            smaller = trimmed.model if trimmed.package is None else trimmed.package.model
+            arguments, tokenizer = replace(arguments, model=smaller), trimmed.tokenizer
         job = open_job(arguments, config, tokenizer=tokenizer, root=root)
 
     def finish(result: PruningResult) -> None:
@@ -132,7 +139,7 @@ def run_prune(
         if on_result is not None:
             on_result(result)
 
-    assert arguments.model is not None
+    assert given.model is not None
     counted = {} if isinstance(job.train, StreamedPairs) else {"examples": len(job.train)}  # nobody counts a stream's
     pruner = SchuBertPruner(
         job.model,
@@ -145,17 +152,19 @@ def run_prune(
         accelerator=accelerator,
         objective=job.objective,
         provenance={
-            "base_model": describe_base(arguments.model, root),
+            "base_model": describe_base(given.model, root),
             "train_data": {**job.train_data, **counted},
             "eval_data": {**job.eval_data, "examples": len(job.held_out)},
             "max_length": job.max_length,
             "command": command,
+            **({} if trimmed is None else {"vocabulary": trimmed.facts}),
         },
         package=job.package,
         on_result=finish,
+        whole=None if trimmed is None else trimmed.facts["parameters"][0],
     )
     del job  # the pruner has copied its model, which would take memory to the end of the run
-    begin_tracking(accelerator, "pruning", {**_loggable(arguments), **asdict(config)})
+    begin_tracking(accelerator, "pruning", {**_loggable(given), **asdict(config)})
     result = pruner.prune(resume=arguments.resume)
     if arguments.push_to_hub is not None and accelerator.is_main_process:
         for folder in pruner.folders:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..cli import python_call
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert
+from ..data.columns import load_pairs
 from ..data.sources import texts_of
-from ..data.text import load_documents
+from ..data.text import load_documents, stream_documents
 from ..encoders.cross_encoder import CrossEncoder as OpenedCrossEncoder
 from ..encoders.kinds import CROSS, SENTENCE
 from ..encoders.packages import Package
@@ -28,7 +29,7 @@ from ..run.provenance import machine, versions
 from ..shape import Shape
 from ..vocabulary.selection import Selection
 from ..vocabulary.trimming import trim_model
-from .arguments import SettingError
+from .arguments import PruneArguments, SettingError
 from .job import describe_base, describe_text
 from .jobs import with_pretraining_heads
 from .unlabelled import load_as_named, open_encoder
@@ -109,7 +110,7 @@ def trim(
     texts, held_out = (None if one is None else texts_of(load_documents(_plain(one))) for one in (text, eval_text))
     result = trim_words(_plain(model), selection, tokenizer, texts=texts, held_out=held_out)
     described = describe_vocabulary(result.facts, vocabulary, text, eval_text)
-    result = TrimResult(result.model, result.tokenizer, described, result.package, output)
+    result = replace(result, facts=described, output_dir=output)
     if output is not None:
         named = {"text": text, "eval_text": eval_text, "output_dir": output_dir, "tokenizer": tokenizer}
         given = {name: value for name, value in named.items() if value is not None}
@@ -126,10 +127,15 @@ def trim_words(
     *,
     texts: Iterable[str] | None,
     held_out: Iterable[str] | None,
+    heads: bool = True,
 ) -> TrimResult:
-    """`trim`, of texts that are open, without a folder."""
+    """`trim`, of texts that are open, without a folder.
+
+    Args:
+        heads: open a checkpoint with all pretraining heads that it holds, whatever class it names.
+    """
     encoder = open_encoder(model)
-    loaded = _open(model) if encoder is None else encoder.model
+    loaded = _open(model, heads) if encoder is None else encoder.model
     if tokenizer is None:
         tokenizer = tokenizer_of(model) if encoder is None else encoder.tokenizer
     if loaded.config.model_type != SchuBertConfig.model_type:
@@ -155,8 +161,41 @@ def describe_vocabulary(
     return {"asked": asked, **facts, **known}
 
 
-def _open(model: Any) -> PreTrainedModel:
-    loaded = with_pretraining_heads(model, must=False)
+def trim_first(arguments: PruneArguments, tokenizer: PreTrainedTokenizerBase | None, root: Path | None) -> TrimResult:
+    """The model of a pruning run with the vocabulary that its arguments ask for.
+
+    Raises:
+        SchuBertError: as `trim`.
+    """
+    assert arguments.vocabulary is not None
+    selection = Selection.parse(arguments.vocabulary)
+    if selection.words is None and arguments.source is None:
+        raise SettingError(
+            f"`vocabulary` is {arguments.vocabulary!r} and `task` is {arguments.task!r}: there is no text to count "
+            "words in. Name the words that stay (`--vocabulary keep.txt`), or trim first: `schubert trim`."
+        )
+    texts, held_out = (_documents(arguments, text) for text in (arguments.source, arguments.eval_text))
+    heads = arguments.objective != "outputs" and not (arguments.columns or arguments.pairs)
+    made = trim_words(arguments.model, selection, tokenizer, texts=texts, held_out=held_out, heads=heads)
+    facts = describe_vocabulary(made.facts, arguments.vocabulary, arguments.source, arguments.eval_text, root)
+    return replace(made, facts=facts)
+
+
+def _documents(arguments: PruneArguments, text: Any) -> Iterable[str] | None:
+    config = arguments.dataset_config if text is arguments.source else None
+    if text is None:
+        return None
+    if arguments.columns:
+        first, second = arguments.columns
+        rows = load_pairs(text, (first, second), config=config)
+        return (f"{row[first]} {row[second]}" for row in rows)
+    if arguments.streaming and text is arguments.source:
+        return (row["text"] or "" for row in stream_documents(text, config=config))
+    return texts_of(load_documents(text, config=config))
+
+
+def _open(model: Any, heads: bool) -> PreTrainedModel:
+    loaded = with_pretraining_heads(model, must=False) if heads else None
     return load_as_named(model) if loaded is None else loaded
 
 

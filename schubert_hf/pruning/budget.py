@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..anatomy import masked_lm
-from ..cost import BudgetError, Cost, FlopCost, ParameterCost, parse_target, target_unit
+from ..cost import BudgetError, Cost, FlopCost, ParameterCost, format_size, parse_target, target_unit
 from ..latency.cost import LatencyCost, meet_budget
 from ..latency.table import LatencyTable
 from ..run.processes import on_main_process
@@ -28,19 +28,33 @@ from .units import DimensionsError, find_groups
 
 
 class Budget:
-    """Targets in the unit of a cost, and the way to each in equal steps; `model` is the dense one.
+    """Targets in the unit of a cost, and the way to each in equal steps.
+
+    Args:
+        model: the dense one.
+        whole: parameters that a share refers to, where the model has lost some already; None: its own.
 
     Raises:
         BudgetError: a target is not a size, not below the model's own or the target before it, or out of reach.
         LatencyError: the forward pass cannot be timed.
     """
 
-    def __init__(self, config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> None:
+    def __init__(
+        self, config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator, whole: float | None = None
+    ) -> None:
         self.accelerator = accelerator
         self.cost = make_cost(config, model, accelerator)
         self.unit, self.source_size = self.cost.unit, self.cost(Shape.of(model.config))
         self.names = config.targets
-        self.targets = [parse_target(name, self.source_size, self.unit) for name in self.names]
+        if whole is None or self.unit != ParameterCost.unit:
+            whole = self.source_size
+        self.targets = [parse_target(name, whole, self.unit) for name in self.names]
+        if self.targets[0] >= self.source_size:
+            raise BudgetError(
+                f"`target` is {self.names[0]!r}, {format_size(self.targets[0])} {self.unit} of {format_size(whole)}, "
+                f"and trimming the vocabulary leaves {format_size(self.source_size)}. Give a target below that, or "
+                "trim alone: `schubert trim`."
+            )
         for (name, size), (following, smaller) in itertools.pairwise(zip(self.names, self.targets, strict=True)):
             if smaller >= size:
                 raise BudgetError(

@@ -69,6 +69,7 @@ class SchuBertPruner:
         provenance: what the model's page should say of base model and text, as JSON.
         package: makes what every result is handed out and saved as, on the main process; by default a checkpoint.
         on_result: called on the main process with every result that has been written.
+        whole: parameters that a target in percent refers to; by default the model's own.
 
     Raises:
         SchuBertError: all bad input raises here, before any work. `BudgetError`: the target cannot be met;
@@ -91,6 +92,7 @@ class SchuBertPruner:
         provenance: Mapping[str, Any] | None = None,
         package: Callable[[PruningResult], Package] | None = None,
         on_result: Callable[[PruningResult], None] | None = None,
+        whole: float | None = None,
     ) -> None:
         self.given, self.accelerator = config or PruningConfig(), accelerator or make_accelerator()
         check_processes(self.accelerator, self.given.batch_size)
@@ -98,7 +100,7 @@ class SchuBertPruner:
         self.objective = build_objective(objective, self.dense)
         self.config = resolve_dimensions(self.given.resolve(), self.dense)
         with_teacher(self.objective, self.dense, (), self.config)
-        self.budget = Budget(self.config, self.dense, self.accelerator)
+        self.budget = Budget(self.config, self.dense, self.accelerator, whole)
         self.data = open_data(
             train_dataset,
             eval_dataset,

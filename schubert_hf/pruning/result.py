@@ -133,6 +133,10 @@ class PruningResult:
 
     @property
     def source_size(self) -> float:
+        """Of the model that was given; where its vocabulary was trimmed, before that."""
+        trimmed = self.provenance.get("vocabulary")
+        if trimmed is not None and self.unit == "parameters":
+            return float(trimmed["parameters"][0])
         return self.rounds[0].size_before
 
     @property
