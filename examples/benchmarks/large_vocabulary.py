@@ -78,7 +78,9 @@ class Arguments:
     pieces: int = option(250_002, "Words of the vocabulary.", least=1000)
     hidden_size: int = option(768, "Width.")
     layers: int = option(12, "Layers.")
-    calibration_examples: int = option(64, "As `schubert prune --calibration-examples`.")
+    calibration_examples: int = option(32, "As `schubert prune --calibration-examples`.")
+    eval_examples: int = option(64, "As `schubert prune --eval-examples`.")
+    max_length: int = option(64, "As `schubert prune --max-length`.")
     threads: int = option(2, "Threads on the CPU.")
     seed: int = option(0, "Of weights and made-up words.")
 
@@ -95,7 +97,8 @@ def main() -> None:
     command = [sys.executable, "-m", "schubert_hf", "prune", str(dense), "--vocabulary", arguments.vocabulary]
     command += ["--target", arguments.target, "--cost", "flops", "--text", arguments.text, "--output-dir", str(small)]
     command += ["--rounds", "1", "--recovery-steps", "0", "--report-to", "none", "--threads", str(arguments.threads)]
-    command += ["--calibration-examples", str(arguments.calibration_examples)]
+    for name in ("calibration_examples", "eval_examples", "max_length"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     run("trimmed and pruned", command)
     run("opened in a clean process", [sys.executable, "-c", OPEN, str(small)])
     print(f"{describe_machine(machine())}. Versions: {json.dumps(versions())}")
@@ -155,6 +158,7 @@ def make_pieces(texts: Iterator[str], number: int, seed: int) -> list[tuple[str,
     room = number - len(SPECIAL) - 1 - len(letters)
     known = {f"▁{word}": times for word, times in words.most_common(room // 4) if len(word) > 1}
     known |= dict(parts.most_common(room // 8))
+    known = {piece: times for piece, times in known.items() if piece not in (*SPECIAL, "<mask>")}
     generator, total = random.Random(seed), sum(words.values())
     invented = set[str]()
     while len(invented) < room - len(known):

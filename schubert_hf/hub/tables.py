@@ -123,12 +123,19 @@ def round_table(run: dict[str, Any]) -> Table:
 
     Then the recovery's peak learning rate and the step whose weights were kept, where the record has them.
     """
-    known, whole = run["rounds"][0]["before"], run["rounds"][0]["size_before"]
+    known, begin, whole = run["rounds"][0]["before"], run["rounds"][0]["size_before"], run["source_size"]
     terms = [term for term in known if not term.endswith("_accuracy") and term != "loss"]
     right = [term for term in RIGHT if f"{term}_accuracy" in known]
     columns = dict.fromkeys(terms, ".3f") | {f"{term}_accuracy": ".1%" for term in right}
     header = ["round", run["unit"], "kept", *(f"{TERMS.get(term, term)} loss" for term in terms)]
-    rows = [["before", format_size(whole), "100.0%", *(format(known[name], form) for name, form in columns.items())]]
+    rows = [
+        [
+            "before",
+            format_size(begin),
+            f"{begin / whole:.1%}",
+            *(format(known[name], form) for name, form in columns.items()),
+        ]
+    ]
     recovery = {"learning_rate": ("learning rate", ".2g"), "best_step": ("best step", "d")}
     recovery = {name: one for name, one in recovery.items() if run["rounds"][-1].get(name) is not None}
     rows[0] += [""] * len(recovery)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -102,7 +103,7 @@ class Selection:
         assert self.words is not None
         unknown = [word for word in dict.fromkeys(self.words) if word not in pieces.ids]
         if unknown:
-            shown = ", ".join(f"`{word}`" for word in unknown[:SHOWN])
+            shown = ", ".join(f"`{textwrap.shorten(word, 40)}`" for word in unknown[:SHOWN])
             raise TrimError(
                 f"`vocabulary` names {len(unknown):,} words that the tokenizer does not have: {shown}"
                 f"{', ...' if len(unknown) > SHOWN else ''}. Write its words as it does, one on each line, such as "
@@ -113,7 +114,7 @@ class Selection:
 
 def _read_words(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise TrimError(
             f'`vocabulary` is `{path}`, which is no number, no share such as "99.9%", and no file that can be read: '

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 import schubert_hf
 from schubert_hf import SchuBertForPreTraining
 from schubert_hf.commands import main
-from schubert_hf.cost import BudgetError
+from schubert_hf.cost import BudgetError, format_size
 from schubert_hf.front.arguments import SettingError
 from schubert_hf.hub.inspection import inspect
 from schubert_hf.run.checkpoint import CheckpointError
@@ -46,6 +46,9 @@ def test_it_is_trimmed_then_pruned_to_a_share_of_what_was_given(folder, corpus, 
     assert (found.dense.parameters.total, found.parameters.total) == (before, result.size)
     page = (tmp_path / "small" / "README.md").read_text()
     assert "Trimmed from **160 to" in page
+    assert (
+        f"| before | {format_size(alone.facts['parameters'][1])} | {alone.facts['parameters'][1] / before:.1%}" in page
+    )
     assert "vocabulary" in page.partition("schubert_hf.prune(")[2].partition(")")[0]
     assert len(AutoTokenizer.from_pretrained(tmp_path / "small")) == found.config.vocab_size
 
