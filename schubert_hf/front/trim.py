@@ -77,7 +77,8 @@ def trim(
 
     Args:
         model: a name on the Hub, a folder, or a model in memory, which is left unchanged: of any family in
-            `schubert_hf.families`, with any head or none; or of sentence-transformers.
+            `schubert_hf.families`, with any head or none; or of sentence-transformers. A checkpoint is opened in
+            single precision.
         vocabulary: how many words stay at most, 8000; or how much of the text's tokens they cover, "99.9%" or 0.999;
             or which words: a file with one on each line, written as the tokenizer does, or a list.
         text: what words are counted in: a file or folder (documents separated by blank lines), the name of a dataset,

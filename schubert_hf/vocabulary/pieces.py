@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -64,14 +64,13 @@ class Pieces:
         itself. Of Unigram also the word with the lowest score, which is what an unknown character costs.
         """
         words = {added["content"] for added in self.content["added_tokens"]} | set(self.special)
-        words |= {word for word, *_ in _named(self.content.get("post_processor"))}
         words |= {self.model["unk_token"]} if self.model.get("unk_token") else set()
-        words |= {self.content["padding"]["pad_token"]} if self.content.get("padding") else set()
         for word in self.ids:
             letters = self._letters(word)
             if letters == [word] or BYTE.fullmatch(word) or not all(letter in self.ids for letter in letters):
                 words.add(word)
         needed = {self.ids[word] for word in words if word in self.ids}
+        needed |= {ids[place] for ids, place in _places(self.content)} & set(self.ids.values())
         if self.kind == "Unigram":
             scores = [score for _, score in self.model["vocab"]]
             needed.add(min(range(len(scores)), key=scores.__getitem__))
@@ -88,17 +87,21 @@ class Pieces:
         """The tokenizer with the words of these ids, in the same order, numbered from 0.
 
         Raises:
-            TrimError: `tokenizers` numbers them otherwise.
+            TrimError: `tokenizers` numbers them otherwise, or the file names an id that no word has.
         """
         new = {old: number for number, old in enumerate(sorted(kept))}
         content = copy.copy(self.content)
         content["model"] = self._model(new)
         content["added_tokens"] = [{**added, "id": new[added["id"]]} for added in content["added_tokens"]]
-        content["post_processor"] = copy.deepcopy(content.get("post_processor"))
-        for _, where, place in _named(content["post_processor"]):
-            where[place] = new[where[place]]
-        if content.get("padding"):
-            content["padding"] = {**content["padding"], "pad_id": new[content["padding"]["pad_id"]]}
+        for name in ("post_processor", "padding"):
+            content[name] = copy.deepcopy(content.get(name))
+        for ids, place in _places(content):
+            if ids[place] not in new:
+                raise TrimError(
+                    f"The tokenizer's post-processor or padding names the id {ids[place]}, which no word has. Correct "
+                    "its tokenizer.json."
+                )
+            ids[place] = new[ids[place]]
         made = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
         if made.get_vocab(with_added_tokens=True) != {word: new[old] for word, old in self.ids.items() if old in new}:
             raise TrimError(
@@ -139,12 +142,14 @@ class Pieces:
         return on_the_way
 
 
-def _named(processor: dict[str, Any] | None) -> list[tuple[str, Any, Any]]:
-    """The words that a post-processor names, each with the list that holds its id and the place in it."""
-    if processor is None:
-        return []
-    named = [pair for part in processor.get("processors", ()) for pair in _named(part)]
-    named += [(processor[name][0], processor[name], 1) for name in ("cls", "sep") if name in processor]
-    for special in processor.get("special_tokens", {}).values():
-        named += [(word, special["ids"], place) for place, word in enumerate(special["tokens"])]
-    return named
+def _places(content: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Where post-processor and padding name ids: the list or object that holds one, and its place in it."""
+    processors = [content["post_processor"]] if content.get("post_processor") else []
+    while processors:
+        processor = processors.pop()
+        processors += processor.get("processors", ())
+        yield from ((processor[name], 1) for name in ("cls", "sep") if name in processor)
+        for special in (processor.get("special_tokens") or {}).values():
+            yield from ((special["ids"], place) for place in range(len(special["ids"])))
+    if content.get("padding"):
+        yield content["padding"], "pad_id"

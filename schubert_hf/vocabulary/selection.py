@@ -46,6 +46,8 @@ class Selection:
                 return cls(number=int(text))
             if match := re.fullmatch(r"(-?\d+(?:\.\d+)?|\.\d+)\s*%", text):
                 return cls._share(float(match[1]) / 100, vocabulary)
+            if re.fullmatch(r"\d*\.\d+", text):
+                return cls._share(float(text), vocabulary)
         if isinstance(vocabulary, str | os.PathLike):
             return cls(words=_read_words(Path(vocabulary)))
         if isinstance(vocabulary, float):

@@ -69,7 +69,8 @@ def trim_model(
     words = set(pieces.ids.values())
     named = {one for value in named_ids(model).values() for one in (value if isinstance(value, list) else [value])}
     needed = pieces.needed() | (named & words)
-    needed |= set(count_tokens(whole, always, size).nonzero()[0].tolist())
+    prompts = set(count_tokens(whole, always, size).nonzero()[0].tolist())
+    needed |= pieces.reach(word for word, number in pieces.ids.items() if number in prompts)
     used, apart, rest = _count(whole, texts, size, keep_apart=held_out is None)
     kept = sorted(selection.choose(pieces, needed, used))
     made = _with_backend(tokenizer, pieces.keep(kept))

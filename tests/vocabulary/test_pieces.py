@@ -105,6 +105,12 @@ def test_the_ids_of_post_processor_and_padding_move_along():
         assert small.encode("ab").tokens == made.encode("ab").tokens == ["[CLS]", "ab", "[SEP]", *["[PAD]"] * 3]
         assert small.encode("ab").ids == [small.token_to_id(token) for token in small.encode("ab").tokens]
         assert small.padding["pad_id"] == small.token_to_id("[PAD]") == 7
+        made.enable_padding(pad_id=0, pad_token="[PAD]")  # of another word: that one stays, too
+        assert 0 in Pieces(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")).needed()
+        made.enable_padding(pad_id=99, pad_token="[PAD]")
+        wrong = Pieces(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]"))
+        with pytest.raises(TrimError, match="names the id 99, which no word has"):
+            wrong.keep(wrong.needed())
 
 
 def test_kinds_that_cannot_be_rewritten_are_refused():

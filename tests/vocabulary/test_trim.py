@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from relatives import CONFIGS, build, tokenizer_of
+from relatives import CONFIGS, PREFIX, build, tokenizer_of
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
@@ -20,6 +20,8 @@ from schubert_hf.hub.inspection import inspect
 from schubert_hf.hub.staging import stage
 from schubert_hf.run.output import OutputFolderError
 from schubert_hf.vocabulary.pieces import TrimError
+from schubert_hf.vocabulary.selection import Selection
+from schubert_hf.vocabulary.trimming import trim_model
 
 HUB = Path(__file__).parents[1] / "hub"
 ENDINGS = ("Model", "ForMaskedLM", "ForSequenceClassification")
@@ -32,10 +34,7 @@ def checkpoint(corpus, tmp_path_factory):
 
     def save(family, ending):
         folder = tmp_path_factory.mktemp(family)
-        name = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}.get(
-            family, {"distilbert": "DistilBert", "electra": "Electra"}.get(family)
-        )
-        model = build(family, name + ending, vocab_size=len(tokenizers[family]) + 7)
+        model = build(family, PREFIX[family] + ending, vocab_size=len(tokenizers[family]) + 7)
         model.save_pretrained(folder)
         tokenizers[family].save_pretrained(folder)
         return folder, model, tokenizers[family]
@@ -186,6 +185,17 @@ def test_a_cross_encoder_keeps_its_scores(corpus, tmp_path, tokenizer):
     assert (small.predict([texts[:2], texts[2:]]) == dense.predict([texts[:2], texts[2:]])).all()
 
 
+def test_texts_whose_words_always_stay(checkpoint):
+    """A prompt is tokenized as before, whatever the text is: of BPE, the words in between stay, too."""
+    _, model, tokenizer = checkpoint("roberta", "Model")
+    prompt = "The captain remembers a sailor: "
+    assert max(map(len, tokenizer.tokenize(prompt))) > 4
+    asked = Selection.parse("0.01")
+    for always in ([prompt], []):
+        made = trim_model(schubert_hf.convert_bert(model), tokenizer, asked, texts=["x"], always=always)
+        assert (made.tokenizer.tokenize(prompt) == tokenizer.tokenize(prompt)) == bool(always)
+
+
 @pytest.fixture
 def folder(checkpoint):
     return str(checkpoint("roberta", "Model")[0])
@@ -196,6 +206,7 @@ def folder(checkpoint):
     [
         (10, r"`vocabulary` is 10 words; allowed is at least 2\d\d"),
         ("100000", r"100,000 words; allowed is .* less than the tokenizer's own \d\d\d"),
+        ("1.5", "above 0 % and at most 100 %"),
         ("0%", "above 0 % and at most 100 %"),
         ("101%", "above 0 % and at most 100 %"),
         (1.5, "above 0 % and at most 100 %"),
