@@ -78,9 +78,9 @@ class Arguments:
     pieces: int = option(250_002, "Words of the vocabulary.", least=1000)
     hidden_size: int = option(768, "Width.")
     layers: int = option(12, "Layers.")
-    calibration_examples: int = option(32, "As `schubert prune --calibration-examples`.")
-    eval_examples: int = option(64, "As `schubert prune --eval-examples`.")
-    max_length: int = option(64, "As `schubert prune --max-length`.")
+    calibration_examples: int = option(16, "As `schubert prune --calibration-examples`.")
+    eval_examples: int = option(32, "As `schubert prune --eval-examples`.")
+    max_length: int = option(32, "As `schubert prune --max-length`.")
     threads: int = option(2, "Threads on the CPU.")
     seed: int = option(0, "Of weights and made-up words.")
 

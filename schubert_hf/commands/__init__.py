@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Errors caused by user input are printed as one line."""
     version = ", ".join(f"{name} {number}" for name, number in versions().items())
     description = (
-        "Structured pruning of BERT models: prune a model, trim its vocabulary, evaluate, time and inspect it, publish "
-        "it, render its card."
+        "Structured pruning of BERT models: prune a model, trim its vocabulary, evaluate, time and inspect it, "
+        "publish it, render its card."
     )
     command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
     with one_line_errors():

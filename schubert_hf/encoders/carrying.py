@@ -58,6 +58,8 @@ def carried(
         transformer.processor, transformer._prompt_length_mapping = tokenizer, {}
     made = copy.copy(source)
     made._modules = {first: transformer, **dict(behind)}
+    made.model_card_data = copy.copy(source.model_card_data)
+    made.model_card_data.register_model(made)  # else it would hold the weights of `source`
     return made
 
 

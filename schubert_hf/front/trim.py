@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -178,6 +179,7 @@ def trim_first(arguments: PruneArguments, tokenizer: PreTrainedTokenizerBase | N
     texts, held_out = (_documents(arguments, text) for text in (arguments.source, arguments.eval_text))
     heads = arguments.objective != "outputs" and not (arguments.columns or arguments.pairs)
     made = trim_words(arguments.model, selection, tokenizer, texts=texts, held_out=held_out, heads=heads)
+    gc.collect()  # the dense encoder refers to itself, and its weights are large
     facts = describe_vocabulary(made.facts, arguments.vocabulary, arguments.source, arguments.eval_text, root)
     return replace(made, facts=facts)
 

@@ -147,3 +147,68 @@ class Inspection:
         """The base on its own, with this model's head; None if it is unknown."""
         if self.base is None:
             return None
+        dense = with_shape(self.config, self.base)
+        dense.vocab_size = self.base_words or dense.vocab_size
+        return Inspection(self.base_name or "base", dense)
+
+    @property
+    def parameters(self) -> Parts:
+        return parameter_parts(self.config, self.architecture)
+
+    @property
+    def flops(self) -> Parts:
+        return flop_parts(self.config)
+
+    @property
+    def pruned_dimensions(self) -> list[str]:
+        """The letters of h, f, a, k, v, e in which a model is narrower than its base, and l if layers are missing.
+
+        Which layers are missing is unknown: a dimension then counts if its narrowest layer is below the base's.
+        """
+        if self.base is None:
+            return []
+        sizes = {letter: (getattr(self.base, name), getattr(self.shape, name)) for letter, name in DIMENSIONS.items()}
+        narrower = ["e"] if self.shape.embedding_size != self.base.embedding_size else []
+        if len(self.base.hidden_sizes) == len(self.shape.hidden_sizes):
+            return [letter for letter, (base, own) in sizes.items() if base != own] + narrower
+        return [letter for letter, (base, own) in sizes.items() if min(own) < min(base)] + ["l"] + narrower
+
+    def to_json(self) -> dict[str, Any]:
+        names = {"name": self.name, "architecture": self.architecture, "family": self.config.family}
+        value: dict[str, Any] = {**names, **self._costs()}
+        if dense := self.dense:
+            value["base"] = {"name": self.base_name, **dense._costs()}
+            own = self._sums()
+            value["removed"] = {name: round(1 - own[name] / n, 4) if n else 0.0 for name, n in dense._sums().items()}
+        return value
+
+    def _costs(self) -> dict[str, Any]:
+        flops = {name: count for name, count in self.flops._asdict().items() if count}
+        parameters = self.parameters._asdict()
+        shape: dict[str, Any] = self.shape.lists()
+        if self.shape.embedding_size is not None:
+            shape["embedding_size"] = self.shape.embedding_size
+        return {"shape": shape, "parameters": parameters, "flops": {"sequence_length": SEQUENCE, **flops}}
+
+    def _sums(self) -> dict[str, int]:
+        widths = {name: sum(sizes) for name, sizes in self.shape.lists().items()}
+        return {**widths, "parameters": self.parameters.total, "flops": self.flops.total}
+
+
+def _open(name: str, revision: str | None) -> Inspection:
+    folder = Path(name)
+    if not folder.is_dir():
+        if name in SchuBertConfig.presets:
+            return inspect_preset(name)
+        try:
+            folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
+            for file in (PRUNING_RECORD, TRIMMING_RECORD):
+                with contextlib.suppress(EntryNotFoundError):  # of a model that was not pruned
+                    hf_hub_download(name, file, revision=revision)
+        except (HFValidationError, *FAILURES) as error:
+            presets = ", ".join(SchuBertConfig.presets)
+            raise InspectError(
+                f"`{name}` is neither a folder nor a preset ({presets}). On the Hub: {explain(error, name)}"
+            ) from None
+    record = read_json(folder / PRUNING_RECORD) or read_json(folder / TRIMMING_RECORD)
+    return Inspection.of_json(name, read_config(folder), record)

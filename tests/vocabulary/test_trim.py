@@ -132,7 +132,10 @@ def test_a_sentence_encoder_keeps_its_modules_and_prompts(corpus, tmp_path, toke
         assert (one.encode(texts, prompt_name="query") == dense.encode(texts, prompt_name="query")).all()
         assert [type(module) for module in one] == [type(module) for module in dense]
         assert (one.prompts, one.max_seq_length) == (dense.prompts, dense.max_seq_length)
+    assert opened.model_card_data.model is opened
+    assert result.package.model.model_card_data.model is result.package.model  # and holds no other's weights
     in_memory = schubert_hf.trim(dense, "100%", text=texts)
+    assert dense.model_card_data.model is dense
     assert torch.equal(in_memory.model.get_input_embeddings().weight, result.model.get_input_embeddings().weight)
     assert dense.tokenizer.get_vocab() == tokenizer.get_vocab()
     record = json.loads((tmp_path / "small" / "trimming.json").read_text())
