@@ -26,6 +26,7 @@ ORDER = (
     {"pruning"},
     {"evaluation", "vocabulary"},
     {"encoders"},
+    {"export"},
     {"hub"},
     {"bench"},
     {"report", "cli"},

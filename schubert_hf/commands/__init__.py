@@ -7,6 +7,7 @@ schubert card FOLDER
 schubert trim MODEL --vocabulary 99.9% --text TEXT
 schubert evaluate FOLDER --text TEXT
 schubert bench MODEL...
+schubert export FOLDER --format onnx
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..run.provenance import versions
 from .bench import Bench
 from .card import Card
 from .evaluate import Evaluate
+from .export import Export
 from .inspect import Inspect
 from .prune import Prune
 from .publish import Publish, print_published
@@ -33,6 +35,7 @@ COMMANDS: dict[str, type[Any]] = {
     "inspect": Inspect,
     "publish": Publish,
     "card": Card,
+    "export": Export,
 }
 
 __all__ = ["COMMANDS", "main", "print_published"]
@@ -42,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Errors caused by user input are printed as one line."""
     version = ", ".join(f"{name} {number}" for name, number in versions().items())
     description = (
-        "Structured pruning of BERT models: prune a model, trim its vocabulary, evaluate, time and inspect it, "
-        "publish it, render its card."
+        "Structured pruning of BERT models: prune a model, trim its vocabulary, evaluate, time and inspect it, export "
+        "and publish it, render its card."
     )
     command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
     with one_line_errors():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..conversion import load, opening
 from ..data.padding import PaddingCollator
@@ -133,15 +134,28 @@ def evaluate_agreement(model: str, dense: str, text: Any, *, texts: int = TEXTS,
     for name in (model, dense):
         with opening(name):
             opened.append(load(name, dtype=torch.float32))
-    head, tokenizer = head_of(opened[1]), load_tokenizer(dense)
-    make: Callable[..., Dataset] = make_text_pairs if _reads_pairs(dense, head, opened[1]) else make_spans
-    if head == "MultipleChoice":
-        make = partial(make_text_pairs, choices=True)
-    length = min(MAX_LENGTH, opened[1].config.max_position_embeddings)
-    examples = make(documents, tokenizer, max_length=length, seed=seed)
-    some = examples.select(evenly(len(examples), texts))
+    tokenizer = load_tokenizer(dense)
+    some = unlabelled_examples(dense, opened[1], tokenizer, documents, texts, seed=seed)
     figures = agreement(opened[0], opened[1], some, PaddingCollator(tokenizer))
     return {"text": {**figures, "texts": len(some)}}
+
+
+def unlabelled_examples(
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Dataset, most: int, seed: int = 0
+) -> Dataset:
+    """At most so many unlabelled examples of the kind that a model reads: spans of text, pairs, or choices.
+
+    Args:
+        name: folder or name on the Hub of `model`.
+        documents: see `load_documents`.
+    """
+    head = head_of(model)
+    make: Callable[..., Dataset] = make_text_pairs if _reads_pairs(name, head, model) else make_spans
+    if head == "MultipleChoice":
+        make = partial(make_text_pairs, choices=True)
+    length = min(MAX_LENGTH, model.config.max_position_embeddings)
+    examples = make(documents, tokenizer, max_length=length, seed=seed)
+    return examples.select(evenly(len(examples), most))
 
 
 def read_sentences(text: Any, number: int) -> list[str]:

@@ -43,11 +43,15 @@ def agreement(
         ours, theirs = (read(head, one.eval(), send_to_device(batch, one.device)).outputs for one in (own, dense))
         for term, logits in ours.items():
             found.setdefault(term, []).append((logits.cpu(), theirs[term].cpu()))
-    return {term: _agree(*(torch.cat(part) for part in zip(*pairs, strict=True))) for term, pairs in found.items()}
+    return {term: agree(*(torch.cat(part) for part in zip(*pairs, strict=True))) for term, pairs in found.items()}
 
 
-def _agree(own: Tensor, dense: Tensor) -> float:
-    """Of logits (items, labels)."""
+def agree(own: Tensor, dense: Tensor) -> float:
+    """The share of equal predictions; of a single score, Spearman's rank correlation. Logits of (items, labels).
+
+    Raises:
+        EvaluationDataError: a single score has fewer than three items.
+    """
     if own.shape[-1] > 1:
         return float((own.argmax(-1) == dense.argmax(-1)).float().mean())
     if len(own) < 3:

@@ -14,12 +14,29 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from .. import modeling_schubert
 from ..anatomy import heads, place_of_tensor
 from ..configuration_schubert import SchuBertConfig
-from ..conversion import ConversionError, opening
+from ..conversion import ConversionError, load, opening
 from ..data.sources import first_line
+from ..modeling_schubert import SchuBertModel
 from ..pruning.checks import own_copy
 from ..run.progress import quiet
 
 logger = logging.getLogger(__name__)
+
+
+def load_as_saved(name_or_path: str | os.PathLike[str]) -> PreTrainedModel:
+    """A checkpoint as the class that it names, in float32; without a pooler that it holds no weights of.
+
+    Raises:
+        ConversionError: nothing can be opened there, or the class has no counterpart.
+        SchuBertConfigError, SchuBertLoadError: as `from_pretrained`.
+    """
+    with opening(name_or_path), torch.random.fork_rng(devices=[]), quiet():
+        opened: Any = load(name_or_path, dtype=torch.float32, output_loading_info=True)
+    loaded, information = opened
+    if isinstance(loaded, SchuBertModel) and any(key.startswith("pooler.") for key in information["missing_keys"]):
+        loaded.pooler, loaded.config.add_pooling_layer = None, False
+    found: PreTrainedModel = loaded
+    return found
 
 
 def load_for_task(

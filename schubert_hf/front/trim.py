@@ -22,7 +22,7 @@ from ..encoders.cross_encoder import CrossEncoder as OpenedCrossEncoder
 from ..encoders.kinds import CROSS, SENTENCE
 from ..encoders.packages import Package
 from ..encoders.sentence_encoder import SentenceEncoder
-from ..evaluation.loading import tokenizer_of
+from ..evaluation.loading import load_as_saved, tokenizer_of
 from ..hub.writing import write_page
 from ..run.checkpoint import save_model, write_json
 from ..run.output import TRIMMING_RECORD, check_output_folder, result_files
@@ -33,7 +33,7 @@ from ..vocabulary.trimming import trim_model
 from .arguments import PruneArguments, SettingError
 from .job import describe_base, describe_text
 from .jobs import with_pretraining_heads
-from .unlabelled import load_as_named, open_encoder
+from .unlabelled import open_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -199,7 +199,9 @@ def _documents(arguments: PruneArguments, text: Any) -> Iterable[str] | None:
 
 def _open(model: Any, heads: bool) -> PreTrainedModel:
     loaded = with_pretraining_heads(model, must=False) if heads else None
-    return load_as_named(model) if loaded is None else loaded
+    if loaded is None:
+        loaded = load_as_saved(model) if isinstance(model, str) else model
+    return loaded
 
 
 def _package(

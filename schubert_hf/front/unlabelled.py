@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..conversion import load, opening
 from ..data.columns import load_pairs, split_rows, tokenize_pairs
 from ..data.padding import PaddingCollator
 from ..data.spans import choice_texts, make_spans, make_text_pairs, span_texts, unlabelled_pairs
@@ -20,9 +18,8 @@ from ..encoders.cross_encoder import CrossEncoder
 from ..encoders.kinds import CROSS, SENTENCE, kind_of
 from ..encoders.packages import packager
 from ..encoders.sentence_encoder import SentenceEncoder
-from ..evaluation.loading import tokenizer_of
+from ..evaluation.loading import load_as_saved, tokenizer_of
 from ..pruning.config import PruningConfig
-from ..run.progress import quiet
 from ..training.outputs import Outputs
 from ..training.reading import head_of
 from .arguments import PruneArguments, SettingError
@@ -59,7 +56,7 @@ def outputs_job(
         SchuBertError: the model's head is not known, or model and text cannot be opened.
     """
     _check_own_space(arguments.own_space, encoder)
-    loaded = load_as_named(model) if encoder is None else encoder.model
+    loaded = encoder.model if encoder is not None else load_as_saved(model) if isinstance(model, str) else model
     head = head_of(loaded)
     if tokenizer is None:
         tokenizer = tokenizer_of(model) if encoder is None else encoder.tokenizer
@@ -95,19 +92,6 @@ def _check_own_space(own_space: bool, encoder: SentenceEncoder | CrossEncoder | 
             "`own_space` is for encoders whose embedding is what the pooling gives. This one has a module behind it "
             "that reads the dense width, and gives a width of its own. Leave `own_space` out."
         )
-
-
-def load_as_named(model: str | PreTrainedModel) -> PreTrainedModel:
-    """A checkpoint as the class that it names, in float32; without a pooler that it holds no weights of."""
-    if not isinstance(model, str):
-        return model
-    with opening(model), torch.random.fork_rng(devices=[]), quiet():
-        opened: Any = load(model, dtype=torch.float32, output_loading_info=True)
-    loaded, information = opened
-    if not head_of(loaded) and any(key.startswith("pooler.") for key in information["missing_keys"]):
-        loaded.pooler, loaded.config.add_pooling_layer = None, False
-    found: PreTrainedModel = loaded
-    return found
 
 
 def _kind(

@@ -1,0 +1,9 @@
+"""What a user can do wrong with an export."""
+
+from __future__ import annotations
+
+from ..errors import SchuBertError
+
+
+class ExportError(SchuBertError):
+    """A model that cannot be exported as asked, or whose export does not compute what PyTorch computes."""
