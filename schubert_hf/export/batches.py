@@ -18,6 +18,7 @@ from .subject import Subject
 Batch = dict[str, Tensor]
 
 NUMBER = 20
+TRACED = (2, 7)
 TOKENS = 1024  # per batch, at most: outputs of a masked-LM head are large
 TEXTS = 256  # half of them calibrate, half judge
 TEXTS_PER_BATCH = 8
@@ -26,7 +27,8 @@ CHOICES = 3
 
 def traced_batch(subject: Subject) -> Batch:
     """The batch that a graph is recorded with: no size of it is 1, which would be taken for a constant."""
-    return random_batch(subject, 2, min(11, subject.longest), torch.Generator().manual_seed(0))
+    batch, length = TRACED
+    return random_batch(subject, batch, min(length, subject.longest), torch.Generator().manual_seed(0))
 
 
 def other_batches(subject: Subject) -> list[Batch]:
@@ -35,8 +37,10 @@ def other_batches(subject: Subject) -> list[Batch]:
     longest = min(subject.longest, TOKENS)
     sizes = [(1, 1), (1, longest), (3, 1)]
     while len(sizes) < NUMBER:
-        length = shapes.randint(2, max(2, longest))
-        sizes.append((min(shapes.randint(1, 9), max(1, TOKENS // length)), length))
+        length = shapes.randint(1, longest)
+        size = min(shapes.randint(1, 9), max(1, TOKENS // length)), length
+        if size != TRACED:
+            sizes.append(size)
     return [random_batch(subject, *size, generator) for size in sizes]
 
 

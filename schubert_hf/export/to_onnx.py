@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ class Onnx:
     def trace(self, subject: Subject) -> Any:
         from transformers.exporters import OnnxConfig, OnnxExporter
 
-        return trace(OnnxExporter, OnnxConfig, subject)
+        program = trace(OnnxExporter, OnnxConfig, subject)
+        _tidy(program)
+        return program
 
     def quantize(self, program: Any, subject: Subject, calibration: Sequence[Batch]) -> Any:
         from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
@@ -63,3 +66,22 @@ class Onnx:
             return dict(zip(names, map(torch.from_numpy, found), strict=True))
 
         return run
+
+
+def _tidy(program: Any) -> None:
+    """Removes the stack trace of every node, which holds paths of this machine, and gives the dynamic axes names."""
+    axes = ("batch_size", "sequence_length")
+    dimensions = program.graph.inputs[0].shape
+    names = dict(
+        zip(map(str, dimensions), axes if len(dimensions) == 2 else (axes[0], "choices", axes[1]), strict=True)
+    )
+    symbols = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in names))
+    values = set(program.graph.inputs)
+    for node in program.graph.all_nodes():
+        node.metadata_props.clear()
+        values.update(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        for place, dimension in enumerate(value.shape or ()):
+            if not isinstance(dimension, int) and dimension.value is not None:
+                value.shape[place] = symbols.sub(lambda found: names[found[0]], str(dimension.value))

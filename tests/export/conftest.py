@@ -1,0 +1,38 @@
+"""Tiny folders to export: layers without heads and without filters, odd widths, a tokenizer beside the weights."""
+
+import pytest
+import torch
+
+from schubert_hf import SchuBertConfig
+
+LONGEST = 32
+RAGGED = {
+    "hidden_sizes": [13, 11, 17],
+    "filter_sizes": [19, 0, 7],
+    "head_counts": [3, 1, 0],
+    "key_query_sizes": [5, 7, 3],
+    "value_sizes": [4, 9, 2],
+    "max_position_embeddings": LONGEST,
+}
+
+
+@pytest.fixture(scope="session")
+def save(tmp_path_factory, tokenizer):
+    """Save a tiny model of a class, with weights that matter; returns its folder."""
+
+    def save(kind, folder=None, **fields):
+        torch.manual_seed(1)
+        model = kind(SchuBertConfig(**{**RAGGED, "vocab_size": len(tokenizer), **fields})).eval()
+        for name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, mean=1.0 if "LayerNorm.weight" in name else 0.0, std=0.3)
+        folder = folder or tmp_path_factory.mktemp(kind.__name__)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+def snapshot(folder):
+    """Every file below a folder, hidden ones too."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
