@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.sources import first_line
 from ..run.progress import quiet
 from ..shipping import ship
-from .kinds import EncoderError
+from .kinds import MODULES, EncoderError
+
+TRANSFORMER = "sentence_bert_config.json"
+# Pooling modes -> the ends of their old settings' names.
+OLD_POOLING = {
+    "cls": "cls_token",
+    "mean": "mean_tokens",
+    "max": "max_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
 
 
 def open_library(kind: str, given: Any) -> Any:
@@ -68,3 +80,24 @@ def save(source: Any, folder: Path) -> None:
     with quiet():
         source.save_pretrained(str(folder), create_model_card=False)
     ship(folder)
+    _add_old_names(source, folder)
+
+
+def _add_old_names(source: Any, folder: Path) -> None:
+    """Adds the settings that sentence-transformers before 5.4 wrote, and many servers still read; it ignores them.
+
+    text-embeddings-inference's router parses both files, and refuses a folder in which one of these is missing.
+    """
+    for module in json.loads((folder / MODULES).read_text(encoding="utf-8")) if (folder / MODULES).exists() else []:
+        config = folder / module["path"] / "config.json"
+        if module["type"].rpartition(".")[2] == "Pooling":
+            modes = json.loads(config.read_text(encoding="utf-8"))["pooling_mode"]
+            used = {modes} if isinstance(modes, str) else set(modes)
+            _update(config, {f"pooling_mode_{name}": mode in used for mode, name in OLD_POOLING.items()})
+    if (folder / TRANSFORMER).exists() and source.max_seq_length is not None:
+        _update(folder / TRANSFORMER, {"max_seq_length": source.max_seq_length})
+
+
+def _update(path: Path, settings: dict[str, Any]) -> None:
+    content = {**json.loads(path.read_text(encoding="utf-8")), **settings}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -23,23 +23,30 @@ class Exported:
     """One file of an export.
 
     Attributes:
-        file: in its folder, such as "onnx/model.onnx".
-        megabytes: with what lies beside it, in 10^6 bytes.
+        files: in the folder, such as "onnx/model.onnx"; the one to open first, then what it needs beside it.
+        megabytes: of all of them, in 10^6 bytes.
         inputs, outputs: names, of int64 and float32 tensors.
+        pooling: "mean" or "cls" for a sentence encoder whose embedding is just that, perhaps normalised.
         check: of float32, against PyTorch.
         method: of int8, how it was made.
         quality: of int8, beside the float32 model, see `quality`.
         texts: that `quality` was measured on.
     """
 
-    file: str
+    files: tuple[str, ...]
     megabytes: float
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    pooling: str | None = None
     check: Check | None = None
     method: str | None = None
     quality: dict[str, float] | None = None
     texts: int | None = None
+
+    @property
+    def file(self) -> str:
+        """The one to open."""
+        return self.files[0]
 
 
 def export(
@@ -89,21 +96,31 @@ def _export(kind: Format, subject: Subject, staged: Path, texts: Any) -> list[Ex
     kind.save(program, path)
     batches, run = other_batches(subject), kind.open(path)
     checked = check(kind.file, subject, run, batches)
-    names = subject.inputs, tuple(run(batches[0]))
-    made = [Exported(kind.file, _megabytes(path), *names, check=checked)]
+    outputs = tuple(run(batches[0]))
+    made = [_describe(kind.file, staged, subject, outputs, check=checked)]
     if texts is not None:
         calibration, judging = texts
         path = staged / kind.quantized
         kind.save(kind.quantize(program, subject, calibration), path)
         figures = quality(kind.quantized, subject, kind.open(path), judging)
         number = sum(len(batch["input_ids"]) for batch in judging)
-        about: dict[str, Any] = {"method": kind.method, "quality": figures, "texts": number}
-        made.append(Exported(kind.quantized, _megabytes(path), *names, **about))
+        about = {"method": kind.method, "quality": figures, "texts": number}
+        made.append(_describe(kind.quantized, staged, subject, outputs, **about))
     return made
 
 
-def _megabytes(path: Path) -> float:
-    return sum(one.stat().st_size for one in path.parent.glob(f"{path.stem}.*")) / 1e6
+def _describe(file: str, staged: Path, subject: Subject, outputs: tuple[str, ...], **about: Any) -> Exported:
+    path = staged / file
+    beside = sorted(one for one in path.parent.iterdir() if one.stem == path.stem and one != path)
+    paths = [path, *beside]  # such as model.onnx_data
+    return Exported(
+        files=tuple(one.relative_to(staged).as_posix() for one in paths),
+        megabytes=sum(one.stat().st_size for one in paths) / 1e6,
+        inputs=subject.inputs,
+        outputs=outputs,
+        pooling=subject.pooling,
+        **about,
+    )
 
 
 def _move(staged: Path, target: Path, made: list[Exported], weights: str) -> None:

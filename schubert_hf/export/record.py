@@ -11,7 +11,6 @@ from .errors import ExportError
 
 RECORD = "exports.json"
 WEIGHTS = "model*.safetensors"
-FOLDERS = ("onnx", "openvino", "executorch")
 
 
 def weights_of(folder: Path) -> str:
@@ -33,3 +32,21 @@ def read_exports(folder: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ExportError(f"`{path}` cannot be read: {error}. Remove it, and export again.") from error
     return content
+
+
+def current_exports(folder: Path) -> dict[str, dict[str, Any]]:
+    """The same, for exports that are all there and of the folder's weights.
+
+    Raises:
+        ExportError: one is missing, or was made from other weights than the folder holds now.
+    """
+    exports = read_exports(folder)
+    weights = weights_of(folder) if exports else ""
+    for file, known in exports.items():
+        missing = [name for name in known["files"] if not (folder / name).is_file()]
+        if missing or known["weights"] != weights:
+            what = f"lacks `{missing[0]}`" if missing else "was made from other weights than those beside it"
+            raise ExportError(
+                f"The export `{folder / file}` {what}. Run `schubert export` again, or remove it with {RECORD}."
+            )
+    return exports

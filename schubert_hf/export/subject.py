@@ -105,6 +105,15 @@ class Subject:
         return self.function.model.config
 
     @property
+    def pooling(self) -> str | None:
+        """The pooling, "mean" or "cls", where it alone makes the sentence embedding, but for its normalisation."""
+        if self.encoder is None:
+            return None
+        _, pooling, *behind = self.encoder.source
+        simple = pooling.pooling_mode in ("mean", "cls") and pooling.include_prompt
+        return pooling.pooling_mode if simple and {type(one).__name__ for one in behind} <= {"Normalize"} else None
+
+    @property
     def longest(self) -> int:
         """Tokens that the model has positions for."""
         return int(self.config.max_position_embeddings)

@@ -19,7 +19,7 @@ from ..auto import MODELS
 from ..cost import format_size
 from ..pruning.methods import describe_method
 from ..run.provenance import describe_machine
-from . import encoders, tables
+from . import encoders, exports, tables
 from .errors import RecordError
 from .evaluations import model_index
 from .inspection import SEQUENCE, Inspection
@@ -60,6 +60,8 @@ def render_card(record: Record, name: str) -> str:
         license=record.license,
         tokenizer=record.tokenizer,
         tuned=record.tuned,
+        exports=record.exports and exports.usage(record.exports, pipeline_tag),
+        export_table=record.exports and exports.export_table(record.exports),
         latency=record.latency,
         latency_table=record.latency and tables.latency_table(record.latency),
         evaluation_table=record.evaluations and tables.evaluation_table(record.evaluations),

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..export.errors import ExportError
 from ..pruning.result import PruningResult
 from ..run.checkpoint import write_json
 from ..run.output import PRUNING_RECORD
@@ -75,7 +76,7 @@ def publish(
         staged.mkdir()
         try:
             stage(folder, staged, repo_id, license=license, latency=latency, keep_readme=not overwrite_readme)
-        except RecordError as error:
+        except (RecordError, ExportError) as error:
             raise PublishError(str(error)) from error
         api = HfApi(token=token)
         return _retry(lambda: _upload(api, staged, repo_id, private, overwrite_readme, commit_message), repo_id)

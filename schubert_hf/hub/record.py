@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.results import Evaluation
+from ..export.record import current_exports
 from ..latency.timing import measure
 from ..run.checkpoint import write_json
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TRIMMING_RECORD
@@ -30,6 +31,7 @@ class Record:
     tuned: dict[str, Any] | None = None  # of `finetuning.json`
     tokenizer: str | None = None  # its class
     trimmed: dict[str, Any] | None = None  # of `trimming.json`, where only the vocabulary was cut
+    exports: dict[str, Any] = field(default_factory=dict)  # of `exports.json`: file -> what is known of it
 
     @classmethod
     def of_folder(cls, folder: Path, *, license: str | None = None) -> Record:
@@ -37,6 +39,7 @@ class Record:
 
         Raises:
             RecordError: one of the files cannot be read.
+            ExportError: its exports are not those of its weights.
         """
         record = cls(
             config=read_config(folder),
@@ -44,6 +47,7 @@ class Record:
             latency=read_json(folder / LATENCY),
             evaluations=read_evaluations(folder),
             tuned=read_json(folder / FINETUNING_RECORD),
+            exports=current_exports(folder),
             tokenizer=(read_json(folder / TOKENIZER) or {}).get("tokenizer_class"),
             trimmed=read_json(folder / TRIMMING_RECORD),
         )

@@ -17,6 +17,7 @@ from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
 from ..encoders.kinds import MODULES, SETTINGS, read
 from ..errors import USER_ERRORS
+from ..export.record import RECORD, current_exports
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TRIMMING_RECORD
 from ..shipping import SHIPPED, ship
 from .errors import PublishError
@@ -81,9 +82,12 @@ def stage(
         PublishError: `source` holds no model, one that does not load or has NaN or infinite weights, a tokenizer that
             does not fit, or Python files that are not the package's.
         RecordError: its records or the metadata of its page cannot be read.
+        ExportError: its exports are not those of its weights.
     """
     _check_source(source)
-    for path in [path for pattern in (*_TAKEN, *_modules(source)) for path in source.glob(pattern)]:
+    exports = current_exports(source)
+    files = [RECORD, *(name for known in exports.values() for name in known["files"])] if exports else []
+    for path in [path for pattern in (*_TAKEN, *_modules(source), *files) for path in source.glob(pattern)]:
         copy = target / path.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
         try:

@@ -39,14 +39,14 @@ def session(path):
     return lambda inputs: {port.any_name: value for port, value in compiled(inputs).items()}
 
 
-def compare(run, model, inputs, rename=()):
-    """The largest difference of any output, on a batch of arrays."""
+def compare(run, model, inputs, rename=(), where=...):
+    """The largest difference of any output, on a batch of arrays; `where`: of token states."""
     with torch.no_grad():
         wanted = model(**{name: torch.from_numpy(x) for name, x in inputs.items()})
     found = run(inputs)
     names = {dict(rename).get(name, name): x for name, x in wanted.items() if x is not None}
     assert set(found) == set(names)
-    return max(float(np.abs(found[name] - x.numpy()).max()) for name, x in names.items())
+    return max(float(np.abs(found[name] - x.numpy())[where].max()) for name, x in names.items())
 
 
 def batch(tokenizer, *shape):
@@ -125,7 +125,9 @@ def test_a_bert_and_a_relative(tmp_path, format, tokenizer):
         if model is roberta:
             assert made.inputs == ("input_ids", "attention_mask")
             del inputs["token_type_ids"]
-        assert compare(session(folder / FILES[format]), model, inputs) < 1e-4
+        # At padding a RoBERTa has a position of its own, which no real token sees.
+        where = inputs["attention_mask"] > 0 if model is roberta else ...
+        assert compare(session(folder / FILES[format]), model, inputs, where=where) < 1e-4
 
 
 def test_a_difference_fails_and_leaves_nothing(save, tmp_path, monkeypatch):

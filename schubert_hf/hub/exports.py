@@ -1,0 +1,52 @@
+"""What a page says of a model's exports: how large, how close to PyTorch, and how to run them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .encoders import FIGURES
+from .tables import RIGHT, Table
+
+ONNX, ONNX_INT8, OPENVINO = "onnx/model.onnx", "onnx/model_quantized.onnx", "openvino/openvino_model.xml"
+# The model's task -> transformers.js's, which has none for other heads.
+BROWSER_TASKS = {
+    "sentence-similarity": "feature-extraction",
+    **{task: task for task in ("feature-extraction", "fill-mask", "text-classification", "token-classification")},
+    "question-answering": "question-answering",
+}
+
+
+def export_table(exports: dict[str, Any]) -> Table:
+    """A row per file."""
+    rows = []
+    for file, known in exports.items():
+        check = known["check"]
+        if check is not None:
+            close = f"{check['difference']:.1g} at most, of outputs up to {check['largest']:.3g}"
+        else:
+            shown = known["quality"].items()
+            close = ", ".join(f"{FIGURES.get(name, RIGHT.get(name, name))}: {value:.3f}" for name, value in shown)
+        rows.append([f"`{file}`", f"{known['megabytes']:.1f} MB", "int8" if check is None else "float32", close])
+    return Table(["file", "size", "weights", "next to PyTorch in float32"], rows)
+
+
+def usage(exports: dict[str, Any], pipeline_tag: str | None) -> dict[str, Any]:
+    """What the template asks.
+
+    Returns:
+        `onnx`, `openvino`, `int8`: whether there are such files; `task` and `pooling` for transformers.js, None where
+        it has none; `pooled`: whether the pooling is inside; `batches` and `texts` that were compared.
+    """
+    onnx, every = exports.get(ONNX), exports.values()
+    pooling = "mean" if pipeline_tag == "feature-extraction" else onnx and onnx["pooling"]
+    task = BROWSER_TASKS.get(pipeline_tag or "")
+    return {
+        "onnx": onnx is not None,
+        "openvino": OPENVINO in exports,
+        "int8": ONNX_INT8 in exports,
+        "task": task if pooling or task != "feature-extraction" else None,
+        "pooling": pooling,
+        "pooled": onnx is not None and "sentence_embedding" in onnx["outputs"],
+        "batches": next((known["check"]["batches"] for known in every if known["check"]), None),
+        "texts": next((known["texts"] for known in every if known["texts"]), None),
+    }
