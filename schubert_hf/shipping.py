@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from .auto import auto_map
+from .configuration_schubert import SchuBertConfig
 
 SHIPPED = [Path(__file__).parent / name for name in ("configuration_schubert.py", "modeling_schubert.py")]
 
@@ -25,4 +26,11 @@ def ship(folder: Path, config: Path | None = None) -> None:
         shutil.copyfile(shipped, folder / shipped.name)
     content = json.loads((config or folder / "config.json").read_text(encoding="utf-8"))
     content["auto_map"] = auto_map()
+    if (
+        any(name.endswith("Classification") for name in content.get("architectures") or [])
+        and "id2label" not in content
+    ):
+        # transformers leaves two unnamed labels out; text-embeddings-inference refuses a classifier without labels.
+        names = SchuBertConfig().id2label
+        content |= {"id2label": names, "label2id": {name: number for number, name in names.items()}}
     (folder / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
