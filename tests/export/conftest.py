@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from folders import LONGEST
 
 from schubert_hf import SchuBertConfig
 
-LONGEST = 32
 RAGGED = {
     "hidden_sizes": [13, 11, 17],
     "filter_sizes": [19, 0, 7],
@@ -31,8 +31,3 @@ def save(tmp_path_factory, tokenizer):
         return folder
 
     return save
-
-
-def snapshot(folder):
-    """Every file below a folder, hidden ones too."""
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LONGEST, snapshot
+from folders import LONGEST, snapshot
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForMaskedLM
 
 import schubert_hf
