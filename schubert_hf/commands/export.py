@@ -1,4 +1,4 @@
-"""`schubert export`: a model as ONNX or OpenVINO, in float32 and int8."""
+"""`schubert export`: a model as ONNX, OpenVINO or ExecuTorch, in float32 and int8."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ..training.loop_config import option
 
 @dataclass
 class Export:
-    """Export a model to ONNX or OpenVINO, for servers, browsers and other languages.
+    """Export a model to ONNX, OpenVINO or ExecuTorch, for servers, browsers and other languages.
 
         schubert export small --format onnx --int8 --text corpus.txt
 
     Batch and length are dynamic. The export is run on 20 batches of other shapes and is kept only where it computes
-    what PyTorch computes. It needs the extra: `pip install "schubert-hf[export]"`.
+    what PyTorch computes. It needs the extra `export`, or `executorch`:
+    `pip install "schubert-hf[export]"`.
     """
 
     folder: str = positional("Folder of a model, of a sentence encoder or of a cross-encoder.")
-    format: str = option("onnx", "onnx or openvino.")
+    format: str = option("onnx", "onnx, openvino or executorch.")
     int8: bool = option(False, "Make a quantized export, too; needs --text.")
     text: str | None = option(
         None, "What int8 is calibrated and judged on: a text file, a folder, or a dataset on the Hub."

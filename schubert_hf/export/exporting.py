@@ -94,15 +94,15 @@ def _export(kind: Format, subject: Subject, staged: Path, texts: Any) -> list[Ex
     path.parent.mkdir()
     program = kind.trace(subject)
     kind.save(program, path)
-    batches, run = other_batches(subject), kind.open(path)
+    batches, run = other_batches(subject), kind.open(path, subject)
     checked = check(kind.file, subject, run, batches)
     outputs = tuple(run(batches[0]))
     made = [_describe(kind.file, staged, subject, outputs, check=checked)]
-    if texts is not None:
+    if texts is not None and kind.quantized is not None:
         calibration, judging = texts
         path = staged / kind.quantized
         kind.save(kind.quantize(program, subject, calibration), path)
-        figures = quality(kind.quantized, subject, kind.open(path), judging)
+        figures = quality(kind.quantized, subject, kind.open(path, subject), judging)
         number = sum(len(batch["input_ids"]) for batch in judging)
         about = {"method": kind.method, "quality": figures, "texts": number}
         made.append(_describe(kind.quantized, staged, subject, outputs, **about))

@@ -17,10 +17,9 @@ from torch import Tensor
 from .batches import Batch
 from .errors import ExportError
 from .subject import Subject
+from .to_executorch import ExecuTorch
 from .to_onnx import Onnx
 from .to_openvino import OpenVINO
-
-EXTRA = 'pip install "schubert-hf[export]"'
 
 # A saved export as a function: a batch in, outputs by name out.
 Run = Callable[[Batch], dict[str, Tensor]]
@@ -28,6 +27,10 @@ Run = Callable[[Batch], dict[str, Tensor]]
 
 class Format(Protocol):
     """One format. Files are named in the model's folder, as clients look for them."""
+
+    @property
+    def extra(self) -> str:
+        """The extra of this package that installs what it imports."""
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -42,8 +45,8 @@ class Format(Protocol):
         """The export in float32."""
 
     @property
-    def quantized(self) -> str:
-        """The export in int8."""
+    def quantized(self) -> str | None:
+        """The export in int8; None where there is none."""
 
     @property
     def method(self) -> str:
@@ -58,11 +61,11 @@ class Format(Protocol):
     def save(self, program: Any, path: Path) -> None:
         """Writes a program to `path`, and beside it what the format keeps apart."""
 
-    def open(self, path: Path) -> Run:
+    def open(self, path: Path, subject: Subject) -> Run:
         """Opens what `save` wrote, in the format's own runtime, on the CPU, in float32."""
 
 
-FORMATS: dict[str, Format] = {"onnx": Onnx(), "openvino": OpenVINO()}
+FORMATS: dict[str, Format] = {"onnx": Onnx(), "openvino": OpenVINO(), "executorch": ExecuTorch()}
 
 
 def find_format(name: str, *, int8: bool = False) -> Format:
@@ -73,13 +76,17 @@ def find_format(name: str, *, int8: bool = False) -> Format:
     """
     if name not in FORMATS:
         raise ExportError(f"`format` is {name!r}; allowed is one of {', '.join(FORMATS)}.")
+    found = FORMATS[name]
+    if int8 and found.quantized is None:
+        able = ", ".join(other for other, format in FORMATS.items() if format.quantized is not None)
+        raise ExportError(f"The format {name!r} has no int8; {able} have. Leave `--int8` out, or take one of them.")
+    install = f'Install: pip install "schubert-hf[{found.extra}]".'
     if importlib.util.find_spec("transformers.exporters") is None:
         raise ExportError(
-            f"transformers {transformers.__version__} has no exporters; 5.23 is the first that has. Upgrade: {EXTRA}."
+            f"transformers {transformers.__version__} has no exporters; 5.23 is the first that has. {install}"
         )
-    found = FORMATS[name]
     needed = (*found.packages, *(found.packages_for_int8 if int8 else ()))
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing:
-        raise ExportError(f"The format {name!r} needs {', '.join(missing)}. Install: {EXTRA}.")
+        raise ExportError(f"The format {name!r} needs {', '.join(missing)}. {install}")
     return found

@@ -22,6 +22,7 @@ SIDECAR_FROM = int(1.5 * 2**30)  # bytes of weights; protobuf ends at 2 GB
 class Onnx:
     """See `Format`."""
 
+    extra: str = "export"
     packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
     packages_for_int8: tuple[str, ...] = ()
     file: str = "onnx/model.onnx"
@@ -52,7 +53,7 @@ class Onnx:
         beside = f"{path.name}_data" if weights > SIDECAR_FROM else None
         onnx_ir.save(program, str(path), external_data=beside)
 
-    def open(self, path: Path) -> Callable[[Batch], dict[str, Tensor]]:
+    def open(self, path: Path, subject: Subject) -> Callable[[Batch], dict[str, Tensor]]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -19,6 +19,7 @@ from .tracing import hushed, trace
 class OpenVINO:
     """See `Format`."""
 
+    extra: str = "export"
     packages: tuple[str, ...] = ("openvino",)
     packages_for_int8: tuple[str, ...] = ("nncf",)
     file: str = "openvino/openvino_model.xml"
@@ -43,7 +44,7 @@ class OpenVINO:
 
         openvino.save_model(program, str(path), compress_to_fp16=False)
 
-    def open(self, path: Path) -> Callable[[Batch], dict[str, Tensor]]:
+    def open(self, path: Path, subject: Subject) -> Callable[[Batch], dict[str, Tensor]]:
         import openvino
 
         # On a CPU with bfloat16 units OpenVINO computes in bfloat16 unless it is told not to.

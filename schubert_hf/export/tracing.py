@@ -16,12 +16,12 @@ from .batches import traced_batch
 from .subject import Subject
 
 
-def trace(exporter: Any, config: Any, subject: Subject) -> Any:
+def trace(exporter: Any, config: Any, subject: Subject, *, largest_batch: int | None = None) -> Any:
     """The exporter's program, in float32; batch, choices and length are dynamic."""
     batch = traced_batch(subject)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=subject.longest)}
+    axes = {0: torch.export.Dim("batch", max=largest_batch), 1: torch.export.Dim("sequence", max=subject.longest)}
     if subject.head == "MultipleChoice":
-        axes = {0: axes[0], 1: torch.export.Dim("choices"), 2: axes[1]}
+        axes = {0: axes[0], 1: torch.export.Dim("choices", max=largest_batch), 2: axes[1]}
     shapes = dict.fromkeys(batch, axes)
     with hushed():
         return exporter().export(subject.function, dict(batch), config(dynamic=True, dynamic_shapes=shapes)).program

@@ -46,7 +46,7 @@ def compare(run, model, inputs, rename=(), where=...):
     found = run(inputs)
     names = {dict(rename).get(name, name): x for name, x in wanted.items() if x is not None}
     assert set(found) == set(names)
-    return max(float(np.abs(found[name] - x.numpy())[where].max()) for name, x in names.items())
+    return max(float(np.abs(np.asarray(found[name]) - x.numpy())[where].max()) for name, x in names.items())
 
 
 def batch(tokenizer, *shape):
@@ -107,6 +107,21 @@ def test_every_head_in_int8(save, tokenizer, kind, format, corpus, tmp_path):
 
 
 @pytest.mark.slow
+def test_executorch(save, tokenizer):
+    """It knows its inputs by place; memory is planned for 16 sequences."""
+    runtime = pytest.importorskip("executorch.runtime", reason="the extra `executorch`")
+    folder = save(SchuBertModel)
+    (made,) = export(folder, "executorch")
+    method = runtime.Runtime.get().load_program(str(folder / made.file)).load_method("forward")
+    model = SchuBertModel.from_pretrained(folder)
+    for shape in ((1, 1), (16, LONGEST), (7, 3)):
+        run = lambda inputs: dict(  # noqa: E731
+            zip(made.outputs, method.execute([torch.from_numpy(inputs[name]) for name in made.inputs]), strict=True)
+        )
+        assert compare(run, model, batch(tokenizer, *shape)) < 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FILES)
 def test_a_bert_and_a_relative(tmp_path, format, tokenizer):
     """Each is exported as it is; a RoBERTa has one segment, and padding that takes no positions."""
@@ -147,7 +162,7 @@ def test_a_difference_fails_and_leaves_nothing(save, tmp_path, monkeypatch):
             for part in saved:
                 part.write_text("graph")
 
-        def open(self, path):
+        def open(self, path, subject):
             return lambda batch: {
                 name: x + 0.1 * (batch["input_ids"].shape == (1, LONGEST)) for name, x in model(**batch).items()
             }
@@ -165,7 +180,8 @@ def test_a_difference_fails_and_leaves_nothing(save, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"format": "tflite"}, "`format` is 'tflite'; allowed is one of onnx, openvino"),
+        ({"format": "tflite"}, "`format` is 'tflite'; allowed is one of onnx, openvino, executorch"),
+        ({"format": "executorch", "int8": True}, "The format 'executorch' has no int8; onnx, openvino have"),
         ({"int8": True}, "int8 is calibrated and judged on text. Give `--text`"),
         ({"pooled": True}, "is no sentence encoder, so it has no pooling. Leave `--pooled` out"),
         ({"int8": True, "text": ["One sentence only."]}, "int8 needs 6 or more"),
