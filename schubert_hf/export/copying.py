@@ -6,16 +6,11 @@ import shutil
 from pathlib import Path
 
 from ..encoders.kinds import MODULES, read
+from ..run.output import TOKENIZER_FILES
 
 SETTINGS = (
     "config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",  # of SentencePiece
+    *TOKENIZER_FILES,
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",

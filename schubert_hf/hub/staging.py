@@ -18,7 +18,7 @@ from ..conversion import convert_bert, load
 from ..encoders.kinds import MODULES, SETTINGS, read
 from ..errors import USER_ERRORS
 from ..export.record import RECORD, current_exports
-from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TRIMMING_RECORD
+from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TOKENIZER_FILES, TRIMMING_RECORD
 from ..shipping import SHIPPED, ship
 from .errors import PublishError
 from .evaluations import FILE as EVALUATIONS
@@ -32,13 +32,7 @@ _TAKEN = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",  # of SentencePiece
+    *TOKENIZER_FILES,
     PRUNING_RECORD,
     TRIMMING_RECORD,
     FINETUNING_RECORD,

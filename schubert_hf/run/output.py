@@ -18,6 +18,16 @@ from .checkpoint import atomic_folder
 MARKER = "config.json"  # written last: a folder with it holds a whole model
 # Of the run that made the model.
 PRUNING_RECORD, TRIMMING_RECORD, FINETUNING_RECORD = "pruning.json", "trimming.json", "finetuning.json"
+# A tokenizer as transformers and sentence-transformers read it, in all its forms.
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",  # of SentencePiece
+)
 
 
 class OutputFolderError(SchuBertError):
