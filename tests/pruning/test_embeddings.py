@@ -6,10 +6,12 @@ from oracles import CLASSES, batches, build, compute, difference, ragged
 
 from schubert_hf import PruningConfig, SchuBertForMaskedLM, SchuBertModel, compact
 from schubert_hf.anatomy import embeddings
+from schubert_hf.cost import ParameterCost
 from schubert_hf.pruning.budget import resolve_dimensions
 from schubert_hf.pruning.embeddings import EmbeddingMoments, measure_embeddings, project_embeddings
 from schubert_hf.pruning.plan import PruningPlan
 from schubert_hf.pruning.restoration import restore
+from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import EMBEDDINGS, DimensionsError, find_groups
 from schubert_hf.shape import Shape, with_projection
 from schubert_hf.training.outputs import Outputs
@@ -84,3 +86,18 @@ def test_dimensions_with_and_without_embeddings():
     for model, settings in ((build(SchuBertModel), {"method": "schubert"}), (build(SchuBertForMaskedLM), {})):
         with pytest.raises(DimensionsError, match=r"`dimensions` has e, the embedding size, but .*, or leave e out"):
             of(model, **settings)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plan_leaves_no_more_entries_than_channels(seed):
+    """Whatever the scores: with the stream the embeddings shrink, and the cost of the plan is that of the model."""
+    model = build(SchuBertModel, with_projection(ragged()))
+    generator, cost = torch.Generator().manual_seed(seed), ParameterCost(model)
+    groups = find_groups(model.config, "hfakve")
+    scores = {group: torch.rand(units, generator=generator) for group, units in groups.items()}
+    scores[EMBEDDINGS] += 0.5
+    for share in (0.8, 0.5, 0.3):
+        budget = share * model.num_parameters()
+        plan = select(scores, model.config, cost, budget, multiple_of={"h": 4, "e": 3})
+        assert plan.shape.embedding_size <= plan.shape.hidden_sizes[0]
+        assert compact(model, plan).num_parameters() == cost(plan.shape) <= budget
