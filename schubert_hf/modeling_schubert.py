@@ -55,7 +55,11 @@ def read_config(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> 
 
     So everything else is read from the same commit, and the Hub is asked once.
     """
-    path = cached_file(name_or_path, CONFIG_NAME, **{name: given[name] for name in FINDING if name in given})
+    place = {name: given[name] for name in FINDING if name in given}
+    folder = os.path.join(name_or_path, place.get("subfolder") or "")
+    if os.path.isdir(folder) and not os.path.isfile(os.path.join(folder, CONFIG_NAME)):
+        raise OSError(f"the folder holds no {CONFIG_NAME}.")  # transformers would look for it on the Hub
+    path = cached_file(name_or_path, CONFIG_NAME, **place)
     content, _ = PreTrainedConfig.get_config_dict(path)
     commit = extract_commit_hash(path, None)
     return content, given if commit is None else {**given, "revision": commit}

@@ -20,11 +20,11 @@ from ..latency.cost import LatencyCost, meet_budget
 from ..latency.table import LatencyTable
 from ..run.processes import on_main_process
 from ..shape import Shape, with_projection
-from .config import PruningConfig
+from .config import AUTO, DEFAULT, PruningConfig
 from .methods import METHODS
 from .plan import PruningPlan
 from .selection import check_smallest, smallest_shape
-from .units import DimensionsError, find_groups
+from .units import DimensionsError, check_dimensions, find_groups
 
 
 class Budget:
@@ -112,26 +112,30 @@ def name_cost(config: PruningConfig) -> str:
 
 
 def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> PruningConfig:
-    """The settings without e where it would save nothing that is counted, which is FLOPs or time.
+    """The settings with their dimensions: by default `DEFAULT`, and e where a model's embeddings can be projected.
+
+    e goes where it would save nothing that is counted, which is FLOPs or time.
 
     Raises:
-        DimensionsError: e is among the dimensions, and the model's embeddings cannot be projected.
+        DimensionsError: e is among the dimensions given, and the embeddings cannot be projected.
     """
-    if "e" not in config.dimensions:
-        return config
-    if name_cost(config) != "parameters" and config.dimensions != "e":
-        return replace(config, dimensions=config.dimensions.replace("e", ""))
+    auto = config.dimensions == AUTO
+    given = f"{DEFAULT}e" if auto else config.dimensions
+    if name_cost(config) != "parameters" and given != "e":
+        given = given.replace("e", "")
+    if "e" not in given:
+        return replace(config, dimensions=given)
     why = None
     if not model.config.project_embeddings and not METHODS[config.method].calibrates:
         why = f"method {config.method} makes none. Take method auto"
     elif not model.config.project_embeddings and masked_lm(model) is not None:
         why = "the masked-LM head is tied to them as they are. Prune the encoder alone, `model.base_model`"
-    if why is not None:
+    if why is not None and not auto:
         raise DimensionsError(
             "`dimensions` has e, the embedding size, but no projection leads from the model's embeddings to its first "
             f"layer, and {why}, or leave e out."
         )
-    return config
+    return replace(config, dimensions=DEFAULT if why else check_dimensions(given))
 
 
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:

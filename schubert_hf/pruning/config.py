@@ -13,6 +13,7 @@ from ..training.loop_config import LoopConfig, check_ranges, option
 from .methods import METHODS
 from .units import check_dimensions
 
+AUTO, DEFAULT = "auto", "hfakv"  # of the dimensions: what suits a model; what suits any
 COSTS = ("parameters", "flops", "latency")
 # What kernels are faster at multiples of; heads are counted one by one (measured: examples/benchmarks/alignment.py).
 ALIGNED = ("h", "f", "k", "v", "e")
@@ -51,9 +52,10 @@ class PruningConfig:
         "auto", "What is removed: " + "; ".join(f"{name}: {one.help}" for name, one in METHODS.items()) + "."
     )
     dimensions: str = option(
-        "hfakv",
-        "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers, e "
-        "embedding size (for targets in parameters; FLOPs and time hardly depend on it).",
+        "auto",
+        "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers, "
+        "e embedding size; auto: hfakv, and e where the target counts parameters, the method is auto and no "
+        "masked-LM head reads the embeddings.",
     )
     rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.", least=1)
     multiple_of: str | int | Mapping[str, int] = option(
@@ -109,18 +111,21 @@ class PruningConfig:
                 known = ", ".join(str(value) for value in allowed if value is not None)
                 raise PruningConfigError(f"`{name}` is {getattr(self, name)!r}; allowed is {known}.")
         try:
-            check_dimensions(self.dimensions)
+            check_dimensions(DEFAULT if self.dimensions == AUTO else self.dimensions)
         except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
         check_ranges(self, PruningConfigError)
         _ = self.multiples  # is checked as it is read
 
     def resolve(self) -> PruningConfig:
-        """The same settings with every default filled in, but for the recovery's learning rate, which is measured."""
-        method = METHODS[self.method]
+        """The same settings with every default filled in that the settings alone decide.
+
+        The recovery's learning rate is measured, and the model has a say in `dimensions` (see `resolve_dimensions`).
+        """
+        method, given = METHODS[self.method], self.dimensions
         return replace(
             self,
-            dimensions=method.dimensions or check_dimensions(self.dimensions),
+            dimensions=method.dimensions or (given if given == AUTO else check_dimensions(given)),
             multiple_of=self.multiples,
             teacher_weight=method.teacher_weight if self.teacher_weight is None else self.teacher_weight,
         )

@@ -76,14 +76,16 @@ def test_sorted_entries_carry_more_than_others():
 
 
 def test_dimensions_with_and_without_embeddings():
-    def of(model, **settings):
-        return resolve_dimensions(PruningConfig(dimensions="hfakve", **settings).resolve(), model).dimensions
+    def of(model, dimensions="hfakve", **settings):
+        return resolve_dimensions(PruningConfig(dimensions=dimensions, **settings).resolve(), model).dimensions
 
-    assert of(build(SchuBertModel)) == "hfakve"
+    assert of(build(SchuBertModel)) == of(build(SchuBertModel), "auto") == "hfakve"
+    assert of(build(SchuBertModel), "auto", cost="flops") == "hfakv"
     assert of(build(SchuBertModel), target="1MFLOPs") == of(build(SchuBertModel), cost="latency") == "hfakv"
     projected = build(SchuBertForMaskedLM, ragged(embedding_size=19))
     assert of(projected, method="magnitude") == "hfakve"
     for model, settings in ((build(SchuBertModel), {"method": "schubert"}), (build(SchuBertForMaskedLM), {})):
+        assert of(model, "auto", **settings) == "hfakv"
         with pytest.raises(DimensionsError, match=r"`dimensions` has e, the embedding size, but .*, or leave e out"):
             of(model, **settings)
 

@@ -20,6 +20,7 @@ from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.data.stream import MaskingCollator, for_stream
 from schubert_hf.hub.errors import RecordError
 from schubert_hf.hub.inspection import read_json
+from schubert_hf.pruning.budget import resolve_dimensions
 from schubert_hf.pruning.data import PruningData, open_data
 from schubert_hf.pruning.selection import smallest_shape
 from schubert_hf.pruning.units import find_groups
@@ -255,7 +256,7 @@ class Study:
 
     def _smallest(self, model: PreTrainedModel, config: PruningConfig) -> int:
         """Parameters when all goes that may; of layers that may go, the one that costs most stays."""
-        groups = find_groups(model.config, config.dimensions)
+        groups = find_groups(model.config, resolve_dimensions(config.resolve(), model).dimensions)
         return int(self.cost(smallest_shape(groups, model.config, self.cost, config.multiples)))
 
     def _size(self, model: PreTrainedModel) -> dict[str, Any]:
