@@ -24,7 +24,8 @@ from schubert_hf.hub import render_card
 from schubert_hf.hub.record import Record
 from schubert_hf.shipping import ship
 
-pytest.importorskip("onnxruntime", reason="the extra `export`")
+for package in ("onnxruntime", "openvino", "nncf"):
+    pytest.importorskip(package, reason="the extra `export`")
 
 HERE = Path(__file__).parent
 PACKAGES = os.environ.get("TRANSFORMERS_JS")  # a folder with node_modules/@huggingface/transformers
