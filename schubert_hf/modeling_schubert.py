@@ -11,6 +11,7 @@ the configuration beside it.
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -56,8 +57,8 @@ def read_config(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> 
     So everything else is read from the same commit, and the Hub is asked once.
     """
     place = {name: given[name] for name in FINDING if name in given}
-    folder = os.path.join(name_or_path, place.get("subfolder") or "")
-    if os.path.isdir(folder) and not os.path.isfile(os.path.join(folder, CONFIG_NAME)):
+    folder = Path(name_or_path, place.get("subfolder") or "")
+    if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
         raise OSError(f"the folder holds no {CONFIG_NAME}.")  # transformers would look for it on the Hub
     path = cached_file(name_or_path, CONFIG_NAME, **place)
     content, _ = PreTrainedConfig.get_config_dict(path)
