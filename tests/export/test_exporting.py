@@ -80,32 +80,23 @@ def test_an_encoder_in_onnx(save, tokenizer, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FILES)
 @pytest.mark.parametrize("kind", list(MODELS.values()), ids=lambda kind: kind.__name__)
-def test_every_head(save, tokenizer, kind, format):
-    folder = save(kind, num_labels=3)
-    (made,) = export(folder, format)
-    assert sorted(made.outputs) == sorted(OUTPUTS.get(kind.__name__, ["logits"]))
-    run, model = session(folder / FILES[format]), kind.from_pretrained(folder)
-    for shape in ((1, 1), (1, LONGEST), (7, 3)):
-        shape = (shape[0], 2, shape[1]) if "MultipleChoice" in kind.__name__ else shape
-        assert compare(run, model, batch(tokenizer, *shape), {"prediction_logits": "logits"}.items()) < 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format", FILES)
-@pytest.mark.parametrize("kind", list(MODELS.values()), ids=lambda kind: kind.__name__)
-def test_every_head_in_int8(save, tokenizer, kind, format, corpus, tmp_path):
+def test_every_head(save, tokenizer, kind, format, corpus, tmp_path):
     """Random weights are nothing that int8 likes; a wrong graph agrees with the model by chance alone."""
     if format == "openvino":
         pytest.importorskip("nncf", reason="the extra `export`")
-    folder = save(kind, num_labels=3)
-    _, made = export(folder, format, int8=True, text=corpus, output=tmp_path / "other")
-    assert made.quality.pop("neighbours", 1.0) > 0.5
-    assert min(made.quality.values()) > 0.7, made.quality
-    assert (tmp_path / "other" / made.file).exists()
-    assert not (folder / made.file).exists()
-    AutoTokenizer.from_pretrained(tmp_path / "other")
-    config = json.loads((tmp_path / "other" / "config.json").read_text())
-    assert config["architectures"] == [kind.__name__]
+    folder, output = save(kind, num_labels=3), tmp_path / "other"
+    made, quantized = export(folder, format, int8=True, text=corpus, output=output)
+    assert sorted(made.outputs) == sorted(OUTPUTS.get(kind.__name__, ["logits"]))
+    run, model = session(output / FILES[format]), kind.from_pretrained(folder)
+    for shape in ((1, 1), (1, LONGEST), (7, 3)):
+        shape = (shape[0], 2, shape[1]) if "MultipleChoice" in kind.__name__ else shape
+        assert compare(run, model, batch(tokenizer, *shape), {"prediction_logits": "logits"}.items()) < 1e-4
+    assert quantized.quality.pop("neighbours", 1.0) > 0.5
+    assert min(quantized.quality.values()) > 0.7, quantized.quality
+    assert (output / quantized.file).exists()
+    assert not (folder / quantized.file).exists()
+    AutoTokenizer.from_pretrained(output)
+    assert json.loads((output / "config.json").read_text())["architectures"] == [kind.__name__]
 
 
 @pytest.mark.slow
