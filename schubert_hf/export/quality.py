@@ -41,7 +41,7 @@ def quality(name: str, subject: Subject, run: Run, batches: Sequence[Batch]) -> 
     if POOLED in outputs:
         own, wanted = outputs[POOLED]
         return compare_embeddings(
-            own, wanted, cosines if subject.encoder is None else subject.encoder.source.similarity
+            own, wanted, cosines if subject.sentence_encoder is None else subject.sentence_encoder.source.similarity
         )
     return {term: agree(*items) for term, items in outputs.items()}
 
@@ -67,7 +67,7 @@ def _items(subject: Subject, outputs: dict[str, Tensor], batch: Batch) -> dict[s
 
 
 def _pool(subject: Subject, states: Tensor, mask: Tensor) -> Tensor:
-    if subject.encoder is not None:
-        return subject.encoder.embed(states, mask)
+    if subject.sentence_encoder is not None:
+        return subject.sentence_encoder.embed(states, mask)
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(1) / weights.sum(1)

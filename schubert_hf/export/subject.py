@@ -62,7 +62,7 @@ class Subject:
         head: of the model, as `head_of` names it.
         inputs: names of its inputs, in the tokenizer's order.
         tokenizer: None where the folder holds none.
-        encoder: the sentence encoder that the model belongs to, if any.
+        sentence_encoder: that the model belongs to, if any.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Subject:
     head: str
     inputs: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase | None = None
-    encoder: SentenceEncoder | None = None
+    sentence_encoder: SentenceEncoder | None = None
 
     @classmethod
     def open(cls, folder: Path, *, pooled: bool = False) -> Subject:
@@ -107,9 +107,9 @@ class Subject:
     @property
     def pooling(self) -> str | None:
         """The pooling, "mean" or "cls", where it alone makes the sentence embedding, but for its normalisation."""
-        if self.encoder is None:
+        if self.sentence_encoder is None:
             return None
-        _, pooling, *behind = self.encoder.source
+        _, pooling, *behind = self.sentence_encoder.source
         simple = pooling.pooling_mode in ("mean", "cls") and pooling.include_prompt
         return pooling.pooling_mode if simple and {type(one).__name__ for one in behind} <= {"Normalize"} else None
 

@@ -44,6 +44,7 @@ class Budget:
     ) -> None:
         self.accelerator = accelerator
         self.cost = make_cost(config, model, accelerator)
+        self.timed: dict[Shape, float] = {}
         self.unit, self.source_size = self.cost.unit, self.cost(Shape.of(model.config))
         self.names = config.targets
         if whole is None or self.unit != ParameterCost.unit:
@@ -100,9 +101,16 @@ class Budget:
         if "unreachable" in decision:
             raise BudgetError(decision["unreachable"])
         plan = PruningPlan.from_json(decision["plan"])
-        if isinstance(cost, LatencyTable):  # this process times nothing: it learns what the main one measured
-            self.cost = cost.corrected(plan.shape, decision["size"])
+        self.timed[plan.shape] = decision["size"]
+        self.settle(plan)
         return plan
+
+    def settle(self, plan: PruningPlan) -> None:
+        """Makes `cost` give, for one of the plans that were chosen, what was timed for it and not for a later one."""
+        if isinstance(self.cost, LatencyCost):
+            self.cost.table = self.cost.table.corrected(plan.shape, self.timed[plan.shape])
+        elif isinstance(self.cost, LatencyTable):  # this process times nothing: it learns what the main one measured
+            self.cost = self.cost.corrected(plan.shape, self.timed[plan.shape])
 
 
 def name_cost(config: PruningConfig) -> str:

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.stream import Batch, Collator, mix_seed
+from ..data.stream import Collator, mix_seed
 from ..run.checkpoint import load_model
 from ..run.memory import check_memory
 from ..run.processes import make_accelerator
@@ -193,9 +193,8 @@ class SchuBertPruner:
         """Steps 3 to 6 of Algorithm 1: scores -> plan -> compact -> restore."""
         config, cost, method, data = self.config, self.budget.cost, METHODS[self.config.method], self.data
         gates = train_alphas(self.phases, self.objective, cost, config, name) if method.trains_alphas else None
-        batches: list[Batch] = []
-        if method.calibrates:
-            batches, fold = data.calibration(self.accelerator, self.phases.position, config)
+        examine = partial(data.calibration, self.accelerator, self.phases.position, config)
+        batches, fold = examine() if method.calibrates else ([], [])
         sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
         groups = find_groups(self.model.config, config.dimensions)
         looked = split(PIECE, first_tokens(SCORED, batches, sum_up))
@@ -210,7 +209,8 @@ class SchuBertPruner:
             self.phases.skip(config.calibration_size)
             rivals = Competition(scored, make, choose, batches, fold, sum_up)
             plan, round_["candidates"] = rivals.run(), rivals.tried
-            del rivals  # and the dense predictions that it holds, (tokens, words)
+            self.budget.settle(plan)
+            del rivals  # and the dense predictions that it holds
         else:
             plan = choose(scored.scores)
         clock.lap("selection")

@@ -92,8 +92,8 @@ def change(path, value):
     [
         (["hidden"], None, "no pruning plan: KeyError"),
         (["source"], None, "no pruning plan: KeyError"),
-        (["source"], [1, 2], "no pruning plan: AttributeError"),
-        (["source", "head_counts"], None, "no pruning plan: TypeError"),
+        (["source"], [1, 2], "no pruning plan: TypeError"),
+        (["source", "head_counts"], None, "no pruning plan: KeyError"),
         (["source", "head_counts"], [3, 2], "`source.head_counts` is .3, 2.; give one int per layer"),
         (["source", "filter_sizes", 0], 41.0, "`source.filter_sizes`"),
         (["source", "filter_sizes", 0], -1, "`source.filter_sizes`"),

@@ -98,7 +98,8 @@ def test_checkpoints_are_not_run_over(make_pruner, one_round):
         ({"target": 0.5, "seed": 4}, "`seed` was 0 and is 4; `target` was '60%' and is 0.5"),
         (
             {"multiple_of": 4},
-            "`multiple_of` was {'h': 8, 'f': 8, 'k': 8, 'v': 8} and is {'h': 4, 'f': 4, 'k': 4, 'v': 4}",
+            "`multiple_of` was {'h': 8, 'f': 8, 'k': 8, 'v': 8, 'e': 8} and is "
+            "{'h': 4, 'f': 4, 'k': 4, 'v': 4, 'e': 4}",
         ),
         ({"train_dataset": make_examples(99)}, r"`train_dataset` was \[100, '\w+'\] and is \[99, '\w+'\]"),
         ({"train_dataset": make_examples(100, seed=5)}, r"`train_dataset` was \[100, '\w+'\] and is \[100, '\w+'\]"),

@@ -139,12 +139,13 @@ def test_in_mixed_precision(attention: str) -> None:
 
 @pytest.mark.parametrize("hidden", [0.0, 0.5])
 def test_a_teacher_adds_its_weights_and_what_its_predictions_keep(hidden: float) -> None:
+    """Beside a student without dropout, which rests while a teacher is followed."""
     teacher = SchuBertForPreTraining(build_config()).eval().requires_grad_(False)
     both = DistillationObjective(build(), Teacher(teacher, hidden_weight=hidden))
     check(both)
     alone, taught = (
         estimate_training(Accelerator(cpu=True), objective, make_batch(), free=0, teacher=model)
-        for objective, model in ((build(), None), (both, teacher))
+        for objective, model in ((build(build_config(0.0)), None), (both, teacher))
     )
     assert taught.teacher == 4 * teacher.num_parameters()
     assert alone.teacher == 0
