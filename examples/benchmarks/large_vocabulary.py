@@ -9,8 +9,8 @@ scripts. Then it runs
     schubert prune large/dense --vocabulary 99.9% --target 50% --cost flops --text corpus.txt --output-dir large/small
 
 and opens the result in a process of its own that cannot import this package. Time and peak memory of each step are
-printed. The model knows nothing: what is measured is whether the way is open, and what it takes. About 20 minutes and
-6 GB on two cores.
+printed. The model knows nothing: what is measured is whether the way is open, and what it takes. On two cores that
+others used, too, it took 40 minutes and 5.8 GB, and trimming alone 27 seconds of processor time and 3.5 GB.
 """
 
 from __future__ import annotations

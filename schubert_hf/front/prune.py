@@ -163,14 +163,15 @@ def run_prune(
         on_result=finish,
         whole=None if trimmed is None else trimmed.facts["parameters"][0],
     )
-    del job  # the pruner has copied its model, which would take memory to the end of the run
+    # The pruner has copied its model, which would take memory to the end of the run.
+    del job, arguments, trimmed
     begin_tracking(accelerator, "pruning", {**_loggable(given), **asdict(config)})
-    result = pruner.prune(resume=arguments.resume)
-    if arguments.push_to_hub is not None and accelerator.is_main_process:
+    result = pruner.prune(resume=given.resume)
+    if given.push_to_hub is not None and accelerator.is_main_process:
         for folder in pruner.folders:
-            own = f"{arguments.push_to_hub}-{folder.name.lower()}"  # of several, each with its size
-            name = own if len(pruner.folders) > 1 else arguments.push_to_hub
-            published = publish(folder, name, private=arguments.private or None)
+            own = f"{given.push_to_hub}-{folder.name.lower()}"  # of several, each with its size
+            name = own if len(pruner.folders) > 1 else given.push_to_hub
+            published = publish(folder, name, private=given.private or None)
             if on_published is not None:
                 on_published(published)
     return result

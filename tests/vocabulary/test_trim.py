@@ -74,6 +74,22 @@ def test_texts_of_words_that_stay_are_encoded_as_before(family, ending, checkpoi
     ) - sum(parameter.numel() for parameter in opened.parameters())
 
 
+def test_only_rows_are_cut_where_embeddings_have_a_width_of_their_own(corpus, tokenizer):
+    dense = build("electra", "ElectraForMaskedLM", vocab_size=len(tokenizer), embedding_size=20)
+    texts = [text[:40] for text in corpus[:3]]
+    result = schubert_hf.trim(dense, "100%", text=texts, tokenizer=tokenizer)
+    assert result.model.config.embedding_size == 20
+    assert result.model.get_input_embeddings().weight.shape == (len(result.tokenizer), 20)
+    ours, settings = schubert_hf.convert_bert(dense).eval(), {"padding": True, "return_tensors": "pt"}
+    kept = sorted(tokenizer.get_vocab()[word] for word in result.tokenizer.get_vocab())
+    with torch.no_grad():
+        logits, less = (
+            ours(**tokenizer(texts, **settings)).logits,
+            result.model(**result.tokenizer(texts, **settings)).logits,
+        )
+    torch.testing.assert_close(less, logits[..., kept])
+
+
 def test_ids_move_along_in_the_config(tmp_path):
     """Special words that stand last, where words before them go."""
     words = ["cat", "dog", *"abc", *(f"##{letter}" for letter in "abc"), "ab", "##bc", "[UNK]", "[PAD]", "[E]"]
