@@ -12,6 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,23 @@ def parse_command(
             description=about,
             usage=getattr(command, "usage", None),
         )
-        command_parser.set_defaults(kinds=kinds)
-    values = vars(parser.parse_args(arguments))
+        command_parser.set_defaults(kinds=kinds, parser=command_parser)
+    given, unknown = parser.parse_known_args(arguments)
+    values = vars(given)
+    if unknown:
+        _refuse(values.get("parser", parser), unknown[0])
     if not values:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     return tuple(_fill(kind, values) for kind in values["kinds"])
+
+
+def _refuse(parser: argparse.ArgumentParser, word: str) -> None:
+    """Ends with what cannot be placed on a command line, and with the option that may be meant."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    near = get_close_matches(word.partition("=")[0], known, n=1) if word.startswith("-") else []
+    hint = f" Did you mean {near[0]}?" if near else ""
+    parser.error(f"no such {'option' if word.startswith('-') else 'argument'}: {word}.{hint} --help lists all.")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -8,9 +8,12 @@ import contextlib
 import inspect
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import transformers
+from huggingface_hub import is_offline_mode
+from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.utils import logging
 
@@ -51,6 +54,11 @@ def convert_bert(bert: PreTrainedModel, **kwargs: Any) -> SchuBertPreTrainedMode
     if model_type in REFUSED:
         raise ConversionError(f"`bert` is a {name}. {refusal(model_type)}")
     family = FAMILIES.get(model_type)
+    if family is None and model_type != SchuBertConfig.model_type:
+        raise ConversionError(
+            f"`bert` is a {name}, of the family {model_type!r}. Allowed are {', '.join(FAMILIES)}: give an encoder "
+            "that is built on one of them."
+        )
     return _head((family and family.our_class(name)) or name).from_dense(bert, **kwargs)
 
 
@@ -123,14 +131,48 @@ def load(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrai
 
 @contextlib.contextmanager
 def opening(name_or_path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns the OSError of a checkpoint that cannot be opened into a ConversionError."""
+    """Turns what is raised where a checkpoint cannot be opened into a ConversionError."""
     try:
         yield
-    except OSError as error:
-        raise ConversionError(
-            f"`{name_or_path}` cannot be opened: {str(error).splitlines()[0]} "
-            "Give a folder with a config.json and safetensors, or a model's name on the Hub."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise ConversionError(f"`{name_or_path}` cannot be opened: {why_not_opened(name_or_path, error)}") from error
+
+
+def why_not_opened(name_or_path: str | os.PathLike[str], error: Exception) -> str:
+    """What is wrong with a checkpoint's name, files or connection, and what to do, as sentences.
+
+    Args:
+        error: what transformers or safetensors raised.
+    """
+    name, text = str(name_or_path), " ".join(str(error).split())
+    if isinstance(error, SafetensorError):
+        return f"its weights are damaged ({text}). Copy or download them again."
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            return "this folder holds no config.json. Give the folder that `save_pretrained` wrote."
+    elif Path(name).exists():
+        return "this is a file. Give the folder that it is in."
+    elif name.startswith((".", "/", "~", "\\")) or name.count("/") > 1:
+        return "there is no such folder. Check the path."
+    elif is_offline_mode():
+        return (
+            "there is no such folder, it is not in the cache, and HF_HUB_OFFLINE is set, so the Hub is not asked. "
+            "Check the name, or unset HF_HUB_OFFLINE."
+        )
+    elif "couldn't connect" in text:
+        return (
+            "there is no such folder, it is not in the cache, and the Hub cannot be reached. Check the name and the "
+            "network, or give the folder of a saved model."
+        )
+    elif "not a valid model identifier" in text:
+        return (
+            "there is no such folder, and no such model on the Hub. Check the name on https://huggingface.co/models; "
+            "for a private model, run `hf auth login` first."
+        )
+    elif "gated" in text:
+        return "its authors ask for consent. Give it on the model's page on the Hub, then run `hf auth login`."
+    sentence = text.partition(". ")[0].removesuffix(".")
+    return f"{sentence}. Give a folder with a config.json and safetensors, or a model's name on the Hub."
 
 
 def load_for_pretraining(name_or_path: str | os.PathLike[str], **kwargs: Any) -> SchuBertPreTrainedModel:

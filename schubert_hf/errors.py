@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import torch
+
 from .configuration_schubert import SchuBertConfigError
 from .modeling_schubert import SchuBertLoadError
 
@@ -35,3 +37,8 @@ def one_line_errors() -> Iterator[None]:
         if int(os.environ.get("RANK", "0")) == 0:
             raise SystemExit(f"error: {error}") from None
         raise SystemExit(1) from None
+    except torch.OutOfMemoryError as error:
+        why = ". ".join(" ".join(str(error).split()).split(". ")[:2]).removesuffix(".")
+        raise SystemExit(
+            f"error: out of memory: {why}. Give smaller batches, shorter texts, or another device."
+        ) from None

@@ -12,11 +12,13 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..auto import MODELS
 from ..configuration_schubert import SchuBertConfig
+from ..conversion import why_not_opened
 from ..encoders.kinds import MODULES, read
 from ..families import FAMILIES
 from ..hub.errors import FAILURES
@@ -52,10 +54,7 @@ class Checkpoint:
         try:
             config = AutoConfig.from_pretrained(name, subfolder=subfolder)
         except (OSError, ValueError) as error:
-            raise BenchError(
-                f"`{name}` cannot be opened: {' '.join(str(error).split()).partition('. ')[0]}. Give a folder with a "
-                "config.json and safetensors, or a model's name on the Hub."
-            ) from error
+            raise BenchError(f"`{name}` cannot be opened: {why_not_opened(name, error)}") from error
         return cls(name, config, subfolder)
 
     @property
@@ -84,6 +83,8 @@ class Checkpoint:
                 model: nn.Module = loader.from_pretrained(
                     self.name, subfolder=self.subfolder, dtype=dtype, use_safetensors=True
                 )
+        except SafetensorError as error:
+            raise BenchError(f"`{self.name}` cannot be loaded: {why_not_opened(self.name, error)}") from error
         except OSError as error:
             raise BenchError(
                 f"`{self.name}` cannot be loaded: {' '.join(str(error).split()).partition('. ')[0]}. Only safetensors "

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..cli import parse_command
 from ..errors import one_line_errors
+from ..run.progress import without_loading_bars
 from ..run.provenance import versions
 from .bench import Bench
 from .card import Card
@@ -49,5 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "and publish it, render its card."
     )
     command, *settings = parse_command("schubert", description, COMMANDS, version, arguments)
-    with one_line_errors():
+    with one_line_errors(), without_loading_bars():
         command.run(*settings)

@@ -60,6 +60,13 @@ class Bench:
                 raise BenchError(f"`{path}`: there is no such folder. Make it, or give another file.")
         if self.picture is not None:
             check_picture(Path(self.picture), self.models)
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # which of them differs between builds of PyTorch
+            raise BenchError(
+                f"`device` is {self.device!r}, which PyTorch cannot use here: {str(error).splitlines()[0]}. Give "
+                "`--device cpu`, or install a PyTorch built for the device."
+            ) from error
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         comparison = compare(

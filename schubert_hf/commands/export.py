@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..cli import positional
 from ..training.loop_config import option
@@ -29,6 +29,8 @@ class Export:
     )
     pooled: bool = option(False, "Put a sentence encoder's pooling, and what stands behind it, into the graph.")
     output: str | None = option(None, "Folder to write to, with config and tokenizer. Default: the model's own.")
+
+    usage: ClassVar[str] = "schubert export FOLDER [--format FORMAT] [--int8 --text TEXT] [--output FOLDER]"
 
     def run(self) -> None:
         from ..export import export

@@ -40,9 +40,11 @@ class Trim:
         from ..front.trim import trim
         from ..report import print_vocabulary
 
-        if self.model is None or self.vocabulary is None:
+        missing = [name for name in ("model", "vocabulary") if getattr(self, name) is None]
+        if missing:
             raise SettingError(
-                "`model` and `vocabulary` are needed: `schubert trim google-bert/bert-base-uncased --vocabulary 99.9% "
+                f"`{'` and `'.join(missing)}` {'is' if len(missing) == 1 else 'are'} missing. Give a model and how "
+                "much of its vocabulary stays: `schubert trim google-bert/bert-base-uncased --vocabulary 99.9% "
                 "--text corpus.txt`."
             )
         result = trim(

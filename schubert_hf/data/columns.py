@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, Value, concatenate_datasets, load_dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..run.progress import quiet
+from ..run.progress import map_rows, quiet
 from .pairs import require_pairable
 from .sources import READ_ERRORS, TextSourceError, files_by_reader, first_line, local_path
 from .spans import FEATURES
@@ -76,7 +76,9 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_le
         segments = encoded.get("token_type_ids") or [[0] * len(row) for row in ids]
         return {"input_ids": ids, "token_type_ids": segments}
 
-    return pairs.map(encode, batched=True, remove_columns=pairs.column_names, features=FEATURES, desc="Pairs of texts")
+    return map_rows(
+        pairs, encode, "Pairs of texts", batched=True, remove_columns=pairs.column_names, features=FEATURES
+    )
 
 
 def split_rows(rows: Dataset, *, held_out: int, seed: int) -> tuple[Dataset, Dataset]:

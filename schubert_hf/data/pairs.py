@@ -15,6 +15,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from ..run.progress import map_rows
 from .frame import Frame
 from .sources import TextSourceError
 from .stream import require_special_tokens
@@ -60,14 +61,15 @@ def make_pairs(
         # Seeded by the batch's place, so that the same text gives the same pairs whatever ran before.
         return pair_texts(batch["text"], tokenizer, max_length, random.Random(f"{seed}-{indices[0]}"))
 
-    pairs = documents.map(
+    pairs = map_rows(
+        documents,
         pair_batch,
+        description,
         with_indices=True,
         batched=True,
         batch_size=1000,
         remove_columns=documents.column_names,
         features=FEATURES,
-        desc=description,
     )
     if len(pairs) == 0:
         raise TextSourceError("The text is too short to make one sentence pair of it. Give at least two sentences.")

@@ -101,8 +101,13 @@ def documents_in_memory(source: Any) -> Dataset:
     elif isinstance(source, list | tuple) and all(isinstance(text, str) for text in source):
         documents = Dataset.from_dict({"text": list(source)}, features=Features(text=Value("string")))
     else:
+        kind = type(source).__name__
+        if isinstance(source, list | tuple):
+            kind += f" of {', '.join(sorted({type(text).__name__ for text in source}))}"
+        if isinstance(source, dict):  # also a `DatasetDict`
+            kind += f" with the keys {', '.join(map(str, source))}"
         raise TextSourceError(
-            f"The text is a {type(source).__name__}. Give a file, a folder, the name of a dataset, a list of strings, "
+            f"The text is a {kind}. Give a file, a folder, the name of a dataset, a list of strings, "
             "or one split of a `datasets.Dataset` that is loaded in full."
         )
     if not any(text and not text.isspace() for text in texts_of(documents)):
@@ -132,6 +137,11 @@ def local_path(source: str | Path) -> Path | None:
     local = isinstance(source, Path) or source.startswith((".", "/", "~"))
     if local or path.suffix.lower() in {*READERS, *COMPRESSED}:
         raise TextSourceError(f"`{source}` does not exist. Give an existing text file or folder, or a dataset's name.")
+    if re.search(r"\s", source):
+        raise TextSourceError(
+            f"There is no file `{source if len(source) <= 60 else source[:60] + '...'}`. Give an existing text file or "
+            "folder, or a dataset's name; from Python text itself is a list of documents, `text=[...]`."
+        )
     return None
 
 

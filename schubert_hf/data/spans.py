@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from ..run.progress import map_rows
 from .frame import Frame
 from .pairs import pair_texts, require_pairable, tokenize_documents
 from .sources import TextSourceError
@@ -150,14 +151,15 @@ def _map(
         )
         return columns
 
-    examples = documents.map(
+    examples = map_rows(
+        documents,
         of_batch,
+        description,
         with_indices=True,
         batched=True,
         batch_size=1000,
         remove_columns=documents.column_names,
         features=features,
-        desc=description,
     )
     if len(examples) == 0:
         raise TextSourceError("The text is too short to make one example of it. Give more of it.")

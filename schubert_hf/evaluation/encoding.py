@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ..errors import EvaluationDataError
+from ..run.progress import map_rows
 
 LABELS = ("labels", "start_positions", "end_positions")
 PADDED = ("input_ids", "attention_mask", "token_type_ids")
@@ -37,8 +38,8 @@ def encode(
         found = tokenizer(*texts, truncation=True, max_length=max_length, padding=False)
         return {**{name: found[name] for name in PADDED if name in found}, "labels": rows["label"]}
 
-    return examples.map(
-        to_ids, batched=True, remove_columns=examples.column_names, keep_in_memory=True, desc="Tokenizing"
+    return map_rows(
+        examples, to_ids, "Tokenizing", batched=True, remove_columns=examples.column_names, keep_in_memory=True
     )
 
 
@@ -105,14 +106,15 @@ def make_windows(
             "offsets": offsets,
         }
 
-    return questions.map(
+    return map_rows(
+        questions,
         to_windows,
+        "Windows",
         batched=True,
         batch_size=100,
         with_indices=True,
         remove_columns=questions.column_names,
         keep_in_memory=True,
-        desc="Windows",
     )
 
 

@@ -163,7 +163,8 @@ class PruneArguments:
         if self.source is None and self.task is None:
             raise SettingError(
                 "`text` is missing: what the model is pruned on. Give a file, a folder or a dataset's name "
-                "(`--text corpus.txt`); a fine-tuned model can be pruned on its task instead (`--task sst2`)."
+                "(`--text corpus.txt`, from Python `text=`); a fine-tuned model can be pruned on its task instead "
+                "(`--task sst2`)."
             )
 
     @property

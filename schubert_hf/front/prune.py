@@ -22,6 +22,7 @@ from ..pruning.pruner import SchuBertPruner
 from ..pruning.result import PruningResult
 from ..run.output import check_output_folder
 from ..run.processes import make_accelerator, use_all_cores
+from ..run.progress import without_loading_bars
 from ..run.tracking import begin_tracking, tracker_options
 from .arguments import PruneArguments, read_settings
 from .job import describe_base
@@ -93,6 +94,7 @@ def prune(
             tracker.finish()
 
 
+@without_loading_bars()
 def run_prune(
     arguments: PruneArguments,
     config: PruningConfig,

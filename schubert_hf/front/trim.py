@@ -61,6 +61,7 @@ class TrimResult:
     output_dir: Path | None = None
 
 
+@without_loading_bars()
 def trim(
     model: str | os.PathLike[str] | PreTrainedModel | SentenceTransformer | CrossEncoder,
     vocabulary: Vocabulary,

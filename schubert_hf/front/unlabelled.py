@@ -34,8 +34,14 @@ def open_encoder(model: Any) -> SentenceEncoder | CrossEncoder | None:
 
     Raises:
         EncoderError: it is one that cannot be opened or pruned.
+        SettingError: it is no model at all.
     """
     kind = kind_of(model)
+    if kind is None and not isinstance(model, str | PreTrainedModel):
+        raise SettingError(
+            f"`model` is a {type(model).__name__}. Give a folder, a name on the Hub, a model of transformers, or a "
+            "`SentenceTransformer` or `CrossEncoder`."
+        )
     return SentenceEncoder.open(model) if kind == SENTENCE else CrossEncoder.open(model) if kind == CROSS else None
 
 

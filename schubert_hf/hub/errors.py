@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub import is_offline_mode
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from ..errors import SchuBertError
 
@@ -36,20 +43,25 @@ def is_transient(error: Exception) -> bool:
     return not isinstance(error, OfflineModeIsEnabled) and status_of(error) in {None, *TRANSIENT}
 
 
-def explain(error: Exception, repo_id: str, *, attempts: int = 1) -> str:
-    """What happened and what to do, without the client's text, which may repeat what was sent, even a token."""
+def explain(error: Exception, repo_id: str, *, attempts: int = 1, sends: bool = True) -> str:
+    """What happened and what to do, without the client's text, which may repeat what was sent, even a token.
+
+    Args:
+        attempts: how many failed.
+        sends: whether something was to be uploaded.
+    """
     if isinstance(error, HFValidationError):
         return (
             f"`{repo_id}` is no legal name. Give \"name\" or \"organisation/name\": letters, digits, '-', '_' and "
             "'.', at most 96 characters, no '--' or '..', and neither '-' nor '.' at the ends."
         )
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, OfflineModeIsEnabled) or (isinstance(error, LocalEntryNotFoundError) and is_offline_mode()):
         return f"`{repo_id}`: the Hub client is offline (HF_HUB_OFFLINE is set). Unset it, then try again."
     status, times = status_of(error), f"{attempts} attempt{'s' if attempts > 1 else ''}"
     if status is None:
         return (
             f"`{repo_id}`: no connection to the Hub after {times} ({type(error).__name__}). Check the "
-            "network and HF_ENDPOINT, then try again: what was uploaded is not sent twice."
+            f"network and HF_ENDPOINT, then try again{': what was uploaded is not sent twice' if sends else ''}."
         )
     reasons = {
         400: "the Hub does not accept the files or the card's metadata. Render the card again with `schubert card`",

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..anatomy import embeddings
 from ..configuration_schubert import SchuBertConfig
 from ..errors import SchuBertError
 from ..modeling_schubert import SchuBertModel
+from ..run.progress import progress_bar
 from ..run.provenance import machine, versions
 
 ALIGNMENT = 64  # elements; every weight begins at a multiple of it, as weights with memory of their own do
@@ -177,7 +177,7 @@ def take_turns(
     order = list(range(len(passes)))
     shuffle = random.Random(0).shuffle
     began = time.monotonic()
-    for number in tqdm(range(rounds + 1), desc="latency", disable=not progress, leave=False):
+    for number in progress_bar(None, range(rounds + 1), "timing", **({} if progress else {"disable": True})):
         if number > 3 and time.monotonic() - began > seconds:
             break
         shuffle(order)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..cost import target_unit
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS
 from ..training.loop_config import LoopConfig, check_ranges, option
@@ -34,6 +35,7 @@ class PruningConfig:
 
     Raises:
         PruningConfigError: a value out of its range, named with the range.
+        BudgetError: `target` is no size.
     """
 
     target: str | float = option(
@@ -115,7 +117,9 @@ class PruningConfig:
         except (TypeError, ValueError) as error:
             raise PruningConfigError(str(error)) from error
         check_ranges(self, PruningConfigError)
-        _ = self.multiples  # is checked as it is read
+        for target in self.targets:
+            target_unit(target)  # is checked as it is read
+        _ = self.multiples  # likewise
 
     def resolve(self) -> PruningConfig:
         """The same settings with every default filled in that the settings alone decide.

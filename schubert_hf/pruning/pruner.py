@@ -22,9 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.stream import Collator, mix_seed
 from ..run.checkpoint import load_model
-from ..run.memory import check_memory
+from ..run.memory import check_memory, explained
 from ..run.processes import make_accelerator
-from ..run.progress import Clock
+from ..run.progress import Clock, announce, progress_bar
 from ..run.provenance import environment
 from ..run.session import CHECKPOINTS, Session
 from ..shape import Shape
@@ -148,7 +148,7 @@ class SchuBertPruner:
             NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
         """
         self._open_session()
-        with self.session.guard:
+        with self.session.guard, explained(self.config.micro_batch_size or self.config.batch_size):
             checkpoint = self.session.open(resume=resume)
             if not resume:
                 check_empty(self.folders)
@@ -167,8 +167,7 @@ class SchuBertPruner:
             last = progress.records[-1] if progress.records else None
             before = last.after_recovery if last else self._evaluate(f"{name} before")
             progress.open = {"size_before": last.size if last else self.budget.source_size, "before": before}
-        round_ = progress.open
-        clock.seconds = round_.setdefault("seconds", {})
+        round_, clock.seconds = progress.open, progress.open.setdefault("seconds", {})
         clock.lap("evaluation")
         if "after_cut" not in round_:
             self._cut(name, number, round_, clock)
@@ -188,6 +187,7 @@ class SchuBertPruner:
         progress.open = None
         values = {f"round/{term}": value for term, value in {"size": size, **after_recovery}.items()}
         self.accelerator.log(values, step=self.phases.steps)
+        announce(self.accelerator, progress.describe(self.budget.all_rounds, self.budget.unit))
 
     def _cut(self, name: str, number: int, round_: dict[str, Any], clock: Clock) -> None:
         """Steps 3 to 6 of Algorithm 1: scores -> plan -> compact -> restore."""
@@ -208,7 +208,8 @@ class SchuBertPruner:
         if method.calibrates:
             self.phases.skip(config.calibration_size)
             rivals = Competition(scored, make, choose, batches, fold, sum_up)
-            plan, round_["candidates"] = rivals.run(), rivals.tried
+            bar = progress_bar(self.accelerator, None, f"{name} comparing plans", unit="plan")
+            plan, round_["candidates"] = rivals.run(bar), rivals.tried
             self.budget.settle(plan)
             del rivals  # and the dense predictions that it holds
         else:
@@ -296,5 +297,4 @@ class SchuBertPruner:
         folder, keep = self.output_dir / CHECKPOINTS if self.output_dir else None, config.keep_checkpoints
         session = Session(self.accelerator, folder, {"progress": progress}, settings=settings, name=name, keep=keep)
         phases = Phases(session, data.stream, data.collator, save_steps=config.save_steps)
-        self.progress, self.session, self.phases = progress, session, phases
-        self.recovery = Recovery(phases, config)
+        self.progress, self.session, self.phases, self.recovery = progress, session, phases, Recovery(phases, config)

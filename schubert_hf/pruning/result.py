@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..cost import format_size
 from ..run.checkpoint import save_model, write_json
 from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_files
+from ..run.progress import format_seconds
 from ..run.session import Part
 from ..shape import Shape
 from .config import PruningConfig, PruningConfigError
@@ -86,6 +88,23 @@ class Progress(Part):
         self.records = [RoundRecord.from_json(record) for record in state["rounds"]]
         self.plans = [PruningPlan.from_json(plan) for plan in state["plans"]]
         self.open = state["open"]
+
+    def describe(self, all_rounds: int, unit: str) -> str:
+        """The round that has just ended in one line: size, held-out loss, learning rate, time, and the time left.
+
+        That is estimated from the rounds so far, which later ones, of smaller models, hardly exceed.
+        """
+        last, seconds = self.records[-1], [sum(record.seconds.values()) for record in self.records]
+        losses = [f"{last.before['loss']:.3f}", f"{last.after_cut['loss']:.3f} after the cut"]
+        parts = [f"{format_size(last.size_before)} → {format_size(last.size)} {unit}"]
+        if last.learning_rate is not None:
+            losses.append(f"{last.after_recovery['loss']:.3f} after recovery")
+        parts.append(f"held-out loss {' → '.join(losses)}")
+        if last.learning_rate is not None:
+            parts.append(f"learning rate {last.learning_rate:.2g}")
+        left = (all_rounds - len(seconds)) * sum(seconds) / len(seconds)
+        ending = f"; about {format_seconds(left)} left" if left else ""
+        return f"round {last.number}/{all_rounds}: {', '.join(parts)}, {format_seconds(seconds[-1])}{ending}"
 
 
 class Package(Protocol):

@@ -17,6 +17,7 @@ that says no more than its loss, is compared by its loss. The best plan is the o
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,8 +82,17 @@ class Competition:
         self.known: dict[PruningPlan, float] = {}
         self.wanted: list[Mapping[str, Tensor]] = []
 
-    def run(self) -> PruningPlan:
-        """The best plan; where there is nothing to choose, the only one, and nothing is measured."""
+    def run(self, bar: Any = None) -> PruningPlan:
+        """The best plan; where there is nothing to choose, the only one, and nothing is measured.
+
+        Args:
+            bar: of tqdm, which counts the plans that were measured.
+        """
+        with contextlib.nullcontext() if bar is None else bar:
+            self.bar = bar
+            return self._run()
+
+    def _run(self) -> PruningPlan:
         everything = self.choose(self.scores)
         few = self.kinds - set("ehal")
         if not few or few == self.kinds:
@@ -148,6 +158,8 @@ class Competition:
             return math.inf
         if plan not in self.known:
             self.known[plan] = loss = self._measure(plan)
+            if self.bar is not None:
+                self.bar.update()
             letters, shape = "".join(letter for letter in LETTERS if letter in kinds), plan.shape
             sizes = {"hidden_size": shape.hidden_sizes[-1], "embedding_size": shape.embedding_size}
             sizes = {name: size for name, size in sizes.items() if size is not None}

@@ -111,9 +111,11 @@ def check_smallest(smallest: Shape, groups: Iterable[Group], cost: Cost, budget:
     if (size := cost(smallest)) > budget:
         letters = "".join(dict.fromkeys(group.dimension for group in groups))
         number = f"{math.ceil(size):_}" if size >= 1000 else f"{size:.4g}"
+        forgotten = cost.unit == "parameters" and 1 < budget <= 100
+        share = f'For a share of the model write "{budget:g}%". ' if forgotten else ""
         raise BudgetError(
             f"The target {format_size(budget)} {cost.unit} is below {number}, the smallest that removing {letters!r} "
-            "can reach. Give a larger target, more `dimensions`, or a smaller `multiple_of`."
+            f"can reach. {share}Give a larger target, more `dimensions`, or a smaller `multiple_of`."
         )
 
 

@@ -33,6 +33,28 @@ class MemoryLimitError(SchuBertError):
     """A training run that needs more memory than its device has."""
 
 
+@contextlib.contextmanager
+def explained(examples: int) -> Iterator[None]:
+    """Inside it a device that runs out of memory raises a `MemoryLimitError`, which says how to go on.
+
+    Args:
+        examples: of a micro-batch.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        why = ". ".join(" ".join(str(error).split()).split(". ")[:2]).removesuffix(".")
+        less = (
+            f"Give `--micro-batch-size` {examples // 2} or less, which changes no step"
+            if examples > 1
+            else "Give a smaller `--max-length`, or use a larger device"
+        )
+        raise MemoryLimitError(
+            f"Out of memory with micro-batches of {examples} examples: {why or 'nothing is free'}. {less}; with "
+            "`--resume` the run goes on from its last checkpoint. What else uses the device is shown by `nvidia-smi`."
+        ) from error
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes that training needs, part by part."""
