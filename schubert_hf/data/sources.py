@@ -140,7 +140,7 @@ def local_path(source: str | Path) -> Path | None:
     if re.search(r"\s", source):
         raise TextSourceError(
             f"There is no file `{source if len(source) <= 60 else source[:60] + '...'}`. Give an existing text file or "
-            "folder, or a dataset's name; from Python text itself is a list of documents, `text=[...]`."
+            "folder, or a dataset's name; from Python text itself is a list of documents."
         )
     return None
 

@@ -76,6 +76,7 @@ def export(
     if int8 and text is None:
         raise ExportError("int8 is calibrated and judged on text. Give `--text`, from Python `text`.")
     target = (folder if output is None else Path(output)).resolve()
+    _check_output(folder, target)
     read_exports(target)  # one that cannot be read is an error before any work
     subject = Subject.open(folder, pooled=pooled)
     texts = text_batches(subject, text) if int8 else None
@@ -87,6 +88,15 @@ def export(
             copy_settings(folder, staged)
         _move(staged, target, made, weights_of(folder))
     return made
+
+
+def _check_output(folder: Path, target: Path) -> None:
+    """Raises `ExportError` where config and tokenizer would be written over those of another model's weights."""
+    if target != folder.resolve() and (target / "model.safetensors").exists():
+        raise ExportError(
+            f"`{target.name}` already holds a model. Give another `--output`, or leave it out: the export is then "
+            f"written into `{folder}`."
+        )
 
 
 def _export(kind: Format, subject: Subject, staged: Path, texts: Any) -> list[Exported]:

@@ -26,6 +26,7 @@ from ..evaluation.loading import load_as_saved, tokenizer_of
 from ..hub.writing import write_page
 from ..run.checkpoint import save_model, write_json
 from ..run.output import TRIMMING_RECORD, check_output_folder, result_files
+from ..run.progress import without_loading_bars
 from ..run.provenance import machine, versions
 from ..shape import Shape
 from ..vocabulary.selection import Selection

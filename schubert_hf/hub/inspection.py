@@ -208,7 +208,8 @@ def _open(name: str, revision: str | None) -> Inspection:
         except (HFValidationError, *FAILURES) as error:
             presets = ", ".join(SchuBertConfig.presets)
             raise InspectError(
-                f"`{name}` is neither a folder nor a preset ({presets}). On the Hub: {explain(error, name, sends=False)}"
+                f"`{name}` is neither a folder nor a preset ({presets}). On the Hub: "
+                f"{explain(error, name, sends=False)}"
             ) from None
     record = read_json(folder / PRUNING_RECORD) or read_json(folder / TRIMMING_RECORD)
     return Inspection.of_json(name, read_config(folder), record)
