@@ -113,18 +113,19 @@ def _parser(
     for title, names in (groups or {}).items():
         group = parser.add_argument_group(title)
         places |= dict.fromkeys([None] if names is None else names, group)
-    for kind in kinds:
-        hints = typing.get_type_hints(kind)
-        for option in dataclasses.fields(kind):
-            place = places.get(option.name, places[None])
-            text = option.metadata["help"].replace("%", "%%")  # argparse formats help texts with %
-            if option.metadata.get("positional"):
-                absent = {} if option.default is dataclasses.MISSING else {"nargs": "?", "default": option.default}
-                several = {"nargs": "+"} if typing.get_origin(hints[option.name]) is list else {}
-                place.add_argument(option.name, help=text, **absent, **several)
-            else:
-                settings = _argument(option, hints[option.name])
-                place.add_argument(_flag(option), dest=option.name, help=text, **settings)
+    order = list(places)  # in which a group lists its settings
+    options = [(option, typing.get_type_hints(kind)) for kind in kinds for option in dataclasses.fields(kind)]
+    options.sort(key=lambda pair: order.index(pair[0].name) if pair[0].name in places else len(order))
+    for option, hints in options:
+        place = places.get(option.name, places[None])
+        text = option.metadata["help"].replace("%", "%%")  # argparse formats help texts with %
+        if option.metadata.get("positional"):
+            absent = {} if option.default is dataclasses.MISSING else {"nargs": "?", "default": option.default}
+            several = {"nargs": "+"} if typing.get_origin(hints[option.name]) is list else {}
+            place.add_argument(option.name, help=text, **absent, **several)
+        else:
+            settings = _argument(option, hints[option.name])
+            place.add_argument(_flag(option), dest=option.name, help=text, **settings)
     return parser
 
 

@@ -154,12 +154,12 @@ def why_not_opened(name_or_path: str | os.PathLike[str], error: Exception) -> st
         return "this is a file. Give the folder that it is in."
     elif name.startswith((".", "/", "~", "\\")) or name.count("/") > 1:
         return "there is no such folder. Check the path."
-    elif is_offline_mode():
+    elif os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "off", "no"):
         return (
             "there is no such folder, it is not in the cache, and HF_HUB_OFFLINE is set, so the Hub is not asked. "
             "Check the name, or unset HF_HUB_OFFLINE."
         )
-    elif "couldn't connect" in text:
+    elif is_offline_mode() or "couldn't connect" in text:
         return (
             "there is no such folder, it is not in the cache, and the Hub cannot be reached. Check the name and the "
             "network, or give the folder of a saved model."

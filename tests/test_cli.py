@@ -153,6 +153,49 @@ def test_commands_say_what_is_wrong_in_one_line(arguments, message, tmp_path, mo
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune", "./nowhere", "--text", "x.txt"], "there is no such folder. Check the path"),
+        (["prune", "empty", "--text", "x.txt"], "holds no config.json. Give the folder that `save_pretrained` wrote"),
+        (["prune", "damaged", "--text", "x.txt"], "weights are damaged .* again"),
+        (["prune", "bert", "--text", "x.txt", "--target", "sixty"], "`target` is 'sixty'; give a size like"),
+        (["trim", "bert"], "`vocabulary` is missing"),
+        (["trim"], "`model` and `vocabulary` are missing"),
+        (["bench", "damaged", "--device", "nothing"], "`device` is 'nothing'.*--device cpu"),
+        (["bench", "damaged", "--no-memory"], "weights are damaged"),
+        (["export", "damaged", "--output", "full"], "`full` already holds a model. Give another"),
+    ],
+)
+def test_mistakes_of_newcomers(arguments, message, tmp_path, monkeypatch, ragged):
+    from schubert_hf import SchuBertModel
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("damaged", "full"):
+        SchuBertModel(ragged()).save_pretrained(name)
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=f"^error: .*{message}") as end:
+        main(arguments)
+    assert "\n" not in str(end.value.code)
+
+
+def test_an_option_that_does_not_exist(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["prune", "bert", "--txet", "corpus.txt"])
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: schubert prune MODEL")
+    assert "no such option: --txet. Did you mean --text?" in shown
+
+
+def test_a_group_lists_its_settings_in_its_order(capsys):
+    with pytest.raises(SystemExit):
+        main(["prune", "--help"])
+    shown = capsys.readouterr().out
+    assert shown.index("how much:") < shown.index("  --target TARGET") < shown.index("  --vocabulary VOCABULARY")
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         ([], 2, ["usage: schubert", "prune", "inspect", "publish", "card"]),

@@ -1,8 +1,10 @@
 """Tables in the terminal: the rows of the page, without its pictures."""
 
 import io
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from rich.console import Console
 from schubert_hf import SchuBertConfig
 from schubert_hf.hub.inspection import Inspection
 from schubert_hf.hub.tables import size_table, width_table
+from schubert_hf.pruning.result import Progress, RoundRecord
 from schubert_hf.report import print_inspection
 from schubert_hf.shape import Shape
 
@@ -62,3 +65,22 @@ def test_dropped_layers_are_named():
     assert [row[0] for row in width_table(shape, base, (1, 3)).rows] == ["base", "1 → **0**", "3 → **1**"]
     narrower = shape.shrink("f", 1, 72)
     assert [row[2] for row in width_table(narrower, base, (1, 3)).rows] == ["3072", "3072", "**3000**"]
+
+
+def rounds(*seconds):
+    record = json.loads(RECORD.read_text())["run"]["rounds"][0]
+    known = {**record, "size_before": 5.24e6, "size": 3.14e6, "learning_rate": 1e-4}
+    known |= {"before": {"loss": 4.0}, "after_cut": {"loss": 4.5}, "after_recovery": {"loss": 4.25}}
+    made = [RoundRecord.from_json({**known, "number": n, "seconds": {"cut": s}}) for n, s in enumerate(seconds, 1)]
+    return Progress(records=made)
+
+
+def test_a_round_is_summed_up_in_one_line():
+    assert rounds(70, 50).describe(3, "parameters") == (
+        "round 2/3: 5.24M → 3.14M parameters, held-out loss 4.000 → 4.500 after the cut → 4.250 after recovery, "
+        "learning rate 0.0001, 50 s; about 1 min 0 s left"
+    )
+    assert rounds(3725).describe(1, "FLOPs").endswith("1 h 2 min")
+    untrained = rounds(1)
+    untrained.records[0] = replace(untrained.records[0], learning_rate=None)
+    assert untrained.describe(1, "FLOPs").endswith("held-out loss 4.000 → 4.500 after the cut, 1 s")

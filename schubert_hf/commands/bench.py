@@ -51,6 +51,7 @@ class Bench:
         from ..bench.comparing import compare
         from ..bench.picture import check_picture, draw
         from ..report import print_comparison
+        from ..run.network import hub_asked_once
 
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
         if self.dtype not in dtypes:
@@ -69,18 +70,19 @@ class Bench:
             ) from error
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        comparison = compare(
-            self.models,
-            backends=self.backends,
-            batch_sizes=self.batch_size,
-            seq_lens=self.seq_len,
-            device=self.device,
-            dtype=dtypes[self.dtype],
-            rounds=self.rounds,
-            seconds=self.seconds,
-            memory=self.memory,
-            progress=True,
-        )
+        with hub_asked_once(*self.models):
+            comparison = compare(
+                self.models,
+                backends=self.backends,
+                batch_sizes=self.batch_size,
+                seq_lens=self.seq_len,
+                device=self.device,
+                dtype=dtypes[self.dtype],
+                rounds=self.rounds,
+                seconds=self.seconds,
+                memory=self.memory,
+                progress=True,
+            )
         if self.json is not None:
             Path(self.json).write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")
         if self.picture is not None:

@@ -25,6 +25,8 @@ class Prune(PruneArguments):
     """Prune a BERT, with any head or none, to a budget: on text, or on the task that it was fine-tuned on.
 
         schubert prune google-bert/bert-base-uncased --target 60% --text corpus.txt --output-dir small
+        schubert prune sentence-transformers/all-MiniLM-L6-v2 --target 60% --text corpus.txt
+        schubert prune textattack/bert-base-uncased-SST-2 --target 50% --task sst2
 
     `--recovery-steps 0 --rounds 1` trains nothing at all. `--target 80%,60%,40%` makes several sizes in one run. A
     run can be stopped at any moment; `--resume` continues it. On many processes it is started by

@@ -138,9 +138,10 @@ def local_path(source: str | Path) -> Path | None:
     if local or path.suffix.lower() in {*READERS, *COMPRESSED}:
         raise TextSourceError(f"`{source}` does not exist. Give an existing text file or folder, or a dataset's name.")
     if re.search(r"\s", source):
+        shown = source if len(source) <= 60 else f"{source[:60]}..."
         raise TextSourceError(
-            f"There is no file `{source if len(source) <= 60 else source[:60] + '...'}`. Give an existing text file or "
-            "folder, or a dataset's name; from Python text itself is a list of documents."
+            f"There is no file `{shown}`. Give an existing text file or folder, or a dataset's name; from Python text "
+            "itself is a list of documents."
         )
     return None
 

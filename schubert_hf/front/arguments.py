@@ -65,20 +65,20 @@ class PruneArguments:
     text: str | Sequence[str] | Dataset | None = option(
         None, "Text to train on: a file or folder (documents separated by blank lines), or a dataset on the Hub."
     )
-    dataset: str | None = option(None, "Text to train on: a dataset on the Hub.")
+    dataset: str | None = option(None, "Text to train on: a dataset on the Hub, whatever folder has the same name.")
     dataset_config: str | None = option(None, "The dataset's configuration.")
     eval_text: str | Sequence[str] | Dataset | None = option(
         None, "Held-out text. Default: documents of the training text that are kept apart."
     )
     pair_columns: str | None = option(
         None,
-        "With objective outputs, for models that read two texts, such as rerankers: two columns of --text (jsonl, "
+        "With --objective outputs, for models that read two texts, such as rerankers: two columns of --text (jsonl, "
         'csv, parquet or a dataset), as "query,passage".',
     )
     pairs: bool = option(
         False,
-        "With objective outputs: make pairs of passages from the text. Without --pair-columns this is always done for "
-        "models that answer questions or give one score.",
+        "With --objective outputs: make pairs of passages from the text. Without --pair-columns this is always "
+        "done for models that answer questions or give one score.",
     )
     objective: str = option(
         "auto",

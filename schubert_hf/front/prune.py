@@ -20,6 +20,7 @@ from ..hub.writing import write_missing_pages, write_page
 from ..pruning.config import PruningConfig
 from ..pruning.pruner import SchuBertPruner
 from ..pruning.result import PruningResult
+from ..run.network import hub_asked_once
 from ..run.output import check_output_folder
 from ..run.processes import make_accelerator, use_all_cores
 from ..run.progress import without_loading_bars
@@ -128,7 +129,7 @@ def run_prune(
     if arguments.push_to_hub is not None:
         check_ready(arguments.push_to_hub)
     given, trimmed = arguments, None
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), hub_asked_once(arguments.model):
         if arguments.vocabulary is not None:
             trimmed = trim_first(arguments, tokenizer, root)
             smaller = trimmed.model if trimmed.package is None else trimmed.package.model

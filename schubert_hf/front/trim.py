@@ -25,6 +25,7 @@ from ..encoders.sentence_encoder import SentenceEncoder
 from ..evaluation.loading import load_as_saved, tokenizer_of
 from ..hub.writing import write_page
 from ..run.checkpoint import save_model, write_json
+from ..run.network import hub_asked_once
 from ..run.output import TRIMMING_RECORD, check_output_folder, result_files
 from ..run.progress import without_loading_bars
 from ..run.provenance import machine, versions
@@ -112,7 +113,8 @@ def trim(
             "(`--text corpus.txt`), or name the words that stay (`--vocabulary keep.txt`)."
         )
     texts, held_out = (None if one is None else texts_of(load_documents(_plain(one))) for one in (text, eval_text))
-    result = trim_words(_plain(model), selection, tokenizer, texts=texts, held_out=held_out)
+    with hub_asked_once(_plain(model)):
+        result = trim_words(_plain(model), selection, tokenizer, texts=texts, held_out=held_out)
     described = describe_vocabulary(result.facts, vocabulary, text, eval_text)
     result = replace(result, facts=described, output_dir=output)
     if output is not None:

@@ -208,7 +208,7 @@ class SchuBertPruner:
         if method.calibrates:
             self.phases.skip(config.calibration_size)
             rivals = Competition(scored, make, choose, batches, fold, sum_up)
-            bar = progress_bar(self.accelerator, None, f"{name} comparing plans", unit="plan")
+            bar = progress_bar(self.accelerator, None, f"{name} comparing plans", unit=" plans")
             plan, round_["candidates"] = rivals.run(bar), rivals.tried
             self.budget.settle(plan)
             del rivals  # and the dense predictions that it holds

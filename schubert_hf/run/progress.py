@@ -90,7 +90,7 @@ class _Lines(tqdm_std):
     def __init__(self, items: Any, **options: Any) -> None:
         form = "{desc}: {n_fmt}/{total_fmt} ({elapsed}, {remaining} left){postfix}"
         if items is None and options.get("total") is None:
-            form = "{desc}: {n_fmt} {unit}s ({elapsed}){postfix}"
+            form = "{desc}: {n_fmt}{unit} ({elapsed}){postfix}"
         # No thread of tqdm's prints in between: it counts seconds, and these lines are long apart.
         seconds = options["mininterval"]
         super().__init__(items, **{**options, "bar_format": form, "delay": seconds, "maxinterval": 0, "leave": True})
