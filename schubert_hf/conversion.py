@@ -157,7 +157,7 @@ def why_not_opened(name_or_path: str | os.PathLike[str], error: Exception) -> st
     elif os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "off", "no"):
         return (
             "there is no such folder, it is not in the cache, and HF_HUB_OFFLINE is set, so the Hub is not asked. "
-            "Check the name, or unset HF_HUB_OFFLINE."
+            "Give a folder, another name, or unset HF_HUB_OFFLINE."
         )
     elif is_offline_mode() or "couldn't connect" in text:
         return (

@@ -138,7 +138,7 @@ def test_inspect_a_preset(capsys, tmp_path):
         (["prune", "bert", "--objective", "output"], "allowed is auto, pretraining, outputs, task"),
         (["prune", "bert", "--text", "x.txt", "--target", "many"], "no config.json|cannot be opened|give a size"),
         (["inspect", "a/b/c"], "no legal name"),
-        (["inspect", "org/nothing"], "no connection to the Hub"),
+        (["inspect", "org/nothing"], "no connection to the Hub|HF_HUB_OFFLINE is set"),
         (["inspect", "schubert-66m", "--plot", "x.nothing"], "cannot be drawn"),
         (["publish", "nowhere", "org/x", "--no-latency"], r"is no folder|no token"),
         (["card", "nowhere"], "no config.json"),
@@ -162,7 +162,7 @@ def test_commands_say_what_is_wrong_in_one_line(arguments, message, tmp_path, mo
         (["trim", "bert"], "`vocabulary` is missing"),
         (["trim"], "`model` and `vocabulary` are missing"),
         (["bench", "damaged", "--device", "nothing"], "`device` is 'nothing'.*--device cpu"),
-        (["bench", "damaged", "--no-memory"], "weights are damaged"),
+        (["bench", "damaged", "--no-memory", "--seq-len", "8"], "weights are damaged"),
         (["export", "damaged", "--output", "full"], "`full` already holds a model. Give another"),
     ],
 )

@@ -41,7 +41,7 @@ class Trim:
         from ..report import print_vocabulary
 
         missing = [name for name in ("model", "vocabulary") if getattr(self, name) is None]
-        if missing:
+        if self.model is None or self.vocabulary is None:
             raise SettingError(
                 f"`{'` and `'.join(missing)}` {'is' if len(missing) == 1 else 'are'} missing. Give a model and how "
                 "much of its vocabulary stays: `schubert trim google-bert/bert-base-uncased --vocabulary 99.9% "

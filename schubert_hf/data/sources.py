@@ -137,8 +137,8 @@ def local_path(source: str | Path) -> Path | None:
     local = isinstance(source, Path) or source.startswith((".", "/", "~"))
     if local or path.suffix.lower() in {*READERS, *COMPRESSED}:
         raise TextSourceError(f"`{source}` does not exist. Give an existing text file or folder, or a dataset's name.")
-    if re.search(r"\s", source):
-        shown = source if len(source) <= 60 else f"{source[:60]}..."
+    if re.search(r"\s", name := str(source)):
+        shown = name if len(name) <= 60 else f"{name[:60]}..."
         raise TextSourceError(
             f"There is no file `{shown}`. Give an existing text file or folder, or a dataset's name; from Python text "
             "itself is a list of documents."
