@@ -49,7 +49,8 @@ BERT = {
 }
 
 
-def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys):
+def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")  # every step is a line
     torch.manual_seed(5)
     model = SchuBertForPreTraining(tiny()).train()
     state, mode = copy.deepcopy(model.state_dict()), model.training
@@ -98,11 +99,15 @@ def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys):
     assert sorted(p.name for p in (tmp_path / "result" / "checkpoints").iterdir()) == names
     assert not [path for path in (tmp_path / "result").iterdir() if path.name.startswith(".")]
 
-    # Bars that name round, phase and loss.
+    # Progress that names round, phase and loss, and one line for each round.
     bars = capsys.readouterr().err
     for phase in ("round 1/2 before", "round 1/2 alphas", "round 2/2 after the cut", "round 2/2 recovery"):
         assert phase in bars
-    assert re.search(r"round 2/2 alphas: 100%.*mlm=\d\.\d+, nsp=\d\.\d+", bars)
+    assert re.search(r"round 2/2 alphas: (\d+)/\1 .*mlm=\d\.\d+, nsp=\d\.\d+", bars)
+    assert "\r" not in bars
+    summed_up = [line for line in bars.splitlines() if " after recovery, learning rate " in line]
+    assert [line.partition(":")[0] for line in summed_up] == ["round 1/2", "round 2/2"]
+    assert [" left" in line for line in summed_up] == [True, False]
 
 
 @pytest.mark.parametrize("model_class", [BertForPreTraining, BertForMaskedLM])

@@ -270,7 +270,7 @@ def test_the_command_prints_what_changes(folder, text_file, tmp_path, capsys):
         assert f"--vocabulary {Path(vocabulary).name}" in record["command"]
         assert after <= 280 or vocabulary != "280"
     assert {"Ġthe", "Ġking"} <= set(AutoTokenizer.from_pretrained(output).get_vocab())
-    with pytest.raises(SystemExit, match="error: `model` and `vocabulary` are needed"):
+    with pytest.raises(SystemExit, match="error: `model` and `vocabulary` are missing"):
         main(["trim"])
 
 
