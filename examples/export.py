@@ -1,0 +1,48 @@
+"""Exports a model to ONNX or OpenVINO in float32 and int8, and checks both.
+
+    pip install "schubert-hf[export]" && python examples/export.py
+
+Without arguments: the included English BERT. Of a pruned model, such as the result of examples/prune.py:
+
+    python examples/export.py --model pruned --text corpus.txt --format openvino
+
+The float32 export is compared with PyTorch on 20 batches of different shapes and is an error if it differs; int8 is
+compared with float32 on text that it was not calibrated on. The output is at the end of this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from schubert_hf.cli import parse
+from schubert_hf.commands.export import describe
+from schubert_hf.errors import one_line_errors
+from schubert_hf.export import export
+from schubert_hf.training.loop_config import option
+
+DEFAULT = Path(__file__).parent / "default"
+
+
+@dataclass
+class Arguments:
+    """What is exported, and where to."""
+
+    model: str = option(str(DEFAULT / "model"), "Folder of a model, of a sentence encoder or of a cross-encoder.")
+    format: str = option("onnx", "onnx or openvino.")
+    text: str = option(str(DEFAULT / "text" / "valid.txt"), "Text that int8 is calibrated and compared on.")
+    int8: bool = option(True, "Make an int8 export, too.")
+    output: str = option("exported", "Folder for the exported files, config and tokenizer.")
+
+
+def main() -> None:
+    (arguments,) = parse(str(__doc__), Arguments)
+    with one_line_errors():
+        made = export(
+            arguments.model, arguments.format, int8=arguments.int8, text=arguments.text, output=arguments.output
+        )
+    print("".join(describe(one) for one in made), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Trims the vocabulary of a model to the words that a text uses, then prunes the rest of it.
+
+    python examples/multilingual.py
+
+Most of a multilingual encoder is its vocabulary, so for one language this is where the parameters are. Without
+arguments it is shown on the included English BERT, offline. The real thing:
+
+    python examples/multilingual.py --model intfloat/multilingual-e5-small --text english.txt --target 25%
+
+The target refers to the model before trimming. The output is at the end of this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import schubert_hf
+from schubert_hf.cli import parse
+from schubert_hf.errors import one_line_errors
+from schubert_hf.report import print_report, print_vocabulary
+from schubert_hf.training.loop_config import option
+
+DEFAULT = Path(__file__).parent / "default"
+
+
+@dataclass
+class Arguments:
+    """What is trimmed and pruned, on which text."""
+
+    model: str = option(str(DEFAULT / "model"), "A BERT or a relative, or a sentence encoder: a folder or a name.")
+    text: str = option(str(DEFAULT / "text" / "train.txt"), "Text in the languages that stay.")
+    vocabulary: str = option("99%", "How many words stay, or how much of the text's tokens they cover.")
+    target: str = option("60%", "What must remain of the parameters, those of the vocabulary included.")
+    rounds: int = option(1, "Rounds of cutting and training.")
+    recovery_steps: int = option(20, "Training steps per round.")
+    output_dir: str = option("pruned-multilingual", "Folder for the smaller model.")
+
+
+def main() -> None:
+    (arguments,) = parse(str(__doc__), Arguments)
+    with one_line_errors():
+        result = schubert_hf.prune(
+            arguments.model,
+            arguments.target,
+            vocabulary=arguments.vocabulary,
+            text=arguments.text,
+            rounds=arguments.rounds,
+            recovery_steps=arguments.recovery_steps,
+            output_dir=arguments.output_dir,
+        )
+    print_vocabulary(result.provenance["vocabulary"])
+    print_report(result)
+
+
+if __name__ == "__main__":
+    main()
