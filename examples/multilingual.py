@@ -18,7 +18,6 @@ from pathlib import Path
 import schubert_hf
 from schubert_hf.cli import parse
 from schubert_hf.errors import one_line_errors
-from schubert_hf.report import print_report, print_vocabulary
 from schubert_hf.training.loop_config import option
 
 DEFAULT = Path(__file__).parent / "default"
@@ -49,8 +48,11 @@ def main() -> None:
             recovery_steps=arguments.recovery_steps,
             output_dir=arguments.output_dir,
         )
-    print_vocabulary(result.provenance["vocabulary"])
-    print_report(result)
+    facts, last = result.provenance["vocabulary"], result.rounds[-1]
+    (words, left), (dense, trimmed), (before, after) = facts["words"], facts["parameters"], facts["held_out"]["tokens"]
+    print(f"vocabulary: {words:,} -> {left:,} words; held-out text takes {after / before - 1:+.1%} tokens")
+    print(f"parameters: {dense:,} -> {trimmed:,} trimmed -> {result.size:,.0f} pruned ({result.kept:.1%} kept)")
+    print(f"held-out loss: {last.before['loss']:.3f} trimmed -> {last.after_recovery['loss']:.3f} pruned")
 
 
 if __name__ == "__main__":
