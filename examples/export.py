@@ -46,3 +46,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+# onnx/model.onnx: 21.1 MB, input_ids, attention_mask, token_type_ids -> logits, seq_relationship_logits
+#   largest difference from PyTorch on 20 batches: 3.3e-05 (outputs up to 24.4)
+# onnx/model_quantized.onnx: 5.5 MB, input_ids, attention_mask, token_type_ids -> logits, seq_relationship_logits
+#   int8: weights per channel, activations as they come (ONNX Runtime, dynamic)
+#   next to float32, on 128 texts: logits 0.9915, seq relationship logits 0.9844

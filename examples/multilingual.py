@@ -57,3 +57,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+# vocabulary: 8,192 -> 4,806 words; held-out text takes +1.2% tokens
+# parameters: 5,240,194 -> 4,586,696 trimmed -> 3,141,408 pruned (59.9% kept)
+# held-out loss: 4.608 trimmed -> 4.585 pruned
