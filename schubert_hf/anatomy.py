@@ -13,7 +13,7 @@ the embeddings, where there is one; the other modules are cut only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
@@ -270,53 +270,3 @@ def embeddings(model: PreTrainedModel) -> Embeddings:
     x = base.embeddings
     tables = x.word_embeddings, x.position_embeddings, x.token_type_embeddings
     return Embeddings(x, x.LayerNorm, tables, base.embeddings_project)
-
-
-class Reader(NamedTuple):
-    """A linear map outside the layers that reads channels; `source` is what its input is."""
-
-    name: str
-    module: nn.Linear
-    place: Place
-    source: Source
-
-
-def readers(model: PreTrainedModel) -> Iterator[Reader]:
-    """Pooler, masked-LM transform, decoder, and every head: whatever reads channels behind the last layer."""
-    has_pooler = getattr(model.base_model, "pooler", None) is not None
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            where = place(name)
-            if (source := where.row.reads) is not None:
-                yield Reader(name, module, where, "stream" if source == "pooler" and not has_pooler else source)
-
-
-def heads(model: PreTrainedModel) -> list[nn.Linear]:
-    """The linear maps that give a model's outputs: classifiers, and the decoder of the masked-LM head."""
-    return [reader.module for reader in readers(model) if reader.place.row.part == "head"]
-
-
-class MaskedLM(NamedTuple):
-    """The masked-LM head: `module(states)` gives logits; decoder(norm(activation(transform(states))))."""
-
-    module: nn.Module
-    transform: nn.Linear
-    activation: Callable[[Tensor], Tensor]
-    norm: nn.LayerNorm
-    decoder: nn.Linear
-    bias: nn.Parameter
-
-
-def masked_lm(model: PreTrainedModel) -> MaskedLM | None:
-    """The masked-LM head of a model; None where it has none."""
-    head: Any = getattr(getattr(model, "cls", None), "predictions", None)
-    if head is None:
-        return None
-    inner = head.transform
-    return MaskedLM(head, inner.dense, inner.transform_act_fn, inner.LayerNorm, head.decoder, head.bias)
-
-
-def next_sentence(model: PreTrainedModel) -> nn.Module | None:
-    """The next-sentence head of a model, which reads the pooler's output; None where it has none."""
-    head: nn.Module | None = getattr(getattr(model, "cls", None), "seq_relationship", None)
-    return head

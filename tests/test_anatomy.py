@@ -93,7 +93,7 @@ STRINGS = re.compile(
     r"|classifier\.|qa_outputs|pooler\.dense"
 )
 HOME = Path(schubert_hf.__file__).parent
-KNOW = {"anatomy.py", "conversion.py", "modeling_schubert.py", "configuration_schubert.py"}
+KNOW = {"anatomy.py", "heads.py", "conversion.py", "modeling_schubert.py", "configuration_schubert.py"}
 
 
 def submodules_named(source):

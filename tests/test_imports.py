@@ -20,6 +20,7 @@ ORDER = (
     {"auto", "conversion", "shape"},
     {"shipping"},
     {"cost", "anatomy"},
+    {"heads"},
     {"run"},
     {"latency", "data"},
     {"training"},

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..anatomy import masked_lm
 from ..data.pairs import make_pairs
 from ..data.stream import ExampleStream, MaskingCollator, StreamError
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
+from ..heads import masked_lm
 from ..run.processes import make_accelerator
 from ..run.progress import progress_bar
 from ..training.evaluate import evaluate

@@ -12,10 +12,11 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import modeling_schubert
-from ..anatomy import heads, place_of_tensor
+from ..anatomy import place_of_tensor
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, load, opening
 from ..data.sources import first_line
+from ..heads import heads
 from ..modeling_schubert import SchuBertModel
 from ..pruning.checks import own_copy
 from ..run.progress import quiet

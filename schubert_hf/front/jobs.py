@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..anatomy import masked_lm
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, load_for_pretraining, opening, with_our_names
 from ..data.pairs import make_pairs
 from ..data.streaming import StreamedPairs
 from ..evaluation.loading import tokenizer_of
 from ..evaluation.open_task import open_task
+from ..heads import masked_lm
 from ..pruning.config import PruningConfig
 from ..training.objective import PretrainingObjective
 from .arguments import PruneArguments

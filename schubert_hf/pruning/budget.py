@@ -14,8 +14,8 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..anatomy import masked_lm
 from ..cost import BudgetError, Cost, FlopCost, ParameterCost, format_size, parse_target, target_unit
+from ..heads import masked_lm
 from ..latency.cost import LatencyCost, meet_budget
 from ..latency.table import LatencyTable
 from ..run.processes import on_main_process

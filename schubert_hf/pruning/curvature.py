@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..anatomy import embeddings, layers, readers
+from ..anatomy import embeddings, layers
 from ..cost import Cost, unit_cost
+from ..heads import readers
 from ..shape import Shape
 from ..training.objective import Objective, real_tokens
 from .criteria import Scores

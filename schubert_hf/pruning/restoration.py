@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
-from ..anatomy import Axis, Sublayer, embeddings, layers, masked_lm, readers
+from ..anatomy import Axis, Sublayer, embeddings, layers
+from ..heads import masked_lm, readers
 from ..training.objective import real_tokens, sequences
 from .least_squares import NormRegression, Regression
 from .plan import PruningPlan

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel
 
-from ..anatomy import masked_lm, next_sentence
 from ..data.stream import IGNORED, Batch
 from ..errors import SchuBertError
+from ..heads import masked_lm, next_sentence
 
 # What a model takes of a batch; the rest is labels.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..anatomy import masked_lm, next_sentence
 from ..data.stream import Batch
+from ..heads import masked_lm, next_sentence
 from .objective import ObjectiveError, inputs_of, real_tokens
 
 WORDS = 6  # one real token in so many: the decoder costs as much as the layers

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..anatomy import masked_lm, rebuild
+from ..anatomy import rebuild
+from ..heads import masked_lm
 from .pieces import TrimError
 
 IDS = re.compile(r"(^|_)token_ids?$")  # fields of a config that hold ids of words

@@ -146,7 +146,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_clean_exit(bert, text, tmp_path) -> N
         (["--multiple-of", "h=0"], "`multiple_of` is"),
         (["--text", "nowhere.txt"], "does not exist"),
         (["--text", "LICENSE.empty"], "empty"),
-        (["--model", "."], "the folder holds no config.json"),
+        (["--model", "."], "folder holds no config.json"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, words, bert, text, tmp_path, monkeypatch) -> None:

@@ -15,6 +15,7 @@ from schubert_hf import (
 )
 from schubert_hf.cost import ParameterCost
 from schubert_hf.evaluation.objectives import ClassificationObjective, QuestionAnsweringObjective
+from schubert_hf.heads import readers
 from schubert_hf.pruning.curvature import curvature_importance
 from schubert_hf.pruning.restoration import restore
 from schubert_hf.pruning.units import Group, find_groups
@@ -58,7 +59,7 @@ def only_heads_read(model, channel):
         for layer in anatomy.layers(model):
             for linear in [*layer.attention.inputs.values(), *layer.filters.inputs.values()]:
                 linear.weight[:, channel] = 0
-        for reader in anatomy.readers(model):
+        for reader in readers(model):
             if reader.source == "transform" or reader.place.row.part == "transform":
                 reader.module.weight[:, channel] = 0
 
@@ -67,7 +68,7 @@ def only_heads_read(model, channel):
 def test_a_channel_that_only_the_head_reads_is_scored(kind):
     model, data = build(kind, ragged(hidden_sizes=[36, 36, 36])), labelled()
     only_heads_read(model, CHANNEL)
-    for reader in anatomy.readers(model):  # the pooler passes it on, but reads none of it
+    for reader in readers(model):  # the pooler passes it on, but reads none of it
         if reader.source == "first":
             with torch.no_grad():
                 reader.module.weight[:, CHANNEL] = 0

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from schubert_hf.anatomy import layers, readers
+from schubert_hf.anatomy import layers
 from schubert_hf.cost import BudgetError, Cost
+from schubert_hf.heads import readers
 from schubert_hf.pruning.precision import Batch, exact
 from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.shape import Shape
