@@ -62,6 +62,6 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 
-# 5,194,562 -> 3,114,722 parameters, saved in pruned-classifier
-# same answer as the dense model, right after the cut: 97.7%
-# and after 20 steps of training: 97.7%
+# 5,194,562 -> 3,114,122 parameters, saved in pruned-classifier
+# same answer as the dense model, right after the cut: 98.8%
+# and after 20 steps of training: 98.8%
