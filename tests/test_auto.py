@@ -87,6 +87,7 @@ def test_fill_mask_pipeline(saved, tokenizer):
     assert [answer["token"] for answer in answers] == logits.topk(2).indices.tolist()
 
 
+@pytest.mark.slow
 def test_a_new_process_opens_it_after_the_import(saved):
     folder, model = saved
     code = """
@@ -102,6 +103,7 @@ print(model(torch.arange(1, 12)[None]).logits.sum().item())
     assert float(total) == pytest.approx(model(torch.arange(1, 12)[None]).logits.sum().item(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_shipped_files_need_nothing_of_ours(saved):
     folder, model = saved
     model.config.auto_map = auto_map()
@@ -131,6 +133,7 @@ def test_the_shipped_files_import_only_what_is_everywhere(name):
     assert relative == (["from .configuration_schubert import SchuBertConfig"] if "modeling" in name else [])
 
 
+@pytest.mark.slow
 def test_importing_is_light(tmp_path):
     """The pruner and what it needs are imported on first use."""
     code = """

@@ -38,6 +38,7 @@ assert "matplotlib" not in sys.modules, "a table needs no pictures"
 """
 
 
+@pytest.mark.slow
 def test_reports_are_printed_without_matplotlib():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(RECORD)], capture_output=True, text=True, check=False, timeout=100

@@ -45,6 +45,7 @@ def test_the_map_finds_what_the_cut_channels_were():
     assert torch.allclose(found[:, cut], new @ mixing.mT + 2, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_the_package_does_not_import_sentence_transformers():
     code = (
         "import sys, schubert_hf.front.prune, schubert_hf.commands.evaluate, schubert_hf.encoders.packages;"

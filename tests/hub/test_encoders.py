@@ -66,6 +66,7 @@ def open_without_us(kind, name, place, **variables):
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_sentence_encoder_opens_anywhere_from_disk_and_from_the_hub(encoder, worker, hub, tmp_path):
     folder, expected = encoder
     files = set(worker("publish", folder, "org/encoder")["value"]["files"])
@@ -79,6 +80,7 @@ def test_a_sentence_encoder_opens_anywhere_from_disk_and_from_the_hub(encoder, w
         assert embedding == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_opens_anywhere(reranker, tmp_path):
     folder, expected = reranker
     found = open_without_us("CrossEncoder", folder, tmp_path / "place", HF_HUB_OFFLINE="1")

@@ -65,6 +65,7 @@ def test_without_this_package(published, session_hub, tmp_path, python):
     assert found["sentence_transformers"] == [2, 11]
 
 
+@pytest.mark.slow
 def test_with_this_package(published, session_hub, tmp_path):
     code = """
 import schubert_hf, torch
