@@ -1,7 +1,6 @@
 """The two Python files that open a checkpoint anywhere, and the `auto_map` that names them.
 
-Published folders have them, and so have sentence encoders and cross-encoders on disk: whoever serves one opens its
-folder with sentence-transformers, and need not know this package.
+Results have them from the start, published or not: whoever opens the folder need not know this package.
 """
 
 from __future__ import annotations

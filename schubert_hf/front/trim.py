@@ -30,6 +30,7 @@ from ..run.output import TRIMMING_RECORD, check_output_folder, result_files
 from ..run.progress import without_loading_bars
 from ..run.provenance import machine, versions
 from ..shape import Shape
+from ..shipping import ship
 from ..vocabulary.selection import Selection
 from ..vocabulary.trimming import trim_model
 from .arguments import PruneArguments, SettingError
@@ -229,6 +230,7 @@ def _write(result: TrimResult, output: Path, base: dict[str, Any], command: str)
     with result_files(output) as files:
         if result.package is None:
             save_model(files, result.model, result.tokenizer)
+            ship(files)
         else:
             result.package.save(files)
         write_json(files / TRIMMING_RECORD, record)

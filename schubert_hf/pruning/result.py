@@ -17,6 +17,7 @@ from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_fil
 from ..run.progress import format_seconds
 from ..run.session import Part
 from ..shape import Shape
+from ..shipping import ship
 from .config import PruningConfig, PruningConfigError
 from .plan import PruningPlan
 
@@ -225,6 +226,7 @@ def write_result(result: PruningResult) -> bool:
     with result_files(folder) as files:
         if result.package is None:
             save_model(files, result.model, result.tokenizer)
+            ship(files)
         else:
             result.package.save(files)
         write_json(files / PRUNING_RECORD, result.to_json())

@@ -18,6 +18,7 @@ from transformers import (
     MPNetConfig,
     MPNetForMaskedLM,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from schubert_hf import (
     SchuBertForMaskedLM,
@@ -26,6 +27,7 @@ from schubert_hf import (
     SchuBertPruner,
 )
 from schubert_hf.anatomy import UnknownTensorError
+from schubert_hf.auto import auto_map
 from schubert_hf.conversion import ConversionError
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.config import PruningConfigError
@@ -329,3 +331,12 @@ def test_a_folder_with_a_model_is_refused(make_pruner, tmp_path):
     with pytest.raises(OutputFolderError, match="already holds a model"):
         make_pruner(output_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_result_can_be_opened_without_this_package(make_pruner, tmp_path):
+    """By `trust_remote_code=True`: all that this takes is in the folder."""
+    make_pruner(output_dir=tmp_path, rounds=1).prune()
+    auto_class = get_class_from_dynamic_module("modeling_schubert.SchuBertForMaskedLM", str(tmp_path))
+    assert auto_class.__module__.startswith("transformers_modules.")
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == auto_map()
+    auto_class.from_pretrained(tmp_path)
