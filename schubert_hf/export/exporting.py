@@ -72,11 +72,12 @@ def export(
         ExportError: it cannot be exported, or computes something else than PyTorch. Nothing is written then.
         SchuBertError: the folder holds no model of ours, or the text cannot be used.
     """
-    kind, folder = find_format(format, int8=int8), Path(folder)
-    if int8 and text is None:
-        raise ExportError("int8 is calibrated and judged on text. Give `--text`, from Python `text`.")
+    folder = Path(folder)
     target = (folder if output is None else Path(output)).resolve()
     _check_output(folder, target)
+    kind = find_format(format, int8=int8)
+    if int8 and text is None:
+        raise ExportError("int8 is calibrated and judged on text. Give `--text`, from Python `text`.")
     read_exports(target)  # one that cannot be read is an error before any work
     subject = Subject.open(folder, pooled=pooled)
     texts = text_batches(subject, text) if int8 else None
