@@ -91,9 +91,9 @@ class _Lines(tqdm_std):
         form = "{desc}: {n_fmt}/{total_fmt} ({elapsed}, {remaining} left){postfix}"
         if items is None and options.get("total") is None:
             form = "{desc}: {n_fmt}{unit} ({elapsed}){postfix}"
-        # No thread of tqdm's prints in between: it counts seconds, and these lines are long apart.
+        # With `miniters` given no thread of tqdm's prints a line again in between.
         seconds = options["mininterval"]
-        super().__init__(items, **{**options, "bar_format": form, "delay": seconds, "maxinterval": 0, "leave": True})
+        super().__init__(items, **{**options, "bar_format": form, "delay": seconds, "miniters": 1, "leave": True})
 
     @staticmethod
     def status_printer(file: Any) -> Any:
