@@ -69,7 +69,9 @@ def test_the_commands_prune_and_inspect_every_class(family, name, checkpoint, te
     for place, inside in ((folder, ours), (small, result.model)):
         found = json.loads(run("inspect", place, "--json"))
         assert (found["family"], found["architecture"]) == (family, type(ours).__name__)
-        assert found["shape"] == Shape.of(inside.config).lists()
+        shape = Shape.of(inside.config)
+        sizes = {} if shape.embedding_size is None else {"embedding_size": shape.embedding_size}
+        assert found["shape"] == {**shape.lists(), **sizes}
         assert found["parameters"]["total"] == inside.num_parameters()
         assert f"{type(ours).__name__} of the family {family}" in " ".join(run("inspect", place).split())
 
