@@ -30,11 +30,8 @@ def hub_asked_once(*names: Any) -> Iterator[None]:
 def _reachable(name: str) -> bool:
     try:
         HfApi().model_info(name, timeout=10)
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-    ):  # it answered, or was not asked; who opens the model says what is wrong
-        return True
+    except (HfHubHTTPError, HFValidationError):
+        return True  # it answered, or was not asked; who opens the model says what is wrong
     except Exception:  # the HTTP library's own errors: which library that is differs between releases
         return False
     return True
