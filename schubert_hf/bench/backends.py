@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..export.to_onnx import Onnx
+from ..export.to_openvino import OpenVINO
 from ..latency.timing import Workload
 from .checkpoint import Checkpoint
 from .errors import BenchError
@@ -119,14 +121,13 @@ def _openvino(checkpoint: Checkpoint, path: Path, workload: Workload) -> Opened:
     return Opened(run, _bytes(path))
 
 
-# As sentence-transformers, transformers.js and text-embeddings-inference name the files.
 BACKENDS: dict[str, Backend] = {
     "torch": Backend(_torch, "torch"),
     "compiled": Backend(partial(_torch, compiled=True), "torch"),
-    "onnx": Backend(_onnx, "onnxruntime", "onnx/model.onnx"),
-    "onnx-int8": Backend(_onnx, "onnxruntime", "onnx/model_quantized.onnx"),
-    "openvino": Backend(_openvino, "openvino", "openvino/openvino_model.xml"),
-    "openvino-int8": Backend(_openvino, "openvino", "openvino/openvino_model_qint8_quantized.xml"),
+    "onnx": Backend(_onnx, "onnxruntime", Onnx.file),
+    "onnx-int8": Backend(_onnx, "onnxruntime", Onnx.quantized),
+    "openvino": Backend(_openvino, "openvino", OpenVINO.file),
+    "openvino-int8": Backend(_openvino, "openvino", OpenVINO.quantized),
 }
 
 

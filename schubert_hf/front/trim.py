@@ -24,13 +24,13 @@ from ..encoders.packages import Package
 from ..encoders.sentence_encoder import SentenceEncoder
 from ..evaluation.loading import load_as_saved, tokenizer_of
 from ..hub.writing import write_page
-from ..run.checkpoint import save_model, write_json
+from ..pruning.result import save_shipped
+from ..run.checkpoint import write_json
 from ..run.network import hub_asked_once
 from ..run.output import TRIMMING_RECORD, check_output_folder, result_files
 from ..run.progress import without_loading_bars
 from ..run.provenance import machine, versions
 from ..shape import Shape
-from ..shipping import ship
 from ..vocabulary.selection import Selection
 from ..vocabulary.trimming import trim_model
 from .arguments import PruneArguments, SettingError
@@ -228,11 +228,7 @@ def _write(result: TrimResult, output: Path, base: dict[str, Any], command: str)
         **({} if result.package is None else {"encoder": result.package.facts}),
     }
     with result_files(output) as files:
-        if result.package is None:
-            save_model(files, result.model, result.tokenizer)
-            ship(files)
-        else:
-            result.package.save(files)
+        save_shipped(files, result.model, result.tokenizer, result.package)
         write_json(files / TRIMMING_RECORD, record)
     write_page(output, output.name)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..export.to_onnx import Onnx
+from ..export.to_openvino import OpenVINO
 from .encoders import FIGURES
 from .tables import RIGHT, Table
 
-ONNX, ONNX_INT8, OPENVINO = "onnx/model.onnx", "onnx/model_quantized.onnx", "openvino/openvino_model.xml"
 # The model's task -> transformers.js's, which has none for other heads.
 BROWSER_TASKS = {
     "sentence-similarity": "feature-extraction",
@@ -37,13 +38,13 @@ def usage(exports: dict[str, Any], pipeline_tag: str | None) -> dict[str, Any]:
         `onnx`, `openvino`, `int8`: whether there are such files; `task` and `pooling` for transformers.js, None where
         it has none; `pooled`: whether the pooling is inside; `batches` and `texts` that were compared.
     """
-    onnx, every = exports.get(ONNX), exports.values()
+    onnx, every = exports.get(Onnx.file), exports.values()
     pooling = "mean" if pipeline_tag == "feature-extraction" else onnx and onnx["pooling"]
     task = BROWSER_TASKS.get(pipeline_tag or "")
     return {
         "onnx": onnx is not None,
-        "openvino": OPENVINO in exports,
-        "int8": ONNX_INT8 in exports,
+        "openvino": OpenVINO.file in exports,
+        "int8": Onnx.quantized in exports,
         "task": task if pooling or task != "feature-extraction" else None,
         "pooling": pooling,
         "pooled": onnx is not None and "sentence_embedding" in onnx["outputs"],

@@ -224,10 +224,17 @@ def write_result(result: PruningResult) -> bool:
         return False
     check_output_folder(folder)
     with result_files(folder) as files:
-        if result.package is None:
-            save_model(files, result.model, result.tokenizer)
-            ship(files)
-        else:
-            result.package.save(files)
+        save_shipped(files, result.model, result.tokenizer, result.package)
         write_json(files / PRUNING_RECORD, result.to_json())
     return True
+
+
+def save_shipped(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, package: Package | None
+) -> None:
+    """Writes a package or, where there is none, a model and its tokenizer, with the files that open it anywhere."""
+    if package is None:
+        save_model(folder, model, tokenizer)
+        ship(folder)
+    else:
+        package.save(folder)

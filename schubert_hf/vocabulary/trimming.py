@@ -98,7 +98,7 @@ def _count(
     """Counts of all texts' tokens, some of the texts, and the counts of the others; None and none without texts."""
     if texts is None:
         return None, [], None
-    used, rest, apart = count_tokens(tokenizer, (), size), count_tokens(tokenizer, (), size), list[str]()
+    apart: list[str] = []
 
     def others() -> Iterable[str]:
         for number, text in enumerate(texts):
