@@ -66,7 +66,8 @@ def evaluate_encoder(
     """
     held_out = HeldOut.read(text, squad, mrpc, questions=questions, texts=texts)
     own, other = (SentenceEncoder.open(one).source for one in (model, dense))
-    return compare_encoders(*(Embedded.by(encoder, held_out) for encoder in (own, other)), held_out, other.similarity)
+    ours, theirs = (Embedded.by(encoder, held_out) for encoder in (own, other))
+    return compare_encoders(ours, theirs, held_out, other.similarity)
 
 
 class HeldOut(NamedTuple):
@@ -98,13 +99,12 @@ class Embedded(NamedTuple):
     @classmethod
     def by(cls, encoder: Any, held_out: HeldOut) -> Embedded:
         """By a `SentenceTransformer`."""
-        sentences, asked, pairs = held_out
+        encode, (sentences, asked, pairs) = partial(_embed, encoder.encode), held_out
+        apart = (encoder.encode_query, encoder.encode_document)
         return cls(
-            None if sentences is None else _embed(encoder.encode, sentences),
-            None
-            if asked is None
-            else (_embed(encoder.encode_query, asked[0]), _embed(encoder.encode_document, asked[1])),
-            None if pairs is None else (_embed(encoder.encode, pairs[0]), _embed(encoder.encode, pairs[1])),
+            None if sentences is None else encode(sentences),
+            None if asked is None else (_embed(apart[0], asked[0]), _embed(apart[1], asked[1])),
+            None if pairs is None else (encode(pairs[0]), encode(pairs[1])),
         )
 
 
