@@ -6,7 +6,6 @@ from typing import Any
 
 from ..export.to_onnx import Onnx
 from ..export.to_openvino import OpenVINO
-from .encoders import FIGURES
 from .tables import RIGHT, Table
 
 # The model's task -> transformers.js's, which has none for other heads.
@@ -23,12 +22,12 @@ def export_table(exports: dict[str, Any]) -> Table:
     for file, known in exports.items():
         check = known["check"]
         if check is not None:
-            close = f"{check['difference']:.1g} at most, of outputs up to {check['largest']:.3g}"
+            close = f"differs by {check['difference']:.1g} of {check['largest']:.3g}"
         else:
-            shown = known["quality"].items()
-            close = ", ".join(f"{FIGURES.get(name, RIGHT.get(name, name))}: {value:.3f}" for name, value in shown)
-        rows.append([f"`{file}`", f"{known['megabytes']:.1f} MB", "int8" if check is None else "float32", close])
-    return Table(["file", "size", "weights", "next to PyTorch in float32"], rows)
+            figures = known["quality"].items()
+            close = ", ".join(f"{RIGHT.get(name, name.replace('_', ' '))}: {value:.3f}" for name, value in figures)
+        rows.append([f"`{file}`", f"{known['megabytes']:.1f}&nbsp;MB", "int8" if check is None else "float32", close])
+    return Table(["file", "size", "weights", "next to float32 in PyTorch"], rows)
 
 
 def usage(exports: dict[str, Any], pipeline_tag: str | None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_publish_takes_them_along(worker, hub, exported):
     assert taken == {"exports.json", *(name for known in entries().values() for name in known["files"])}
     assert files["onnx/model.onnx_data"] == b"onnx/model.onnx_data"
     page = files["README.md"].decode()
-    assert "| `onnx/model.onnx` | 0.1 MB | float32 | 1e-06 at most, of outputs up to 3.5 |" in page
+    assert "| `onnx/model.onnx` | 0.1&nbsp;MB | float32 | differs by 1e-06 of 3.5 |" in page
 
 
 @pytest.mark.parametrize("damage", ["weights", "missing"])
@@ -76,7 +76,7 @@ def test_the_page_says_how_to_use_each(record):
     assert "schubert export" not in page
     assert "schubert export FOLDER --format onnx" in page_of(record, {})
     for text in (
-        "| `onnx/model_quantized.onnx` | 0.1 MB | int8 | as the dense model: 0.987 |",
+        "| `onnx/model_quantized.onnx` | 0.1&nbsp;MB | int8 | as the dense model: 0.987 |",
         "compared with PyTorch on 20 batches",
         "on 128 texts that they were not calibrated on",
         'session = InferenceSession(f"{folder}/onnx/model.onnx")',
@@ -132,7 +132,7 @@ def test_a_folders_page_shows_what_was_exported_since(exported):
     assert "onnx/model.onnx" not in readme.read_text()
     (exported / "exports.json").write_text(made)
     assert update_page(exported)
-    assert "| `onnx/model.onnx` | 0.1 MB |" in readme.read_text()
+    assert "| `onnx/model.onnx` | 0.1&nbsp;MB |" in readme.read_text()
     assert "license: mit" in readme.read_text()
     write_page(exported, "org/other")
     for text in (readme.read_text(), "# Mine\n"):
