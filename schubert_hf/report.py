@@ -104,7 +104,8 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console.print(draw("Batch of {}, {} tokens each".format(*workload), Table(header, rows), left=2))
     where, runs = describe_machine(comparison.conditions["machine"]), comparison.measurements[0].runs
     packages = ", ".join(f"{name} {number}" for name, number in comparison.conditions["versions"].items())
-    console.print(f"Medians of {runs} passes in turns on {where}; {packages}.", highlight=False)
+    what = "Medians of the processor time" if comparison.conditions["processor_time"] else "Medians"
+    console.print(f"{what} of {runs} passes in turns on {where}; {packages}.", highlight=False)
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -39,6 +40,9 @@ class Bench:
     threads: int | None = option(None, "CPU threads. Default: PyTorch's.")
     rounds: int = option(20, "Turns per model, each with two timed passes.")
     seconds: float = option(20.0, "Time for each batch size and length, roughly.")
+    processor_time: bool = option(
+        False, "Count the time that processors work on it, not the clock's: on a busy machine, with --threads 1."
+    )
     memory: bool = option(True, "Also measure the peak memory, each in a process of its own.")
     json: str | None = option(None, "Write everything to this file, as JSON.")
     picture: str | None = option(
@@ -84,6 +88,7 @@ class Bench:
                 seconds=self.seconds,
                 memory=self.memory,
                 progress=True,
+                **({"clock": time.process_time} if self.processor_time else {}),
             )
         if self.json is not None:
             Path(self.json).write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -218,6 +218,9 @@ def test_the_command(dense, pruned, tmp_path, capsys):
     assert str(tmp_path) not in result.read_text()
     assert len(json.loads(result.read_text())["measurements"]) == 4
     assert picture.read_text().count("<!-- pruned -->") == 2  # a panel for each length
+    main([*command, "--processor-time", "--json", str(result)])
+    assert "Medians of the processor time" in capsys.readouterr().out
+    assert max(one["milliseconds"][2] for one in json.loads(result.read_text())["measurements"]) < 2  # not the fake's
     for arguments, message in {
         ("--picture", "a.gif"): "cannot be drawn",
         ("--json", "no/such/a.json"): "no such folder",
