@@ -27,14 +27,14 @@ EXAMPLES = Path(__file__).resolve().parents[1]
 RECIPES = {
     "minilm": (
         "pretrain.py",
-        "--max-length 64 --batch-size 16 --steps 600 --learning-rate 3e-4 --warmup-steps 40 --eval-examples 200 "
+        "--max-length 64 --batch-size 16 --steps 900 --learning-rate 3e-4 --warmup-steps 60 --eval-examples 200 "
         "--save-steps 300 --no-half",
         "config.json",
     ),
     "mrpc": ("run_glue.py", "--task mrpc --max-length 96 --epochs 3 --batch-size 32", "results.json"),
     "sst2": (
         "run_glue.py",
-        "--task sst2 --max-length 64 --max-train-examples 8000 --epochs 1 --batch-size 32",
+        "--task sst2 --max-length 64 --max-train-examples 16000 --epochs 1 --batch-size 32",
         "results.json",
     ),
     "rte": ("run_glue.py", "--task rte --max-length 128 --epochs 3 --batch-size 32", "results.json"),
