@@ -8,6 +8,10 @@ fine-tuned model on its task, by accuracy as well as by loss:
 
     python examples/benchmarks/recovery_rates.py --model tuned/mrpc/seed-0 --task mrpc --data GLUE
 
+and any encoder by its own outputs, whose loss is the sum of their distances from the dense ones:
+
+    python examples/benchmarks/recovery_rates.py --model ENCODER --objective outputs --text TEXT --eval-text OTHER
+
 Every number is a cell, a file of its own in `--output-dir`; what is there already is not done again. The fixed rates
 take 8 times as long as the rate that is found: about an hour on two cores for the default.
 """
@@ -28,12 +32,9 @@ from transformers import PreTrainedModel
 
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.cli import parse
-from schubert_hf.conversion import load_for_pretraining
-from schubert_hf.data.pairs import make_pairs
-from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
-from schubert_hf.evaluation.loading import load_tokenizer
-from schubert_hf.evaluation.open_task import open_task
+from schubert_hf.front.arguments import PruneArguments
+from schubert_hf.front.jobs import open_job
 from schubert_hf.pruning.phases import with_teacher
 from schubert_hf.run.checkpoint import write_json
 from schubert_hf.run.processes import make_accelerator, use_all_cores
@@ -41,7 +42,6 @@ from schubert_hf.run.provenance import environment
 from schubert_hf.training.evaluate import evaluate
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import option
-from schubert_hf.training.objective import PretrainingObjective
 from schubert_hf.training.step import NonFiniteLossError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "default"
@@ -55,10 +55,11 @@ class Arguments:
     model: str = option(str(DEFAULT / "model"), "A BERT: a folder or a name on the Hub.")
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text to train on: a file or folder.")
     eval_text: str = option(str(DEFAULT / "text" / "valid.txt"), "Held-out text.")
-    documents: int = option(4000, "Documents of the text that are read, at most.")
+    objective: str = option("auto", "The pruner's objective.")
     task: str | None = option(None, "Train a fine-tuned model on its task instead: a task of GLUE.")
     data: str | None = option(None, "With --task: a folder with the official files. Default: the Hub.")
-    targets: str = option("80,50,35", "Percent of the parameters; each is cut from the dense model.")
+    cost: str = option("parameters", "Of which the targets are percent: parameters or flops.")
+    targets: str = option("80,50,35", "Percent; each is cut from the dense model.")
     steps: str = option("20,60,300", "Steps of the recovery.")
     rates: str = option("1e-5,2e-5,5e-5,1e-4,2e-4,5e-4,1e-3,found", "Learning rates; `found` is the pruner's own.")
     method: str = option("auto", "The pruner's method.")
@@ -72,6 +73,7 @@ class Arguments:
     def config(self, target: str, steps: int, rate: str) -> PruningConfig:
         return PruningConfig(
             target=f"{target}%",
+            cost=self.cost,
             rounds=1,
             method=self.method,
             recovery_steps=steps,
@@ -195,22 +197,13 @@ class Bench:
 
 def open_model(arguments: Arguments) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The dense model, and what `SchuBertPruner` takes beside it."""
+    names = ("model", "text", "eval_text", "objective", "task", "data", "max_length")
+    given = {name: getattr(arguments, name) for name in names}
     if arguments.task is not None:
-        data = Path(arguments.data) if arguments.data else None
-        model, tokenizer, task = open_task(arguments.task, arguments.model, data=data, max_length=arguments.max_length)
-        own = {"train_dataset": task.train, "eval_dataset": task.held_out, "data_collator": task.collator}
-        return model, {**own, "tokenizer": tokenizer, "objective": task.objective}
-    tokenizer = load_tokenizer(arguments.model)
-    train, held_out = (
-        make_pairs(
-            documents.select(range(min(arguments.documents, len(documents)))),
-            tokenizer,
-            max_length=arguments.max_length,
-        )
-        for documents in map(load_documents, (arguments.text, arguments.eval_text))
-    )
-    own = {"train_dataset": train, "eval_dataset": held_out, "objective": PretrainingObjective}
-    return load_for_pretraining(arguments.model), {**own, "tokenizer": tokenizer}
+        given |= {"text": None, "eval_text": None}
+    job = open_job(PruneArguments(**given), arguments.config("50", 0, "1e-5"))
+    data = {"train_dataset": job.train, "eval_dataset": job.held_out, "data_collator": job.collator}
+    return job.model, {**data, "tokenizer": job.tokenizer, "objective": job.objective}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from study.tables import markdown
 import schubert_hf
 from schubert_hf.cli import command_line, parse
 from schubert_hf.encoders.carrying import open_library
-from schubert_hf.encoders.evaluating import HeldOut, compare_encoders
+from schubert_hf.encoders.evaluating import Embedded, HeldOut, compare_encoders
 from schubert_hf.encoders.kinds import SENTENCE
 from schubert_hf.hub.pictures import CUT, FULL, TEXT, plain, save
 from schubert_hf.latency.timing import quartiles
@@ -65,6 +66,7 @@ class Arguments:
     text: str = option("", "Text that all are made from: a file or folder.")
     eval_text: str = option("", "Text that nothing was made from.")
     squad: str | None = option(None, "A file in SQuAD's layout.")
+    questions: int | None = option(None, "Of these, at most, against all paragraphs. Default: all.")
     mrpc: str | None = option(None, "Folder with the official dev.tsv of MRPC.")
     rows: str = option(",".join(ROWS), f"Of {', '.join(ROWS)}.")
     steps: str = option("0,200", "Steps of the recovery, one run for each.")
@@ -81,7 +83,7 @@ class Arguments:
 
     def settings(self) -> dict[str, Any]:
         """What decides a row beside its name and steps; files by name and hash."""
-        names = ("rounds", "batch_size", "max_length", "seed")
+        names = ("rounds", "batch_size", "max_length", "questions", "seed")
         files = ("model", "text", "eval_text", "squad", "mrpc")
         known = {name: getattr(self, name) for name in names}
         return known | {name: source(value) for name in files if (value := getattr(self, name))}
@@ -94,8 +96,9 @@ def main() -> None:
             raise PruningConfigError("Give `--text` to make encoders from, and `--eval-text` to measure them on.")
         output, settings = Path(arguments.output_dir), arguments.settings()
         squad, mrpc = (Path(name) if name else None for name in (arguments.squad, arguments.mrpc))
-        held_out = HeldOut.read(arguments.eval_text, squad, mrpc)
+        held_out = HeldOut.read(arguments.eval_text, squad, mrpc, questions=arguments.questions)
         dense = open_library(SENTENCE, arguments.model)
+        embedded = cache(lambda: Embedded.by(dense, held_out))  # only where a row is made
         cells, folders = [], []
         for row, steps in plan(arguments):
             folder = output / f"{row}-{steps}"
@@ -106,7 +109,8 @@ def main() -> None:
                 seconds = round(time.monotonic() - began)
                 encoder = dense if row == DENSE else open_library(SENTENCE, str(folder))
                 cell = {"row": row, "steps": steps, "seconds": seconds, "settings": settings}
-                cell |= {"figures": compare_encoders(encoder, dense, held_out)}
+                own = embedded() if row == DENSE else Embedded.by(encoder, held_out)
+                cell |= {"figures": compare_encoders(own, embedded(), held_out, dense.similarity)}
                 cell |= {"parameters": sum(x.numel() for x in encoder.parameters()), **environment(accelerator)}
                 cell["command"] = command_line("python examples/benchmarks/sentence_encoders.py", arguments)
                 folder.mkdir(parents=True, exist_ok=True)

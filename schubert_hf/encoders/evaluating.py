@@ -19,7 +19,7 @@ from ..data.spans import make_spans, make_text_pairs
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
 from ..evaluation.agreement import agreement
-from ..evaluation.embeddings import FEWEST, compare_embeddings
+from ..evaluation.embeddings import FEWEST, Similarity, compare_embeddings
 from ..evaluation.evenly import evenly
 from ..evaluation.loading import load_tokenizer
 from ..evaluation.paraphrases import average_precision, read_paraphrases
@@ -66,7 +66,8 @@ def evaluate_encoder(
     """
     held_out = HeldOut.read(text, squad, mrpc, questions=questions, texts=texts)
     own, other = (SentenceEncoder.open(one).source for one in (model, dense))
-    return compare_encoders(own, other, held_out)
+    ours, theirs = (Embedded.by(encoder, held_out) for encoder in (own, other))
+    return compare_encoders(ours, theirs, held_out, other.similarity)
 
 
 class HeldOut(NamedTuple):
@@ -88,32 +89,43 @@ class HeldOut(NamedTuple):
         )
 
 
-def compare_encoders(own: Any, other: Any, held_out: HeldOut) -> Figures:
-    """The figures of `evaluate_encoder`, of any two `SentenceTransformer`s; `other` is the dense one."""
-    (sentences, asked, pairs), similarity = held_out, other.similarity
-    figures: Figures = {}
-    if sentences is not None:
-        found, dense_found = (_embed(one.encode, sentences) for one in (own, other))
-        figures["text"] = compare_embeddings(found, dense_found, similarity)
-        figures["text"]["texts"] = len(sentences)
-    if asked is not None:
-        (queries, paragraphs, wanted), ranked = asked, partial(rank_paragraphs, similarity=similarity)
-        ours, theirs = (
-            (_embed(one.encode_query, queries), _embed(one.encode_document, paragraphs)) for one in (own, other)
+class Embedded(NamedTuple):
+    """What encoders are compared on, as one of them embeds it: (texts, width) each; None where there is nothing."""
+
+    sentences: Tensor | None
+    asked: tuple[Tensor, Tensor] | None  # questions and paragraphs
+    pairs: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def by(cls, encoder: Any, held_out: HeldOut) -> Embedded:
+        """By a `SentenceTransformer`."""
+        encode, (sentences, asked, pairs) = partial(_embed, encoder.encode), held_out
+        apart = (encoder.encode_query, encoder.encode_document)
+        return cls(
+            None if sentences is None else encode(sentences),
+            None if asked is None else (_embed(apart[0], asked[0]), _embed(apart[1], asked[1])),
+            None if pairs is None else (encode(pairs[0]), encode(pairs[1])),
         )
-        figures["squad"] = {**ranked(*ours, wanted), **_named("dense", ranked(*theirs, wanted))}
-        if ours[0].shape == theirs[0].shape:
-            figures["squad"] |= _named("stored", ranked(ours[0], theirs[1], wanted))
-        figures["squad"] |= {"questions": len(queries), "paragraphs": len(paragraphs)}
-    if pairs is not None:
-        first, second, labels = pairs
-        precise = [
-            average_precision(_embed(one.encode, first), _embed(one.encode, second), labels, similarity)
-            for one in (own, other)
-        ]
+
+
+def compare_encoders(own: Embedded, dense: Embedded, held_out: HeldOut, similarity: Similarity) -> Figures:
+    """The figures of `evaluate_encoder`, of what two encoders make of the same; `similarity` is the dense one's."""
+    figures: Figures = {}
+    if own.sentences is not None and dense.sentences is not None:
+        figures["text"] = compare_embeddings(own.sentences, dense.sentences, similarity)
+        figures["text"]["texts"] = len(own.sentences)
+    if own.asked is not None and dense.asked is not None and held_out.asked is not None:
+        wanted, ranked = held_out.asked[2], partial(rank_paragraphs, similarity=similarity)
+        figures["squad"] = {**ranked(*own.asked, wanted), **_named("dense", ranked(*dense.asked, wanted))}
+        (questions, paragraphs), (_, stored) = own.asked, dense.asked
+        if paragraphs.shape == stored.shape:
+            figures["squad"] |= _named("stored", ranked(questions, stored, wanted))
+        figures["squad"] |= {"questions": len(questions), "paragraphs": len(paragraphs)}
+    if own.pairs is not None and dense.pairs is not None and held_out.pairs is not None:
+        labels = held_out.pairs[2]
         figures["mrpc"] = {
-            "average precision": precise[0],
-            "dense average precision": precise[1],
+            "average precision": average_precision(*own.pairs, labels, similarity),
+            "dense average precision": average_precision(*dense.pairs, labels, similarity),
             "pairs": len(labels),
         }
     return figures

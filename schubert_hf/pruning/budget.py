@@ -20,7 +20,8 @@ from ..latency.cost import LatencyCost, meet_budget
 from ..latency.table import LatencyTable
 from ..run.processes import on_main_process
 from ..shape import Shape, with_projection
-from .config import AUTO, DEFAULT, PruningConfig
+from ..training.loop_config import AUTO
+from .config import DEFAULT, PruningConfig
 from .methods import METHODS
 from .plan import PruningPlan
 from .selection import check_smallest, smallest_shape

@@ -10,11 +10,11 @@ from typing import Any
 from ..cost import target_unit
 from ..errors import SchuBertError
 from ..shape import DIMENSIONS
-from ..training.loop_config import LoopConfig, check_ranges, option
+from ..training.loop_config import AUTO, NO, LoopConfig, check_ranges, option
 from .methods import METHODS
 from .units import check_dimensions
 
-AUTO, DEFAULT = "auto", "hfakv"  # of the dimensions: what suits a model; what suits any
+DEFAULT = "hfakv"  # dimensions that suit any model; `auto`: those that suit the one at hand
 COSTS = ("parameters", "flops", "latency")
 # What kernels are faster at multiples of; heads are counted one by one (measured: examples/benchmarks/alignment.py).
 ALIGNED = ("h", "f", "k", "v", "e")
@@ -99,6 +99,11 @@ class PruningConfig:
     micro_batch_size: int | None = option(
         None, "Examples per process and forward pass; default: no accumulation.", least=1
     )
+    precision: str = option(
+        AUTO,
+        "What the recovery multiplies in where the accelerate config says nothing: auto: bfloat16 on a CPU that makes "
+        "such products by itself, with weights and sums in float32; no: float32.",
+    )
     max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.", least=0)
     eval_examples: int = option(256, "Held-out examples per evaluation.", least=1)
     save_steps: int = option(
@@ -108,7 +113,7 @@ class PruningConfig:
     seed: int = option(0, "Seed of order, masks and dropout.", least=0)
 
     def __post_init__(self) -> None:
-        for name, allowed in {"method": tuple(METHODS), "cost": (None, *COSTS)}.items():
+        for name, allowed in {"method": tuple(METHODS), "cost": (None, *COSTS), "precision": (AUTO, NO)}.items():
             if getattr(self, name) not in allowed:
                 known = ", ".join(str(value) for value in allowed if value is not None)
                 raise PruningConfigError(f"`{name}` is {getattr(self, name)!r}; allowed is {known}.")
@@ -172,7 +177,7 @@ class PruningConfig:
 
     def alpha_loop(self) -> LoopConfig:
         """How the alphas are trained: no decay, no clipping (it would scale the penalty's pull with the loss's)."""
-        fixed = {"schedule": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0}
+        fixed = {"schedule": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0, "precision": NO}
         return LoopConfig.of(self, steps=self.alpha_steps, learning_rate=self.alpha_learning_rate, **fixed)
 
     def recovery_loop(self, learning_rate: float) -> LoopConfig:

@@ -147,8 +147,8 @@ class Recovery(Part):
                 _load_weights(own.model, {name: value + rate * direction[name] for name, value in before.items()})
                 return mean_loss(accelerator, own, fold)
 
-            evaluations, same = self.measurement.evaluations, own.follows_dense
-            found = find_learning_rate(loss_at, evaluations, same_targets=same)
+            evaluations = self.measurement.evaluations
+            found = find_learning_rate(loss_at, evaluations, follows_dense=own.follows_dense)
         accelerator.free_memory()
         if scaler is not None:
             accelerator.scaler.load_state_dict(scaler)

@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader
 
 from ..data.stream import Batch, Collator, Stream, for_stream, mix_seed, pull, workers_for
 from ..run.checkpoint import CheckpointError
+from ..run.processes import has_bfloat16
 from ..run.progress import progress_bar
-from .loop_config import LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
+from .loop_config import AUTO, LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
+from .micro_batches import by_length
 from .objective import Objective
 from .step import NonFiniteLossError, StepResult
 
@@ -67,8 +69,14 @@ class TrainingLoop:
         self.terms = objective.terms
         self.count = objective.count
         self._learning_rate_factor = learning_rate_factor(config)
+        device = accelerator.device
+        self._on_cpu = device.type == "cpu"
+        self._bfloat16 = config.precision == AUTO and accelerator.mixed_precision == "no" and has_bfloat16(device)
         optimizer = torch.optim.AdamW(
-            parameter_groups(trained, config.weight_decay), lr=config.learning_rate, betas=(0.9, config.adam_beta2)
+            parameter_groups(trained, config.weight_decay),
+            lr=config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+            fused=self._on_cpu or None,  # a tenth of a step is Adam's there; elsewhere PyTorch chooses
         )
         # The loader stays unprepared: it already reads this process's share alone.
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
@@ -172,7 +180,8 @@ class TrainingLoop:
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
             pulled = [next(batches) for _ in range(0, share, size)]
             self.data_state = pulled[-1].state
-            yield [batch.tensors for batch in pulled]
+            whole = [batch.tensors for batch in pulled]
+            yield [part for batch in whole for part in by_length(batch)] if self._on_cpu else whole
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()
@@ -204,7 +213,8 @@ class TrainingLoop:
             last = number == len(batches) - 1
             # Gradients are averaged over processes, once, with the last micro-batch: hence the factor `num_processes`.
             with contextlib.nullcontext() if last else accelerator.no_sync(self.objective):
-                terms = self.objective(send_to_device(batch, accelerator.device))
+                with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+                    terms = self.objective(send_to_device(batch, accelerator.device))
                 loss = torch.stack([terms[name] / counts[name] for name in self.terms]).sum()
                 loss = loss * accelerator.num_processes
                 if last and self.penalty is not None:

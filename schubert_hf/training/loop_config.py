@@ -14,6 +14,8 @@ from transformers import get_scheduler
 
 from ..errors import SchuBertError
 
+AUTO, NO = "auto", "no"  # of `precision`
+
 
 class LoopConfigError(SchuBertError):
     """A setting of the training loop that is not allowed, or that does not fit the number of processes."""
@@ -62,12 +64,15 @@ class LoopConfig:
     adam_beta2: float = option(0.999, "AdamW's decay of the second moments.")
     max_grad_norm: float = option(1.0, "Clipping of the gradients; 0 for none.", least=0)
     seed: int = option(0, "Seed; in the loop it decides dropout.", least=0)
+    precision: str = option(NO, "no: float32; auto: bfloat16 products on a CPU that makes them by itself.")
     workers: int = option(0, "Processes that prepare batches; 0 prepares them in the main process.", least=0)
 
     def __post_init__(self) -> None:
         check_ranges(self, LoopConfigError)
         if not 0 <= self.adam_beta2 < 1:
             raise LoopConfigError(f"`adam_beta2` is {self.adam_beta2!r}; allowed is a number from 0 to below 1.")
+        if self.precision not in (AUTO, NO):
+            raise LoopConfigError(f"`precision` is {self.precision!r}; allowed is {AUTO} or {NO}.")
         learning_rate_factor(self)
 
     @classmethod
