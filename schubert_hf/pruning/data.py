@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from operator import mul
 from typing import Any, TypeVar
 
@@ -31,6 +30,7 @@ from .precision import Reduce, summed
 
 logger = logging.getLogger(__name__)
 AnyBatch = TypeVar("AnyBatch", bound=Mapping[str, Tensor])
+FEW = 64  # predictions, of the objective's first term: fewer say little about a whole model
 TOKENS_PER_INPUT = 10  # of a projection: more gave no better refit (examples/benchmarks/RESULTS.md)
 
 
@@ -110,20 +110,29 @@ def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
 
 
 def first_tokens(number: int, batches: Sequence[AnyBatch], reduce: Reduce | None = None) -> list[AnyBatch]:
-    """The first batches, as many as hold so many real tokens, over all processes; at least one.
+    """The first examples that hold so many real tokens, over all processes; at least one.
 
-    Where one batch holds twice as many, every second example of it is left out, as often as that is so.
+    Of the last batch only as many are taken as that needs, evenly spread over it, on every process alike.
     """
     counts = torch.tensor([float(real_tokens(batch).sum()) for batch in batches])
-    tokens = summed(counts, reduce).tolist()
-    before = accumulate(tokens, initial=0.0)
-    kept = [batch for batch, total in zip(batches, before, strict=False) if total < number]
-    if len(kept) != 1:
-        return kept
-    step, size = 1, examples_in(kept[0])
-    while tokens[0] >= 2 * step * number and size % (2 * step) == 0:
-        step *= 2
-    return [take(kept[0], slice(None, None, step))]
+    kept: list[AnyBatch] = []
+    for batch, tokens in zip(batches, summed(counts, reduce).tolist(), strict=True):
+        size = examples_in(batch)
+        rows = min(size, math.ceil(size * number / tokens)) if tokens else size
+        kept.append(batch if rows == size else take(batch, [row * size // rows for row in range(rows)]))
+        if number <= tokens:
+            break
+        number -= tokens
+    return kept
+
+
+def first_predictions(
+    number: int, batches: Sequence[AnyBatch], objective: Objective, reduce: Reduce | None = None
+) -> list[AnyBatch]:
+    """As `first_tokens`, but twice as many where they hold few predictions, such as one for each sequence."""
+    used = first_tokens(number, batches, reduce)
+    found = torch.tensor([float(sum(objective.count(dict(batch))[objective.terms[0]] for batch in used))])
+    return used if float(summed(found, reduce)) >= FEW else first_tokens(2 * number, batches, reduce)
 
 
 def split(tokens: int, batches: Iterable[AnyBatch]) -> list[AnyBatch]:

@@ -91,10 +91,10 @@ class Regression:
         width = self.width
         number = sums[width, width].clamp(min=1)
         mean, lack = sums[width, :width] / number, sums[width + 1 :, width] / number
-        covariance = sums[:width, :width] / number - torch.outer(mean, mean)
-        shared = sums[width + 1 :, :width] / number - torch.outer(lack, mean)  # (outputs, width)
+        covariance = (sums[:width, :width] / number).addr_(mean, mean, alpha=-1)  # large: changed in place
+        shared = (sums[width + 1 :, :width] / number).addr_(lack, mean, alpha=-1)  # (outputs, width)
         variance = covariance.diagonal().clamp(min=0)
-        covariance = covariance + torch.diag(ridge * variance + 1e-8 * variance.mean() + FLOOR)
+        covariance.diagonal().add_(ridge * variance + 1e-8 * variance.mean() + FLOOR)
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if int(failed):  # rounding of single-precision products can leave it indefinite where the ridge is tiny
             weight = torch.linalg.solve(covariance, shared.mT).mT

@@ -35,7 +35,7 @@ from .budget import Budget, resolve_dimensions
 from .checks import build_objective, check_processes, check_same_weights, fingerprint, own_copy
 from .config import PruningConfig
 from .criteria import Scores
-from .data import first_tokens, open_data, split, sum_over_processes
+from .data import first_predictions, open_data, split, sum_over_processes
 from .methods import METHODS, Problem
 from .phases import narrowed, train_alphas, wants_teacher, with_teacher
 from .plan import PruningPlan
@@ -197,7 +197,7 @@ class SchuBertPruner:
         announce(self.accelerator, f"{name} scoring units")  # which takes minutes, and has no steps to show
         sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
         groups = find_groups(self.model.config, config.dimensions)
-        looked = split(PIECE, first_tokens(SCORED, batches, sum_up))
+        looked = split(PIECE, first_predictions(SCORED, batches, self.objective, sum_up))
         projects = "e" in config.dimensions and not self.model.config.project_embeddings
         scored = method.score(Problem(self.model, make, groups, cost, looked, sum_up, gates, seed, projects))
 

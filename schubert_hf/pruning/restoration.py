@@ -39,6 +39,7 @@ from .precision import Batch, Reduce, exact
 # the heads that read the stream.
 PARTS = ("outputs", "heads", "filters", "norms", "transform")
 STREAM, EMBEDDING = Axis("hidden", 0), Axis("embedding", -1)  # what the first layer reads; what the decoder reads
+ROWS = 2**13  # words at a time
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 Stream = list[Tensor]  # one tensor per batch, shape (batch, seq, width)
 Map = Callable[[Tensor], Tensor]  # of one batch's tensor
@@ -178,32 +179,37 @@ class _Restoration:
                 self._fit([reader.module], own, target, [wanted_of])
         ours, theirs = masked_lm(self.cut), masked_lm(self.dense)
         if ours is not None and theirs is not None:
-            before = [ours.activation(ours.transform(x)) for x in own]
-            wanted = [theirs.norm(theirs.activation(theirs.transform(x))) for x in target]
-            self._fit_norm(ours.norm, before, self._as_decoder_sees(theirs.decoder, wanted))
+            seen = self._as_decoder_sees(theirs.decoder)
+            before = (ours.activation(ours.transform(x)) for x in own)
+            wanted = (theirs.norm(theirs.activation(theirs.transform(x))) for x in target)
+            self._fit_norm(ours.norm, before, map(seen, wanted))
 
     def _read(self, dense: nn.Module, rows: Axis | None, x: Tensor) -> Tensor:
         outputs: Tensor = dense(x)
         return outputs if rows is None else self._channels(outputs, rows)
 
-    def _as_decoder_sees(self, decoder: nn.Linear, target: Stream) -> Stream:
+    def _as_decoder_sees(self, decoder: nn.Linear) -> Map:
         """Of dense outputs t of the transform, what in the kept channels gives nearly the same logits.
 
         The decoder is tied to the embeddings and cannot be refit. With E its weight less what is the same for all
         words, S the kept channels and D the others, t becomes t_S + (E_S^T E_S)^-1 E_S^T E_D t_D. In directions that
         the decoder does not see (there are some wherever the vocabulary is smaller than the width) it stays t_S.
         """
-        kept = self.plan.kept(EMBEDDING)
-        gone = torch.tensor(sorted(set(range(decoder.in_features)) - set(kept.tolist())), dtype=torch.long)
-        seen = [self._channels(t, EMBEDDING) for t in target]
+        kept, width = self.plan.kept(EMBEDDING).cpu(), decoder.in_features
+        gone = torch.tensor(sorted(set(range(width)) - set(kept.tolist())), dtype=torch.long)
         if not len(gone):
-            return seen
-        weight = exact(decoder.weight)
-        weight = weight - weight.mean(0)
-        gram = weight[:, kept].mT @ weight[:, kept]
+            return lambda t: self._channels(t, EMBEDDING)
+        products = torch.zeros(len(kept), width, dtype=torch.float64)  # E_S^T E
+        total = torch.zeros(width, dtype=torch.float64)
+        for part in torch.split(decoder.weight, ROWS):
+            rows = exact(part)
+            products += rows[:, kept].mT @ rows
+            total += rows.sum(0)
+        products.addr_(total[kept], total, alpha=-1 / decoder.out_features)
+        gram = products[:, kept]
         gram.diagonal().add_(1e-6 * gram.diagonal().mean())
-        to_kept = torch.linalg.solve(gram, weight[:, kept].mT @ weight[:, gone]).to(target[0])  # (kept, gone)
-        return [own + t[..., gone.to(t.device)] @ to_kept.mT for own, t in zip(seen, target, strict=True)]
+        to_kept = torch.linalg.solve(gram, products[:, gone]).to(decoder.weight)  # (kept, gone)
+        return lambda t: self._channels(t, EMBEDDING) + t[..., gone.to(t.device)] @ to_kept.mT
 
     def _channels(self, x: Tensor, axis: Axis) -> Tensor:
         return x[..., self.plan.kept(axis).to(x.device)]
@@ -232,7 +238,7 @@ class _Restoration:
             linear.weight.copy_(exact(linear.weight) + correction.weight)
             linear.bias.copy_(exact(linear.bias) + correction.bias)
 
-    def _fit_norm(self, norm: nn.LayerNorm, inputs: Stream, targets: Iterable[Tensor]) -> None:
+    def _fit_norm(self, norm: nn.LayerNorm, inputs: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
         """Scale and shift of every channel by least squares, in place."""
         if "norms" not in self.parts:
             return

@@ -32,7 +32,7 @@ from ..cost import BudgetError
 from ..shape import LETTERS
 from ..training.objective import Objective
 from .criteria import Scores
-from .data import first_tokens
+from .data import first_predictions, first_tokens
 from .least_squares import RIDGE
 from .methods import Scored
 from .phases import narrowed
@@ -74,9 +74,9 @@ class Competition:
     tried: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.batches = first_tokens(FITTED, self.batches, self.reduce)
-        self.fold = first_tokens(MEASURED, self.fold, self.reduce)
         self.model, self.scores = self.scored.model, self.scored.scores
+        self.batches = first_tokens(FITTED, self.batches, self.reduce)
+        self.fold = first_predictions(MEASURED, self.fold, self.objective(self.model), self.reduce)
         self.kinds = {group.dimension for group in self.scores}
         self.best: tuple[float, PruningPlan] | None = None
         self.known: dict[PruningPlan, float] = {}

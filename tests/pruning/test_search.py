@@ -6,7 +6,7 @@ from oracles import batches, build, parameter_cost, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
 from schubert_hf.cost import BudgetError
-from schubert_hf.pruning.data import first_tokens, split
+from schubert_hf.pruning.data import FEW, first_predictions, first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
 from schubert_hf.pruning.methods import Scored
 from schubert_hf.pruning.restoration import restore
@@ -135,12 +135,38 @@ def test_no_more_text_is_used_than_a_choice_needs():
     assert abs(len(halves.fold) - len(rivals.fold) / 2) <= 1
 
 
-def test_of_one_large_batch_every_other_example_is_used():
-    batch = masked(8)[0]
-    tokens = int(real_tokens(batch).sum())
-    (used,) = first_tokens(tokens // 2, [batch, batch])
-    assert all(torch.equal(used[name], x[::2]) for name, x in batch.items())
-    assert len(first_tokens(tokens, [batch])[0]["input_ids"]) == len(batch["input_ids"])
+@pytest.mark.parametrize(("number", "rows"), [(0.5, [0]), (3, [0, 2, 5]), (4, [0, 2, 4, 6]), (8, list(range(8)))])
+def test_of_a_batch_as_many_examples_are_used_as_are_needed_evenly_spread(number, rows):
+    batch = alike(8)
+    tokens = batch["input_ids"].shape[1]
+    (used,) = first_tokens(int(number * tokens), [batch, batch])
+    assert all(torch.equal(used[name], x[rows]) for name, x in batch.items())
+    whole, rest = first_tokens(8 * tokens + int(number * tokens), [batch, batch])
+    assert torch.equal(whole["input_ids"], batch["input_ids"])
+    assert torch.equal(rest["input_ids"], batch["input_ids"][rows])
+
+
+def test_the_tokens_of_all_processes_count():
+    batch = alike(8)
+    (used,) = first_tokens(8 * batch["input_ids"].shape[1], [batch], lambda t: 2 * t)
+    assert len(used["input_ids"]) == 4
+
+
+@pytest.mark.parametrize("predictions", [1, FEW // 4])
+def test_more_text_is_used_where_little_is_predicted_on_it(predictions):
+    class Counting(Objective):
+        def count(self, batch):
+            return {"loss": predictions * len(batch["input_ids"])}
+
+    batch = alike(8)
+    (used,) = first_predictions(4 * batch["input_ids"].shape[1], [batch], Counting(torch.nn.Identity()))
+    assert len(used["input_ids"]) == (4 if 4 * predictions >= FEW else 8)
+
+
+def alike(number):
+    """One batch of so many different examples of the same length."""
+    numbers = torch.arange(10 * number).view(number, 10)
+    return {"input_ids": numbers, "attention_mask": torch.ones_like(numbers)}
 
 
 def test_what_is_not_one_item_per_example_is_not_cut_up():
