@@ -56,7 +56,8 @@ class MaskedLM(NamedTuple):
 
     def decoded(self, states: Tensor) -> Tensor:
         """What the decoder reads of states (..., h): shape (..., e)."""
-        read: Tensor = self.module.transform(states)
+        module: Any = self.module
+        read: Tensor = module.transform(states)
         return read
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,8 @@ def measure_embeddings(
 
     hooks = [parts.norm.register_forward_pre_hook(take_entries), parts.last.register_forward_hook(take_gradients)]
     if head is not None:
-        hooks.append(head.module.transform.register_forward_hook(take_decoded))
+        predictions: Any = head.module
+        hooks.append(predictions.transform.register_forward_hook(take_decoded))
     model.eval().requires_grad_(False)
     try:
         with torch.enable_grad():
