@@ -54,7 +54,7 @@ class Arguments:
     text: str = option("", "Text that it is pruned on: a file or folder.")
     eval_text: str = option("", "Text that nothing was pruned on.")
     squad: str | None = option(None, "A file in SQuAD's layout.")
-    questions: int | None = option(None, "Questions of it, at most. Default: all.")
+    max_questions: int | None = option(None, "Questions of it, at most. Default: all.")
     targets: str = option("75,60,45,30,20", "Percent of all parameters that remain.")
     dimensions: str = option(",".join(SIZES), "As `schubert prune --dimensions`, one or several.")
     vocabulary: str = option("all,16000", "Words, as `schubert prune --vocabulary`, or all; one or several.")
@@ -67,7 +67,7 @@ class Arguments:
 
     def settings(self) -> dict[str, Any]:
         """What decides a cell beside its name; files by name and hash."""
-        names = ("steps", "calibration_examples", "max_length", "seed", "questions")
+        names = ("steps", "calibration_examples", "max_length", "seed", "max_questions")
         files = ("model", "text", "eval_text", "squad")
         known = {name: getattr(self, name) for name in names}
         return known | {name: source(value) for name in files if (value := getattr(self, name))}
@@ -85,7 +85,7 @@ def main() -> None:
             raise PruningConfigError("Give `--text` to prune on, and `--eval-text` to measure on.")
         output, settings, found = Path(arguments.output_dir), arguments.settings(), []
         squad = Path(arguments.squad) if arguments.squad else None
-        held_out = HeldOut.read(arguments.eval_text, squad, None, questions=arguments.questions)
+        held_out = HeldOut.read(arguments.eval_text, squad, None, questions=arguments.max_questions)
         dense = open_library(SENTENCE, arguments.model)
         embedded = cache(lambda: Embedded.by(dense, held_out))  # only where a cell is made
         for target, dimensions, words in arguments.cells():

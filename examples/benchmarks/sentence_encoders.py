@@ -73,7 +73,7 @@ class Arguments:
     text: str = option("", "Text that all are made from: a file or folder.")
     eval_text: str = option("", "Text that nothing was made from.")
     squad: str | None = option(None, "A file in SQuAD's layout.")
-    questions: int | None = option(None, "Of these, at most, against all paragraphs. Default: all.")
+    max_questions: int | None = option(None, "Of these, at most, against all paragraphs. Default: all.")
     mrpc: str | None = option(None, "Folder with the official dev.tsv of MRPC.")
     rows: str = option(",".join(ROWS), f"Of {', '.join(ROWS)}.")
     steps: str = option("0,200", "Steps of the recovery, one run for each.")
@@ -90,7 +90,7 @@ class Arguments:
 
     def settings(self) -> dict[str, Any]:
         """What decides a row beside its name and steps; files by name and hash."""
-        names = ("rounds", "batch_size", "max_length", "questions", "seed")
+        names = ("rounds", "batch_size", "max_length", "max_questions", "seed")
         files = ("model", "text", "eval_text", "squad", "mrpc")
         known = {name: getattr(self, name) for name in names}
         return known | {name: source(value) for name in files if (value := getattr(self, name))}
@@ -103,7 +103,7 @@ def main() -> None:
             raise PruningConfigError("Give `--text` to make encoders from, and `--eval-text` to measure them on.")
         output, settings = Path(arguments.output_dir), arguments.settings()
         squad, mrpc = (Path(name) if name else None for name in (arguments.squad, arguments.mrpc))
-        held_out = HeldOut.read(arguments.eval_text, squad, mrpc, questions=arguments.questions)
+        held_out = HeldOut.read(arguments.eval_text, squad, mrpc, questions=arguments.max_questions)
         dense = open_library(SENTENCE, arguments.model)
         embedded = cache(lambda: Embedded.by(dense, held_out))  # only where a row is made
         cells, folders = [], []
