@@ -165,7 +165,7 @@ class SchuBertPruner:
         name, clock, progress = f"round {number}/{self.budget.all_rounds}", Clock(), self.progress
         if progress.open is None:
             last = progress.records[-1] if progress.records else None
-            before = last.after_recovery if last else self._evaluate(f"{name} before")
+            before = last.after_recovery if last else self._evaluate(f"{name} before the cut")
             progress.open = {"size_before": last.size if last else self.budget.source_size, "before": before}
         round_, clock.seconds = progress.open, progress.open.setdefault("seconds", {})
         clock.lap("evaluation")

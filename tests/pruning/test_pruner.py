@@ -103,7 +103,7 @@ def test_two_rounds_to_a_budget(make_pruner, tiny, tmp_path, capsys, monkeypatch
 
     # Progress that names round, phase and loss, and one line for each round.
     bars = capsys.readouterr().err
-    for phase in ("round 1/2 before", "round 1/2 alphas", "round 2/2 after the cut", "round 2/2 recovery"):
+    for phase in ("round 1/2 before the cut", "round 1/2 alphas", "round 2/2 after the cut", "round 2/2 recovery"):
         assert phase in bars
     assert re.search(r"round 2/2 alphas: (\d+)/\1 .*mlm=\d\.\d+, nsp=\d\.\d+", bars)
     assert "\r" not in bars
