@@ -91,12 +91,13 @@ class Budget:
         def decide() -> dict[str, Any]:
             try:
                 if isinstance(cost, LatencyCost):
-                    plan = meet_budget(partial(select, cost), limit, cost)
+                    plan, size = meet_budget(partial(select, cost), limit, cost)
                 else:
                     plan = select(cost, limit)
+                    size = cost(plan.shape)
             except BudgetError as error:
                 return {"unreachable": str(error)}
-            return {"plan": plan.to_json(), "size": cost(plan.shape)}
+            return {"plan": plan.to_json(), "size": size}
 
         decision = on_main_process(self.accelerator, decide)
         if "unreachable" in decision:
