@@ -180,8 +180,8 @@ def load_tokenizer(
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights that opens: {why}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one of nothing, without a word
         raise ConversionError(
-            f"`{name_or_path}` has no tokenizer beside its weights. Save it there with `tokenizer.save_pretrained`, or "
-            "from Python give `tokenizer`."
+            f"`{name_or_path}` has no tokenizer beside its weights. Save it there with `tokenizer.save_pretrained`, "
+            "or from Python give `tokenizer`."
         )
     if config is None:
         with opening(name_or_path):
