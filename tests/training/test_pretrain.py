@@ -169,7 +169,7 @@ def test_sigterm_is_a_clean_stop_too(
 
 
 def test_one_bad_step_halves_the_learning_rate(example: ModuleType, text_file: Path, tmp_path: Path) -> None:
-    accelerator, folder = spoiling(1, number=4), {"text": str(text_file), "output_dir": str(tmp_path)}
+    accelerator, folder = spoiling(1, number=4), {"text": [str(text_file)], "output_dir": str(tmp_path)}
     example.pretrain(example.Arguments(**SMALL, **folder), accelerator)
     report = json.loads((tmp_path / "pretraining.json").read_text())
     rates = [(step.number, step.rate) for step in accelerator.steps]
