@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError, Cost, FlopCost, ParameterCost, format_size, parse_target, target_unit
-from ..heads import masked_lm
 from ..latency.cost import LatencyCost, meet_budget
 from ..latency.table import LatencyTable
 from ..run.processes import on_main_process
@@ -122,7 +121,7 @@ def name_cost(config: PruningConfig) -> str:
 
 
 def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> PruningConfig:
-    """The settings with their dimensions: by default `DEFAULT`, and e where no masked-LM head reads the embeddings.
+    """The settings with their dimensions: by default `DEFAULT`, and e where the method can project embeddings.
 
     e goes where it would save nothing that is counted, which is FLOPs or time.
 
@@ -135,15 +134,13 @@ def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> Pruning
         given = given.replace("e", "")
     if "e" not in given:
         return replace(config, dimensions=given)
-    projected, head = model.config.project_embeddings, masked_lm(model)
-    lacks = not projected and not METHODS[config.method].calibrates
+    lacks = not model.config.project_embeddings and not METHODS[config.method].calibrates
     if lacks and not auto:
         raise DimensionsError(
             "`dimensions` has e, the embedding size, but no projection leads from the model's embeddings to its first "
             f"layer, and method {config.method} makes none. Take method auto, or leave e out."
         )
-    without = lacks or (auto and head is not None and not projected)
-    return replace(config, dimensions=DEFAULT if without else check_dimensions(given))
+    return replace(config, dimensions=DEFAULT if lacks else check_dimensions(given))
 
 
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:

@@ -56,8 +56,7 @@ class PruningConfig:
     dimensions: str = option(
         "auto",
         "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers, "
-        "e embedding size; auto: hfakv, and e where the target counts parameters, the method is auto and no "
-        "masked-LM head reads the embeddings.",
+        "e embedding size; auto: hfakv, and e where the target counts parameters and the method is auto.",
     )
     rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.", least=1)
     multiple_of: str | int | Mapping[str, int] = option(
