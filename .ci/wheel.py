@@ -1,4 +1,4 @@
-"""What `pip install schubert-hf` gives, without the clone: its wheel prunes a BERT in another folder."""
+"""What `pip install schubert-hf` gives, without the clone: a wheel made from the sdist prunes a BERT elsewhere."""
 
 import json
 import os
@@ -21,7 +21,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pip = [sys.executable, "-m", "pip"]
-        run(*pip, "wheel", "-q", "--no-deps", "-w", folder / "wheel", ROOT, cwd=folder)
+        run(*pip, "install", "-q", "hatchling", cwd=folder)
+        run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder / "sdist", cwd=ROOT)
+        (sdist,) = (folder / "sdist").iterdir()
+        run(*pip, "wheel", "-q", "--no-deps", "-w", folder / "wheel", sdist, cwd=folder)
         (wheel,) = (folder / "wheel").iterdir()
         check_content(wheel)
         run(*pip, "install", "-q", "--no-deps", "--force-reinstall", wheel, cwd=folder)

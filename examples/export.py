@@ -2,9 +2,11 @@
 
     pip install "schubert-hf[export]" && python examples/export.py
 
-Without arguments: the included English BERT. Of a pruned model, such as the result of examples/prune.py:
+Without arguments: the included English BERT. Of a pruned model, such as the result of examples/prune.py, whose page
+(pruned/README.md) then shows how to use each file:
 
-    python examples/export.py --model pruned --text corpus.txt --format openvino
+    python examples/export.py --model pruned
+    python examples/export.py --model pruned --format openvino --text corpus.txt
 
 The float32 export is compared with PyTorch on 20 batches of different shapes and is an error if it differs; int8 is
 compared with float32 on text that it was not calibrated on. The output is at the end of this file.
@@ -16,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schubert_hf.cli import parse
-from schubert_hf.commands.export import describe
+from schubert_hf.commands.export import run
 from schubert_hf.errors import one_line_errors
-from schubert_hf.export import export
 from schubert_hf.training.loop_config import option
 
 DEFAULT = Path(__file__).parent / "default"
@@ -32,16 +33,17 @@ class Arguments:
     format: str = option("onnx", "onnx or openvino.")
     text: str = option(str(DEFAULT / "text" / "valid.txt"), "Text that int8 is calibrated and compared on.")
     int8: bool = option(True, "Make an int8 export, too.")
-    output: str = option("exported", "Folder for the exported files, config and tokenizer.")
+    output: str | None = option(
+        None,
+        "Folder for files, config and tokenizer. Default: the model's own; for the included one, exported.",
+    )
 
 
 def main() -> None:
     (arguments,) = parse(str(__doc__), Arguments)
+    output = arguments.output or ("exported" if arguments.model == str(DEFAULT / "model") else None)
     with one_line_errors():
-        made = export(
-            arguments.model, arguments.format, int8=arguments.int8, text=arguments.text, output=arguments.output
-        )
-    print("".join(describe(one) for one in made), end="")
+        run(arguments.model, arguments.format, int8=arguments.int8, text=arguments.text, output=output)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .training.objective import PretrainingObjective
     from .training.outputs import Outputs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "ClassificationObjective": "schubert_hf.evaluation.objectives",

@@ -68,7 +68,7 @@ def parse_command(
     for name, command in commands.items():
         about, kinds = inspect.cleandoc(str(command.__doc__)), (command, *getattr(command, "settings", ()))
         command_parser = _parser(
-            partial(choices.add_parser, name, help=about.partition("\n")[0]),
+            partial(choices.add_parser, name, help=_literal(about.partition("\n")[0])),
             kinds,
             getattr(command, "groups", None),
             description=about,
@@ -104,11 +104,22 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return "\n\n".join(part if part[:1] == " " else wrap(part, width, indent) for part in text.split("\n\n"))
 
 
+def _literal(text: str) -> str:
+    """Text that argparse, which formats its texts with %, shows as it is."""
+    return text.replace("%", "%%")
+
+
 def _parser(
-    make: Callable[..., Any], kinds: Sequence[type[Any]], groups: Groups | None, **settings: Any
+    make: Callable[..., Any],
+    kinds: Sequence[type[Any]],
+    groups: Groups | None,
+    description: str,
+    usage: str | None,
 ) -> argparse.ArgumentParser:
     """A parser with an argument for each field of the dataclasses."""
-    parser: argparse.ArgumentParser = make(formatter_class=_HelpFormatter, **settings)
+    parser: argparse.ArgumentParser = make(
+        formatter_class=_HelpFormatter, description=description, usage=usage and _literal(usage)
+    )
     places: dict[str | None, Any] = {None: parser}  # of a field's name; None: of all others
     for title, names in (groups or {}).items():
         group = parser.add_argument_group(title)
@@ -118,7 +129,7 @@ def _parser(
     options.sort(key=lambda pair: order.index(pair[0].name) if pair[0].name in places else len(order))
     for option, hints in options:
         place = places.get(option.name, places[None])
-        text = option.metadata["help"].replace("%", "%%")  # argparse formats help texts with %
+        text = _literal(option.metadata["help"])
         if option.metadata.get("positional"):
             absent = {} if option.default is dataclasses.MISSING else {"nargs": "?", "default": option.default}
             several = {"nargs": "+"} if typing.get_origin(hints[option.name]) is list else {}

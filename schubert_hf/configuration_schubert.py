@@ -1,16 +1,16 @@
-"""SchuBERT configuration: BERT with its own widths in every layer.
-
-Khetan & Karnin, *schuBERT: Optimizing Elements of BERT*, ACL 2020, arXiv 2005.06628; its letters stand by the fields.
-This file is copied into every published repository. It imports only torch, transformers and huggingface_hub.
-"""
+"""SchuBERT configuration: BERT with its own widths in every layer (Khetan & Karnin, ACL 2020, arXiv 2005.06628)."""
+# This file is copied into every published repository. It imports only torch, transformers and huggingface_hub.
 # mypy: allow-subclassing-any, allow-untyped-calls, allow-untyped-decorators, no-warn-return-any
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+from transformers import configuration_utils
 from transformers.activations import ACT2FN
-from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.versions import require_version
+
+require_version("transformers>=5.4", "Run: pip install --upgrade transformers")
 
 
 class SchuBertConfigError(ValueError):
@@ -72,7 +72,7 @@ ARCHITECTURES: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-class SchuBertConfig(PreTrainedConfig):
+class SchuBertConfig(configuration_utils.PreTrainedConfig):
     """The shape of a SchuBERT model; the default is BERT-base.
 
     The five lists define the shape, one plain int per layer. A missing list is filled from BERT's scalar, so a BERT

@@ -6,12 +6,14 @@ The part of `anatomy` outside layers and embeddings; beside it, no other file na
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .anatomy import Place, Source, place
+
+TURN = "turn"  # the buffer's name
 
 
 class Reader(NamedTuple):
@@ -39,7 +41,10 @@ def heads(model: PreTrainedModel) -> list[nn.Linear]:
 
 
 class MaskedLM(NamedTuple):
-    """The masked-LM head: `module(states)` gives logits; decoder(norm(activation(transform(states))))."""
+    """The masked-LM head: `module(states)` gives logits; decoder(norm(activation(transform(states)))).
+
+    `turned`: between norm and decoder, what they give is turned, see `turn_outputs`.
+    """
 
     module: nn.Module
     transform: nn.Linear
@@ -47,6 +52,13 @@ class MaskedLM(NamedTuple):
     norm: nn.LayerNorm
     decoder: nn.Linear
     bias: nn.Parameter
+    turned: bool = False
+
+    def decoded(self, states: Tensor) -> Tensor:
+        """What the decoder reads of states (..., h): shape (..., e)."""
+        module: Any = self.module
+        read: Tensor = module.transform(states)
+        return read
 
 
 def masked_lm(model: PreTrainedModel) -> MaskedLM | None:
@@ -55,7 +67,18 @@ def masked_lm(model: PreTrainedModel) -> MaskedLM | None:
     if head is None:
         return None
     inner = head.transform
-    return MaskedLM(head, inner.dense, inner.transform_act_fn, inner.LayerNorm, head.decoder, head.bias)
+    linears = inner.dense, inner.transform_act_fn, inner.LayerNorm, head.decoder
+    return MaskedLM(head, *linears, head.bias, turned=hasattr(inner, TURN))
+
+
+def turn_outputs(model: PreTrainedModel, turn: Tensor) -> None:
+    """Multiplies what a masked-LM head's decoder reads by a matrix, (e, e); no checkpoint and no copy by shape has it.
+
+    A model with turned word embeddings then gives the logits that it gave.
+    """
+    inner: Any = cast(Any, model).cls.predictions.transform
+    inner.register_buffer(TURN, turn.to(model.device, model.dtype), persistent=False)
+    inner.register_forward_hook(lambda module, _args, output: output @ getattr(module, TURN))
 
 
 def next_sentence(model: PreTrainedModel) -> nn.Module | None:

@@ -14,7 +14,7 @@ from .cost import format_size
 from .evaluation.results import Results
 from .hub.encoders import figure_table
 from .hub.inspection import SEQUENCE, Inspection
-from .hub.tables import TERMS, Table, loss_unit, round_table, size_table, vocabulary_table, width_table
+from .hub.tables import RIGHT, TERMS, Table, loss_unit, round_table, size_table, vocabulary_table, width_table
 from .pruning.plan import kept_after
 from .pruning.result import PruningResult
 from .run.provenance import describe_machine
@@ -83,7 +83,7 @@ def print_results(results: Results, console: Console | None = None) -> None:
 def print_figures(name: str, figures: Mapping[str, Mapping[str, float]], console: Console | None = None) -> None:
     """What `schubert evaluate` measured, by data set."""
     rows = [
-        [data, figure, f"{value:,}" if isinstance(value, int) else f"{value:.4f}"]
+        [data, RIGHT.get(figure, figure), f"{value:,}" if isinstance(value, int) else f"{value:.4f}"]
         for data, values in figures.items()
         for figure, value in values.items()
     ]
@@ -104,7 +104,8 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console.print(draw("Batch of {}, {} tokens each".format(*workload), Table(header, rows), left=2))
     where, runs = describe_machine(comparison.conditions["machine"]), comparison.measurements[0].runs
     packages = ", ".join(f"{name} {number}" for name, number in comparison.conditions["versions"].items())
-    console.print(f"Medians of {runs} passes in turns on {where}; {packages}.", highlight=False)
+    what = "Medians of the processor time" if comparison.conditions["processor_time"] else "Medians"
+    console.print(f"{what} of {runs} passes in turns on {where}; {packages}.", highlight=False)
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:

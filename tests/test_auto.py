@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import schubert_hf
 from schubert_hf import SchuBertConfig, SchuBertForMaskedLM, auto_map
 from schubert_hf.auto import MODELS, register
 from schubert_hf.configuration_schubert import ARCHITECTURES
+from schubert_hf.hub.page import OLDEST_TRANSFORMERS
 
 ROOT = Path(schubert_hf.__file__).parent
 SHIPPED = ("configuration_schubert.py", "modeling_schubert.py")
@@ -131,6 +133,16 @@ def test_the_shipped_files_import_only_what_is_everywhere(name):
     assert packages - sys.stdlib_module_names <= {"torch", "transformers", "huggingface_hub"}
     relative = re.findall(r"^ *(?:from|import) +\..*$", text, flags=re.MULTILINE)
     assert relative == (["from .configuration_schubert import SchuBertConfig"] if "modeling" in name else [])
+
+
+def test_an_old_transformers_is_named_with_the_way_out(tmp_path, monkeypatch):
+    old = tmp_path / "transformers-4.57.1.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.57.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = rf"transformers>={OLDEST_TRANSFORMERS} is required .* transformers==4.57.1.\n.*pip install --upgrade"
+    with pytest.raises(ImportError, match=message):
+        runpy.run_path(str(ROOT / "configuration_schubert.py"))
 
 
 @pytest.mark.slow

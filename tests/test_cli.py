@@ -1,3 +1,4 @@
+import inspect
 import json
 from dataclasses import dataclass, field, fields
 
@@ -5,7 +6,7 @@ import pytest
 
 from schubert_hf import PruningConfig
 from schubert_hf.cli import command_line, parse, positional, python_call
-from schubert_hf.commands import main
+from schubert_hf.commands import COMMANDS, main
 from schubert_hf.cost import BudgetError
 from schubert_hf.errors import one_line_errors
 from schubert_hf.front.arguments import GROUPS, PruneArguments
@@ -207,7 +208,6 @@ def test_a_group_lists_its_settings_in_its_order(capsys):
         ),
         (["--help"], 0, ["usage: schubert", "inspect", "publish", "card"]),
         (["nonsense"], 2, ["usage: schubert", "invalid choice: 'nonsense'"]),
-        (["card", "--help"], 0, ["usage: schubert card", "--base-results", "(default: True)"]),
         (["--version"], 0, ["schubert-hf", "torch", "transformers"]),
     ],
 )
@@ -218,6 +218,18 @@ def test_help(arguments, code, words, capsys):
     captured = capsys.readouterr()
     shown = captured.out if code == 0 else captured.err
     assert [word for word in words if word not in shown] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_its_help(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"usage: schubert {name}")
+    assert inspect.cleandoc(COMMANDS[name].__doc__).partition("\n")[0] in shown
+    assert all(option.metadata["help"].split(". ")[0][:60] in shown for option in fields(COMMANDS[name]))
+    assert "%%" not in shown
 
 
 def test_the_console_script_is_main():

@@ -14,7 +14,7 @@ from schubert_hf import SchuBertConfig
 from schubert_hf.hub.inspection import Inspection
 from schubert_hf.hub.tables import size_table, width_table
 from schubert_hf.pruning.result import Progress, RoundRecord
-from schubert_hf.report import print_inspection
+from schubert_hf.report import print_figures, print_inspection
 from schubert_hf.shape import Shape
 
 RECORD = Path(__file__).parent / "hub" / "record.json"
@@ -85,3 +85,10 @@ def test_a_round_is_summed_up_in_one_line():
     untrained = rounds(1)
     untrained.records[0] = replace(untrained.records[0], learning_rate=None)
     assert untrained.describe(1, "FLOPs").endswith("held-out loss 4.000 → 4.500 after the cut, 1 s")
+
+
+def test_figures_of_an_evaluation_say_what_they_count(capsys):
+    print_figures("small", {"text": {"logits": 0.5, "mean cosine": 0.25, "texts": 1200}})
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in ("as the dense model", "0.5000", "mean cosine", "0.2500", "1,200"))
+    assert "logits" not in shown

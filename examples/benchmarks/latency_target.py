@@ -85,7 +85,7 @@ def meet_targets(arguments: Arguments, config: SchuBertConfig, scores: Scores, s
         def choose(limit: float) -> PruningPlan:
             return select(scores, config, cost, limit, multiple_of=multiples)
 
-        shape = meet_budget(choose, budget, cost).shape
+        shape = meet_budget(choose, budget, cost)[0].shape
         configs = [with_shape(config, shape), config]
         ours, theirs = (quartiles(times)[0] for times in time_models(configs, workload, rounds=40))
         alone = quartiles(time_models(configs[:1], workload, rounds=40)[0])[0]

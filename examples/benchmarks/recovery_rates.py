@@ -63,6 +63,7 @@ class Arguments:
     steps: str = option("20,60,300", "Steps of the recovery.")
     rates: str = option("1e-5,2e-5,5e-5,1e-4,2e-4,5e-4,1e-3,found", "Learning rates; `found` is the pruner's own.")
     method: str = option("auto", "The pruner's method.")
+    precision: str = option("auto", "What recoveries multiply in; see `schubert prune --help`.")
     batch_size: int = option(16, "Examples per step.")
     max_length: int = option(64, "Word pieces per example.")
     eval_examples: int = option(256, "Held-out examples.")
@@ -74,6 +75,7 @@ class Arguments:
         return PruningConfig(
             target=f"{target}%",
             cost=self.cost,
+            precision=self.precision,
             rounds=1,
             method=self.method,
             recovery_steps=steps,

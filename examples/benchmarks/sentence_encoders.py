@@ -22,8 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from study.cells import finished
+from study.quality_picture import Mark, draw_quality
 from study.sentence_peers import drop_layers, make_static
 from study.tables import markdown
 
@@ -32,7 +32,6 @@ from schubert_hf.cli import command_line, parse
 from schubert_hf.encoders.carrying import open_library
 from schubert_hf.encoders.evaluating import Embedded, HeldOut, compare_encoders
 from schubert_hf.encoders.kinds import SENTENCE
-from schubert_hf.hub.pictures import CUT, FULL, TEXT, plain, save
 from schubert_hf.latency.timing import quartiles
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.run.checkpoint import write_json
@@ -45,6 +44,14 @@ DENSE = "dense"
 OURS = ("auto", "uniform", "layers")
 RECIPE, STATIC = "sentence-transformers", "model2vec"
 ROWS = (*OURS, RECIPE, STATIC)
+NAMES = {  # in the picture
+    DENSE: "dense",
+    "auto": "schubert_hf",
+    "uniform": "the same width everywhere",
+    "layers": "every second layer, trained as ours",
+    RECIPE: "every second layer, sentence-transformers",
+    STATIC: "model2vec",
+}
 TURNS = 30
 SAVE_STEPS = 100
 FIGURES = "figures.json"
@@ -66,7 +73,7 @@ class Arguments:
     text: str = option("", "Text that all are made from: a file or folder.")
     eval_text: str = option("", "Text that nothing was made from.")
     squad: str | None = option(None, "A file in SQuAD's layout.")
-    questions: int | None = option(None, "Of these, at most, against all paragraphs. Default: all.")
+    max_questions: int | None = option(None, "Of these, at most, against all paragraphs. Default: all.")
     mrpc: str | None = option(None, "Folder with the official dev.tsv of MRPC.")
     rows: str = option(",".join(ROWS), f"Of {', '.join(ROWS)}.")
     steps: str = option("0,200", "Steps of the recovery, one run for each.")
@@ -83,7 +90,7 @@ class Arguments:
 
     def settings(self) -> dict[str, Any]:
         """What decides a row beside its name and steps; files by name and hash."""
-        names = ("rounds", "batch_size", "max_length", "questions", "seed")
+        names = ("rounds", "batch_size", "max_length", "max_questions", "seed")
         files = ("model", "text", "eval_text", "squad", "mrpc")
         known = {name: getattr(self, name) for name in names}
         return known | {name: source(value) for name in files if (value := getattr(self, name))}
@@ -96,7 +103,7 @@ def main() -> None:
             raise PruningConfigError("Give `--text` to make encoders from, and `--eval-text` to measure them on.")
         output, settings = Path(arguments.output_dir), arguments.settings()
         squad, mrpc = (Path(name) if name else None for name in (arguments.squad, arguments.mrpc))
-        held_out = HeldOut.read(arguments.eval_text, squad, mrpc, questions=arguments.questions)
+        held_out = HeldOut.read(arguments.eval_text, squad, mrpc, questions=arguments.max_questions)
         dense = open_library(SENTENCE, arguments.model)
         embedded = cache(lambda: Embedded.by(dense, held_out))  # only where a row is made
         cells, folders = [], []
@@ -189,21 +196,13 @@ def table(cells: Sequence[Mapping[str, Any]], times: Sequence[float]) -> str:
 
 def draw(cells: Sequence[Mapping[str, Any]], times: Sequence[float], path: Path) -> None:
     """How well the order of similarities is kept, against milliseconds."""
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    marks = []
     for cell, milliseconds in zip(cells, times, strict=True):
         value = found(cell, "rank correlation")
         assert value is not None
-        color = {DENSE: TEXT, "auto": CUT}.get(cell["row"], FULL)
-        axes.scatter([milliseconds], [value], color=color, s=45)
-        label = cell["row"] if cell["row"] in (DENSE, STATIC) else f"{cell['row']}, {cell['steps']} steps"
-        axes.annotate(label, (milliseconds, value), (6, -3), textcoords="offset points", color=TEXT, fontsize=9)
-    axes.set_xlabel("milliseconds per text", color=TEXT, fontsize=11)
-    axes.set_ylabel("rank correlation with the dense similarities", color=TEXT, fontsize=10)
-    axes.margins(x=0.25, y=0.1)
-    axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
-    plain(axes, spines=("left", "bottom"))
-    save(figure, path)
+        marks.append(Mark(NAMES[cell["row"]], cell["steps"], milliseconds, value))
+    quality = "rank correlation with the dense similarities"
+    draw_quality(marks, quality, path, ours=NAMES["auto"], dense=NAMES[DENSE])
 
 
 if __name__ == "__main__":

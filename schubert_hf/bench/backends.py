@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..export.to_onnx import Onnx
-from ..export.to_openvino import OpenVINO
+from ..export.to_onnx import Onnx, open_session
+from ..export.to_openvino import OpenVINO, open_compiled
 from ..latency.timing import Workload
 from .checkpoint import Checkpoint
 from .errors import BenchError
@@ -90,12 +90,7 @@ def _torch(checkpoint: Checkpoint, _: Path, workload: Workload, compiled: bool =
 
 
 def _onnx(checkpoint: Checkpoint, path: Path, workload: Workload) -> Opened:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     names = {one.name for one in session.get_inputs()}
     _check_inputs(checkpoint, path, names)
 
@@ -106,12 +101,7 @@ def _onnx(checkpoint: Checkpoint, path: Path, workload: Workload) -> Opened:
 
 
 def _openvino(checkpoint: Checkpoint, path: Path, workload: Workload) -> Opened:
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
-    # OpenVINO computes in bfloat16 where the processor can; the comparison is one of float32.
-    settings |= {"INFERENCE_PRECISION_HINT": "f32"} if workload.dtype == torch.float32 else {}
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    request = open_compiled(path, float32=workload.dtype == torch.float32).create_infer_request()
     names = {name for one in request.model_inputs for name in one.names}
     _check_inputs(checkpoint, path, names)
 

@@ -133,7 +133,7 @@ def compare(
             exported file that is there and whose package is installed.
         batch_sizes, seq_lens: each with each.
         device, dtype: of PyTorch; exported files run on the CPU, as they are.
-        rounds, seconds: see `take_turns`, for each batch size and length.
+        rounds, seconds, clock: see `take_turns`, for each batch size and length.
         memory: measure the peak, too, in a process for each checkpoint and backend.
 
     Raises:
@@ -164,7 +164,7 @@ def compare(
         peaks = [peak_memory(one.checkpoint.name, one.kind, workloads) for one in candidates]
         by_workload = [peak for same in zip(*peaks, strict=True) for peak in same]
         measurements = [replace(one, peak=peak) for one, peak in zip(measurements, by_workload, strict=True)]
-    return Comparison(tuple(measurements), read_qualities(models), _conditions(workloads[0]))
+    return Comparison(tuple(measurements), read_qualities(models), _conditions(workloads[0], clock))
 
 
 def _candidates(checkpoints: list[Checkpoint], asked: Sequence[str] | None, workload: Workload) -> list[Candidate]:
@@ -194,8 +194,9 @@ def _candidates(checkpoints: list[Checkpoint], asked: Sequence[str] | None, work
     return found
 
 
-def _conditions(workload: Workload) -> dict[str, Any]:
+def _conditions(workload: Workload, clock: Clock) -> dict[str, Any]:
     return {
+        "processor_time": clock is time.process_time,
         "dtype": str(workload.dtype).removeprefix("torch."),
         "device": str(workload.device),
         "machine": machine(),

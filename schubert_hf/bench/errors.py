@@ -1,4 +1,4 @@
-"""What a user's input can cause."""
+"""The error of bad input to `schubert bench`."""
 
 from ..errors import SchuBertError
 

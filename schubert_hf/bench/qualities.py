@@ -1,4 +1,4 @@
-"""What the records of pruned checkpoints know of their quality, and of that of the dense model."""
+"""The quality of pruned checkpoints and of the dense model, as the records of their runs have it."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -18,8 +19,8 @@ class Bench:
 
         schubert bench sentence-transformers/all-MiniLM-L6-v2 small --batch-size 1 32 --seq-len 16 128
 
-    Models of one batch size and length take turns, so that whatever else the machine does hits all of them. A forward
-    pass is that of the class that was saved, with its head, on random tokens without padding.
+    Models take turns at each batch size and length, so that other load on the machine affects all of them alike. A
+    forward pass is that of the saved class, with its head, on random tokens without padding.
     """
 
     models: list[str] = positional("Folders, or names on the Hub, of any family that transformers knows.")
@@ -28,16 +29,21 @@ class Bench:
         "What runs them: torch, compiled, onnx, onnx-int8, openvino, openvino-int8. Default: torch, and every "
         "exported file that a model has and whose package is installed.",
     )
-    batch_size: list[int] = field(default_factory=lambda: [1], metadata={"help": "Sequences; several are allowed."})
+    batch_size: list[int] = field(
+        default_factory=lambda: [1], metadata={"help": "Sequences per batch; several are allowed."}
+    )
     seq_len: list[int] = field(
         default_factory=lambda: [128], metadata={"help": "Tokens per sequence; several are allowed."}
     )
-    dtype: str = option("float32", "Of the weights in PyTorch: float32, bfloat16 or float16.")
-    device: str = option("cpu", "Of PyTorch; exported files run on the CPU.")
+    dtype: str = option("float32", "Type of the weights in PyTorch: float32, bfloat16 or float16.")
+    device: str = option("cpu", "Device for PyTorch; exported files run on the CPU.")
     threads: int | None = option(None, "CPU threads. Default: PyTorch's.")
-    rounds: int = option(20, "Turns of each model, with two timed passes each.")
-    seconds: float = option(20.0, "For each batch size and length, about.")
-    memory: bool = option(True, "Measure the peak memory, too, each in a process of its own.")
+    rounds: int = option(20, "Turns per model, each with two timed passes.")
+    seconds: float = option(20.0, "Time for each batch size and length, roughly.")
+    processor_time: bool = option(
+        False, "Count the time that processors work on it, not the clock's: on a busy machine, with --threads 1."
+    )
+    memory: bool = option(True, "Also measure the peak memory, each in a process of its own.")
     json: str | None = option(None, "Write everything to this file, as JSON.")
     picture: str | None = option(
         None, "Plot quality against milliseconds to this file (.png, .svg or .pdf), where records know qualities."
@@ -82,6 +88,7 @@ class Bench:
                 seconds=self.seconds,
                 memory=self.memory,
                 progress=True,
+                **({"clock": time.process_time} if self.processor_time else {}),
             )
         if self.json is not None:
             Path(self.json).write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")

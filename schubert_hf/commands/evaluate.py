@@ -21,17 +21,17 @@ class Evaluate:
 
     A sentence encoder: cosine to the dense embeddings, rank correlation of all pairwise similarities and overlap of
     the ten nearest neighbours on --text; retrieval on --squad, also against the dense model's stored vectors;
-    average precision on --mrpc. Any other model with a head: how often it says on --text what the dense one says.
+    average precision on --mrpc. Any other model with a head: how often it agrees with the dense one on --text.
     """
 
     model: str = positional("Folder of a pruned model, or its name on the Hub.")
     dense: str | None = option(None, "The model that it was pruned from. Default: the one its record names.")
     text: str | None = option(None, "Held-out text: a file, a folder, or a dataset on the Hub.")
-    squad: str | None = option(None, "A file in SQuAD's layout: each question is asked of all its paragraphs.")
+    squad: str | None = option(None, "A file in SQuAD's format: each question is searched for in all its paragraphs.")
     mrpc: str | None = option(None, "Folder with the official dev.tsv of MRPC.")
-    tasks: str | None = option(None, 'Tasks of MTEB, as "STSBenchmark,SciFact"; needs mteb and a network.')
-    max_texts: int = option(1000, "Sentences or examples of --text, at most.")
-    max_questions: int | None = option(None, "Questions of --squad, at most. Default: all.")
+    tasks: str | None = option(None, 'MTEB tasks, such as "STSBenchmark,SciFact"; needs mteb and a network.')
+    max_texts: int = option(1000, "At most this many sentences or examples of --text.")
+    max_questions: int | None = option(None, "At most this many questions of --squad. Default: all.")
     json: bool = option(False, "Print JSON.")
 
     usage: ClassVar[str] = "schubert evaluate FOLDER [--dense MODEL] [--text FILE] [--squad FILE] [--mrpc FOLDER]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..cli import positional
@@ -17,7 +18,7 @@ class Export:
         schubert export small --format onnx --int8 --text corpus.txt
 
     Batch and length are dynamic. The export is run on 20 batches of other shapes and is kept only where it computes
-    what PyTorch computes. It needs the extra `export`, or `executorch`:
+    what PyTorch computes; the page in the folder then shows it. It needs the extra `export`, or `executorch`:
     `pip install "schubert-hf[export]"`.
     """
 
@@ -33,11 +34,19 @@ class Export:
     usage: ClassVar[str] = "schubert export FOLDER [--format FORMAT] [--int8 --text TEXT] [--output FOLDER]"
 
     def run(self) -> None:
-        from ..export import export
+        run(self.folder, self.format, int8=self.int8, text=self.text, pooled=self.pooled, output=self.output)
 
-        made = export(self.folder, self.format, int8=self.int8, text=self.text, pooled=self.pooled, output=self.output)
-        for one in made:
-            sys.stdout.write(describe(one))
+
+def run(folder: str, format: str, **settings: Any) -> None:
+    """Exports a model, prints what was made, and shows it on the folder's page if that was rendered from its data."""
+    from ..export import export
+    from ..hub.writing import README, update_page
+
+    for one in export(folder, format, **settings):
+        sys.stdout.write(describe(one))
+    written = Path(settings.get("output") or folder)
+    if update_page(written):
+        sys.stdout.write(f"{written / README} shows how to use them.\n")
 
 
 def describe(one: Any) -> str:

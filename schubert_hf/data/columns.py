@@ -77,7 +77,7 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_le
         return {"input_ids": ids, "token_type_ids": segments}
 
     return map_rows(
-        pairs, encode, "Pairs of texts", batched=True, remove_columns=pairs.column_names, features=FEATURES
+        pairs, encode, "Tokenizing pairs of texts", batched=True, remove_columns=pairs.column_names, features=FEATURES
     )
 
 

@@ -39,7 +39,7 @@ def make_pairs(
     *,
     max_length: int = 128,
     seed: int = 0,
-    description: str = "Sentence pairs",
+    description: str = "Tokenizing sentence pairs",
 ) -> Dataset:
     """Tokenises documents and pairs their sentences.
 

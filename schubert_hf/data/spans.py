@@ -31,7 +31,7 @@ def make_spans(
     max_length: int = 128,
     seed: int = 0,
     prompts: Sequence[str] = (),
-    description: str = "Spans of text",
+    description: str = "Tokenizing text",
 ) -> Dataset:
     """Tokenises documents and cuts them into spans.
 
@@ -59,7 +59,7 @@ def make_text_pairs(
     max_length: int = 128,
     seed: int = 0,
     choices: bool = False,
-    description: str = "Pairs of passages",
+    description: str = "Tokenizing pairs of passages",
 ) -> Dataset:
     """Pairs of passages for models that read two texts: half of them follow each other, half do not.
 

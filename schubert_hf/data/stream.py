@@ -43,7 +43,7 @@ def require_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     if missing:
         raise TokenizerError(
             f"The tokenizer `{tokenizer.name_or_path or type(tokenizer).__name__}` has no {', '.join(missing)}. "
-            "Give the tokenizer of the model, or add them with `tokenizer.add_special_tokens`."
+            "Give the model's own tokenizer, or add what is missing with `tokenizer.add_special_tokens`."
         )
 
 

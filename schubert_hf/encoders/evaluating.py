@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..conversion import load, opening
 from ..data.padding import PaddingCollator
 from ..data.pairs import split_sentences
-from ..data.spans import make_spans, make_text_pairs
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
 from ..evaluation.agreement import agreement
@@ -24,13 +21,11 @@ from ..evaluation.evenly import evenly
 from ..evaluation.loading import load_tokenizer
 from ..evaluation.paraphrases import average_precision, read_paraphrases
 from ..evaluation.retrieval import rank_paragraphs, read_questions
-from ..training.reading import head_of
-from .kinds import CROSS, kind_of
+from .examples import unlabelled_examples
 from .sentence_encoder import SentenceEncoder
 
 WORDS = 4  # shorter sentences are headings
 TEXTS = 1000
-MAX_LENGTH = 128
 
 # Figures by measurement, of the pruned and of the dense model.
 Figures = dict[str, dict[str, float]]
@@ -152,24 +147,6 @@ def evaluate_agreement(model: str, dense: str, text: Any, *, texts: int = TEXTS,
     return {"text": {**figures, "texts": len(some)}}
 
 
-def unlabelled_examples(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Dataset, most: int, seed: int = 0
-) -> Dataset:
-    """At most so many unlabelled examples of the kind that a model reads: spans of text, pairs, or choices.
-
-    Args:
-        name: folder or name on the Hub of `model`.
-        documents: see `load_documents`.
-    """
-    head = head_of(model)
-    make: Callable[..., Dataset] = make_text_pairs if _reads_pairs(name, head, model) else make_spans
-    if head == "MultipleChoice":
-        make = partial(make_text_pairs, choices=True)
-    length = min(MAX_LENGTH, model.config.max_position_embeddings)
-    examples = make(documents, tokenizer, max_length=length, seed=seed)
-    return examples.select(evenly(len(examples), most))
-
-
 def read_sentences(text: Any, number: int) -> list[str]:
     """At most so many different sentences, spread evenly over the text.
 
@@ -184,11 +161,6 @@ def read_sentences(text: Any, number: int) -> list[str]:
             f"`text` has {len(sentences)} sentences of {WORDS} words or more; {FEWEST} are the fewest. Give more text."
         )
     return [sentences[place] for place in evenly(len(sentences), number)]
-
-
-def _reads_pairs(name: str, head: str, model: Any) -> bool:
-    single = head == "SequenceClassification" and model.config.num_labels == 1
-    return kind_of(name) == CROSS or single or head in ("QuestionAnswering", "NextSentencePrediction", "PreTraining")
 
 
 def _embed(encode: Callable[..., Any], texts: Sequence[str]) -> Tensor:

@@ -179,7 +179,10 @@ def load_tokenizer(
             why = "its SentencePiece model is read by a package that is missing. `pip install sentencepiece protobuf`."
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights that opens: {why}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one of nothing, without a word
-        raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights: there is no vocabulary.")
+        raise ConversionError(
+            f"`{name_or_path}` has no tokenizer beside its weights. Save it there with `tokenizer.save_pretrained`, "
+            "or from Python give `tokenizer`."
+        )
     if config is None:
         with opening(name_or_path):
             config = SchuBertConfig.from_pretrained(name_or_path)

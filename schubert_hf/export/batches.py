@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.padding import PaddingCollator
 from ..data.stream import TokenizerError
 from ..data.text import load_documents
-from ..encoders.evaluating import unlabelled_examples
+from ..encoders.examples import unlabelled_examples
 from .errors import ExportError
 from .subject import Subject
 

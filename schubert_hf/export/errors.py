@@ -1,4 +1,4 @@
-"""What a user can do wrong with an export."""
+"""The error of bad input to `schubert export`."""
 
 from __future__ import annotations
 

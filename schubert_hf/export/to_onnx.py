@@ -54,12 +54,7 @@ class Onnx:
         onnx_ir.save(program, str(path), external_data=beside)
 
     def open(self, path: Path, subject: Subject) -> Callable[[Batch], dict[str, Tensor]]:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path)
         names = [output.name for output in session.get_outputs()]
 
         def run(batch: Batch) -> dict[str, Tensor]:
@@ -67,6 +62,17 @@ class Onnx:
             return dict(zip(names, map(torch.from_numpy, found), strict=True))
 
         return run
+
+
+def open_session(path: Path) -> Any:
+    """A file in ONNX Runtime, on the CPU with as many threads as PyTorch has; only errors are logged."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _tidy(program: Any) -> None:

@@ -45,14 +45,23 @@ class OpenVINO:
         openvino.save_model(program, str(path), compress_to_fp16=False)
 
     def open(self, path: Path, subject: Subject) -> Callable[[Batch], dict[str, Tensor]]:
-        import openvino
-
-        # On a CPU with bfloat16 units OpenVINO computes in bfloat16 unless it is told not to.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        compiled = open_compiled(path)
 
         def run(batch: Batch) -> dict[str, Tensor]:
             found = compiled({name: tensor.numpy() for name, tensor in batch.items()})
             return {port.any_name: torch.from_numpy(found[port]) for port in compiled.outputs}
 
         return run
+
+
+def open_compiled(path: Path, *, float32: bool = True) -> Any:
+    """A file in OpenVINO, on the CPU with as many threads as PyTorch has, for one batch at a time.
+
+    Args:
+        float32: compute in float32, and not in bfloat16 where the processor can.
+    """
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
+    settings |= {"INFERENCE_PRECISION_HINT": "f32"} if float32 else {}
+    return openvino.Core().compile_model(str(path), "CPU", settings)

@@ -18,7 +18,7 @@ from ..training.loop_config import option
 from ..vocabulary.selection import Selection
 
 VOCABULARY = (
-    'How many words stay at most, such as 8000; how much of the text\'s tokens they cover, such as "99.9%"; or a '
+    'How many words stay at most, such as 8000; what share of the text\'s tokens they cover, such as "99.9%"; or a '
     "file with one word on each line, written as the tokenizer does."
 )
 OBJECTIVES = ("auto", "pretraining", "outputs", "task")
@@ -65,7 +65,7 @@ class PruneArguments:
     text: str | Sequence[str] | Dataset | None = option(
         None, "Text to train on: a file or folder (documents separated by blank lines), or a dataset on the Hub."
     )
-    dataset: str | None = option(None, "Text to train on: a dataset on the Hub, whatever folder has the same name.")
+    dataset: str | None = option(None, "Text to train on: a dataset on the Hub, even where a folder has its name.")
     dataset_config: str | None = option(None, "The dataset's configuration.")
     eval_text: str | Sequence[str] | Dataset | None = option(
         None, "Held-out text. Default: documents of the training text that are kept apart."
@@ -100,17 +100,17 @@ class PruneArguments:
         None, "Prune a fine-tuned model on its task, with the loss of its head: a task of GLUE, squad or squad_v2."
     )
     data: str | None = option(None, "With --task: a folder with the official files. Default: the Hub.")
-    max_train_examples: int | None = option(None, "With --task: train on that many examples, at most.")
-    streaming: bool = option(False, "Read the text as it is trained on: for corpora too large to be prepared first.")
+    max_train_examples: int | None = option(None, "With --task: train on at most this many examples.")
+    streaming: bool = option(False, "Read the text while training, for corpora too large to be prepared first.")
     output_dir: str | None = option("pruned", "Folder for the result and its checkpoints.")
     max_length: int | None = option(None, "Word pieces per example. Default: 128; 384 for the SQuADs.")
     report_to: str = option(
-        "tensorboard", 'Trackers, e.g. "tensorboard,wandb", or "none". TensorBoard\'s lie in logs/.'
+        "tensorboard", 'Trackers, e.g. "tensorboard,wandb", or "none". TensorBoard logs are in logs/.'
     )
     resume: bool = option(False, "Resume the run whose checkpoints are in --output-dir.")
     threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
     push_to_hub: str | None = option(
-        None, "Publish the result under this name on the Hub; of several, each with its size behind the name."
+        None, "Publish the result under this name on the Hub; with several targets each name ends in its size."
     )
     private: bool = option(False, "With --push-to-hub: only you and your organisation see it.")
 

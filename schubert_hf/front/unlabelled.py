@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.columns import load_pairs, split_rows, tokenize_pairs
 from ..data.padding import PaddingCollator
-from ..data.spans import choice_texts, make_spans, make_text_pairs, span_texts, unlabelled_pairs
 from ..data.streaming import StreamedPairs
 from ..encoders.cross_encoder import CrossEncoder
+from ..encoders.examples import MAX_LENGTH, example_makers
 from ..encoders.kinds import CROSS, SENTENCE, kind_of
 from ..encoders.packages import packager
 from ..encoders.sentence_encoder import SentenceEncoder
@@ -24,9 +24,6 @@ from ..training.outputs import Outputs
 from ..training.reading import head_of
 from .arguments import PruneArguments, SettingError
 from .job import Job, describe_texts, make_examples
-
-MAX_LENGTH = 128
-TWO_TEXTS = ("QuestionAnswering", "NextSentencePrediction", "PreTraining")
 
 
 def open_encoder(model: Any) -> SentenceEncoder | CrossEncoder | None:
@@ -73,7 +70,8 @@ def outputs_job(
         train, held_out = _pairs_of_columns(arguments, head, config, partial(_tokenize, tokenizer, max_length))
     else:
         prompts = tuple(dict.fromkeys(encoder.prompts.values())) if encoder is not None else ()
-        make, texts = _kind(loaded, head, arguments.pairs or isinstance(encoder, CrossEncoder), prompts)
+        pairs = arguments.pairs or isinstance(encoder, CrossEncoder)
+        make, texts = example_makers(loaded, pairs=pairs, prompts=prompts)
         stream = partial(StreamedPairs, tokenizer=tokenizer, make=texts, **form)
         train, held_out = make_examples(arguments, config, partial(make, tokenizer=tokenizer, **form), stream)
     collator, own_space = PaddingCollator(tokenizer), arguments.own_space
@@ -98,17 +96,6 @@ def _check_own_space(own_space: bool, encoder: SentenceEncoder | CrossEncoder | 
             "`own_space` is for encoders whose embedding is what the pooling gives. This one has a module behind it "
             "that reads the dense width, and gives a width of its own. Leave `own_space` out."
         )
-
-
-def _kind(
-    model: PreTrainedModel, head: str, pairs: bool, prompts: tuple[str, ...]
-) -> tuple[Callable[..., Dataset], Callable[..., dict[str, list[Any]]]]:
-    """What makes examples of documents for a head: all at once, or of a few for a stream."""
-    if head == "MultipleChoice":
-        return partial(make_text_pairs, choices=True), choice_texts
-    if pairs or head in TWO_TEXTS or (head == "SequenceClassification" and model.config.num_labels == 1):
-        return make_text_pairs, unlabelled_pairs
-    return partial(make_spans, prompts=prompts), partial(span_texts, prompts=prompts)
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, pairs: Dataset) -> Dataset:

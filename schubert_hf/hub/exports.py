@@ -6,8 +6,7 @@ from typing import Any
 
 from ..export.to_onnx import Onnx
 from ..export.to_openvino import OpenVINO
-from .encoders import FIGURES
-from .tables import RIGHT, Table
+from .tables import TERMS, Table
 
 # The model's task -> transformers.js's, which has none for other heads.
 BROWSER_TASKS = {
@@ -15,6 +14,8 @@ BROWSER_TASKS = {
     **{task: task for task in ("feature-extraction", "fill-mask", "text-classification", "token-classification")},
     "question-answering": "question-answering",
 }
+# Outputs as users call them; figures of embeddings have their own names.
+NAMES = {**TERMS, "seq_relationship_logits": TERMS["nsp"]}
 
 
 def export_table(exports: dict[str, Any]) -> Table:
@@ -23,12 +24,12 @@ def export_table(exports: dict[str, Any]) -> Table:
     for file, known in exports.items():
         check = known["check"]
         if check is not None:
-            close = f"{check['difference']:.1g} at most, of outputs up to {check['largest']:.3g}"
+            close = f"differs by {check['difference']:.1g} of {check['largest']:.3g}"
         else:
-            shown = known["quality"].items()
-            close = ", ".join(f"{FIGURES.get(name, RIGHT.get(name, name))}: {value:.3f}" for name, value in shown)
-        rows.append([f"`{file}`", f"{known['megabytes']:.1f} MB", "int8" if check is None else "float32", close])
-    return Table(["file", "size", "weights", "next to PyTorch in float32"], rows)
+            figures = known["quality"].items()
+            close = ", ".join(f"{NAMES.get(name, name.replace('_', ' '))}: {value:.3f}" for name, value in figures)
+        rows.append([f"`{file}`", f"{known['megabytes']:.1f}&nbsp;MB", "int8" if check is None else "float32", close])
+    return Table(["file", "size", "weights", "next to float32 in PyTorch"], rows)
 
 
 def usage(exports: dict[str, Any], pipeline_tag: str | None) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def usage(exports: dict[str, Any], pipeline_tag: str | None) -> dict[str, Any]:
 
     Returns:
         `onnx`, `openvino`, `int8`: whether there are such files; `task` and `pooling` for transformers.js, None where
-        it has none; `pooled`: whether the pooling is inside; `batches` and `texts` that were compared.
+        it has none; `pooled`: whether the pooling is inside; `batches` and `texts` that were compared, and
+        whether by `embeddings`.
     """
     onnx, every = exports.get(Onnx.file), exports.values()
     pooling = "mean" if pipeline_tag == "feature-extraction" else onnx and onnx["pooling"]
@@ -49,5 +51,6 @@ def usage(exports: dict[str, Any], pipeline_tag: str | None) -> dict[str, Any]:
         "pooling": pooling,
         "pooled": onnx is not None and "sentence_embedding" in onnx["outputs"],
         "batches": next((known["check"]["batches"] for known in every if known["check"]), None),
+        "embeddings": any("cosine" in (known["quality"] or ()) for known in every),
         "texts": next((known["texts"] for known in every if known["texts"]), None),
     }

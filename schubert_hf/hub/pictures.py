@@ -37,7 +37,7 @@ def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
     Embeddings that are projected to the width of the first layer have a bar below it.
     """
     layers = max(len(shape.hidden_sizes), len(base.hidden_sizes) if base else 0)
-    figure = _figure(1.35 + 0.27 * layers)
+    figure = _figure(1.2 + 0.23 * layers)
     panels = figure.subplots(1, len(TITLES), sharey=True)
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         widths, behind = getattr(shape, name), getattr(base, name) if base else ()
@@ -47,7 +47,7 @@ def draw_widths(shape: Shape, path: Path, base: Shape | None = None) -> None:
             _silhouette(axes, widths, behind, first=-1)
         else:
             _silhouette(axes, widths, behind)
-        axes.set_title(title, color=TEXT, fontsize=12)
+        axes.set_title(title, color=TEXT, fontsize=11)
     panels[0].set_ylabel("layer", color=TEXT, fontsize=11)
     embedded = [-1] if shape.embedding_size is not None else []
     panels[0].set_yticks([*embedded, *range(layers)], [*("e" for _ in embedded), *map(str, range(layers))])
@@ -67,16 +67,17 @@ def draw_rounds(run: dict[str, Any], path: Path) -> None:
         losses += [record["after_cut"]["loss"], record["after_recovery"]["loss"]]
     scale, unit = (1e6, f"million {run['unit']}") if sizes[0] >= 1e6 else (1.0, run["unit"])
     x = [size / scale for size in sizes]
-    figure = _figure(3.6)
+    figure = _figure(3.2)
     axes = figure.subplots()
     axes.plot(x, losses, color=TEXT, linewidth=1.2, zorder=1)
     axes.scatter(x[:1], losses[:1], color=TEXT, marker="s", s=50, zorder=2, label="before")
     axes.scatter(x[1::2], losses[1::2], color=CUT, marker="v", s=50, zorder=2, label="after the cut")
-    axes.scatter(x[2::2], losses[2::2], color=FULL, s=50, zorder=2, label="after recovery")
+    if losses[1::2] != losses[2::2]:  # something was trained
+        axes.scatter(x[2::2], losses[2::2], color=FULL, s=50, zorder=2, label="after recovery")
     axes.invert_xaxis()
     axes.margins(x=0.08, y=0.15)
     axes.set_xlabel(unit, color=TEXT, fontsize=11)
-    axes.set_ylabel(f"held-out loss ({loss_unit(first['before'])})", color=TEXT, fontsize=11)
+    axes.set_ylabel(textwrap.fill(f"held-out loss ({loss_unit(first['before'])})", 34), color=TEXT, fontsize=11)
     axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, labelcolor=TEXT, fontsize=11)
     plain(axes, spines=("left", "bottom"))
@@ -90,7 +91,7 @@ def draw_tradeoff(panels: Mapping[str, Sequence[Point]], quality: str, path: Pat
         panels: title -> points.
         quality: what the vertical axis shows.
     """
-    figure = _figure(3.9)
+    figure = _figure(3.9, width=10)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     backends = list(dict.fromkeys(point.backend for points in panels.values() for point in points))
     for axes, (title, points) in zip(grid, panels.items(), strict=True):
@@ -115,10 +116,11 @@ def draw_tradeoff(panels: Mapping[str, Sequence[Point]], quality: str, path: Pat
     save(figure, path)
 
 
-def _figure(height: float) -> Figure:
+def _figure(height: float, width: float = 7) -> Figure:
+    """Seven inches at most for pages: on a phone a picture is shrunk to 330 pixels, and its letters with it."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(10, height), dpi=150, layout="constrained")
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def _silhouette(axes: Axes, widths: tuple[int, ...], base: tuple[int, ...], first: int = 0) -> None:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
+
 from ..run.checkpoint import atomic_folder
 from ..run.output import MARKER, PRUNING_RECORD
 from .evaluations import eval_result_files
@@ -33,6 +35,25 @@ def write_page(folder: Path, name: str, *, license: str | None = None, latency: 
         record = record.measured(folder)
     files = {**eval_result_files(record.evaluations), README: render_card(record, name)}
     _write(folder, record.inspect(name), files, record.run)
+
+
+def update_page(folder: Path) -> bool:
+    """Renders a folder's page again, for what the folder has been given since; title and licence stay.
+
+    Returns:
+        Whether it did: a page that is not there, or that somebody wrote or edited, is left alone, as is one under
+        another name than the folder's, which may be of the Hub.
+
+    Raises:
+        ExportError: the folder's exports are not those of its weights.
+    """
+    path = folder / README
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    name = folder.resolve().name
+    if not is_generated(text) or f"\n# {name}\n" not in text:
+        return False
+    write_page(folder, name, license=ModelCard(text).data.license)
+    return True
 
 
 def write_missing_pages(output: Path) -> list[Path]:

@@ -117,10 +117,8 @@ PlanT = TypeVar("PlanT", bound=HasShape)
 
 def meet_budget(
     choose: Callable[[float], PlanT], budget: float, cost: LatencyCost, *, tolerance: float = 0.02, attempts: int = 4
-) -> PlanT:
-    """A plan whose timed model meets a budget: chosen, timed, and chosen again with the corrected prediction.
-
-    Afterwards `cost` gives the timed milliseconds for the plan's shape.
+) -> tuple[PlanT, float]:
+    """A plan whose timed model meets a budget, and its milliseconds: chosen, timed, chosen again with the correction.
 
     Args:
         choose: makes a plan for a budget, asking `cost`.
@@ -140,9 +138,7 @@ def meet_budget(
         tried[plan.shape] = plan, cost.calibrate(plan.shape)
         if abs(tried[plan.shape][1] / budget - 1) <= tolerance:
             break
-    plan, milliseconds = min(tried.values(), key=lambda pair: abs(pair[1] - budget))
-    cost.table = cost.table.corrected(plan.shape, milliseconds)
-    return plan
+    return min(tried.values(), key=lambda pair: abs(pair[1] - budget))
 
 
 def _load(path: Path, conditions: dict[str, Any]) -> LatencyTable | None:

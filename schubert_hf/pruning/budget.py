@@ -91,12 +91,13 @@ class Budget:
         def decide() -> dict[str, Any]:
             try:
                 if isinstance(cost, LatencyCost):
-                    plan = meet_budget(partial(select, cost), limit, cost)
+                    plan, size = meet_budget(partial(select, cost), limit, cost)
                 else:
                     plan = select(cost, limit)
+                    size = cost(plan.shape)
             except BudgetError as error:
                 return {"unreachable": str(error)}
-            return {"plan": plan.to_json(), "size": cost(plan.shape)}
+            return {"plan": plan.to_json(), "size": size}
 
         decision = on_main_process(self.accelerator, decide)
         if "unreachable" in decision:
@@ -121,12 +122,12 @@ def name_cost(config: PruningConfig) -> str:
 
 
 def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> PruningConfig:
-    """The settings with their dimensions: by default `DEFAULT`, and e where a model's embeddings can be projected.
+    """The settings with their dimensions: by default `DEFAULT`, and e where no masked-LM head reads the embeddings.
 
     e goes where it would save nothing that is counted, which is FLOPs or time.
 
     Raises:
-        DimensionsError: e is among the dimensions given, and the embeddings cannot be projected.
+        DimensionsError: e is among the dimensions given, and the method projects no embeddings.
     """
     auto = config.dimensions == AUTO
     given = f"{DEFAULT}e" if auto else config.dimensions
@@ -134,17 +135,15 @@ def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> Pruning
         given = given.replace("e", "")
     if "e" not in given:
         return replace(config, dimensions=given)
-    why = None
-    if not model.config.project_embeddings and not METHODS[config.method].calibrates:
-        why = f"method {config.method} makes none. Take method auto"
-    elif not model.config.project_embeddings and masked_lm(model) is not None:
-        why = "the masked-LM head is tied to them as they are. Prune the encoder alone, `model.base_model`"
-    if why is not None and not auto:
+    projected, head = model.config.project_embeddings, masked_lm(model)
+    lacks = not projected and not METHODS[config.method].calibrates
+    if lacks and not auto:
         raise DimensionsError(
             "`dimensions` has e, the embedding size, but no projection leads from the model's embeddings to its first "
-            f"layer, and {why}, or leave e out."
+            f"layer, and method {config.method} makes none. Take method auto, or leave e out."
         )
-    return replace(config, dimensions=DEFAULT if why else check_dimensions(given))
+    without = lacks or (auto and head is not None and not projected)
+    return replace(config, dimensions=DEFAULT if without else check_dimensions(given))
 
 
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:

@@ -48,8 +48,8 @@ class PruningConfig:
         "What the target counts: parameters, flops or latency, the last two of one forward pass without a head. "
         "Default: what the target's unit says, else parameters.",
     )
-    cost_batch_size: int = option(1, "Sequences of that forward pass.", least=1)
-    cost_seq_len: int = option(128, "Tokens per sequence of that forward pass.", least=1)
+    cost_batch_size: int = option(1, "Sequences in that forward pass.", least=1)
+    cost_seq_len: int = option(128, "Tokens per sequence in that forward pass.", least=1)
     method: str = option(
         "auto", "What is removed: " + "; ".join(f"{name}: {one.help}" for name, one in METHODS.items()) + "."
     )
@@ -62,12 +62,12 @@ class PruningConfig:
     rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.", least=1)
     multiple_of: str | int | Mapping[str, int] = option(
         8,
-        'What kept widths are multiples of: 8 means h, f, k, v, e; "h=16,k=4" sets them one by one; others are free.',
+        'Kept widths are multiples of this: 8 holds for h, f, k, v and e; "h=16,k=4" sets some, and others are free.',
     )
     calibration_examples: int | None = option(
         None,
-        "Examples per round that method auto looks at, in whole batches, at least two: to score units, to compare "
-        "plans, to refit what is left. Default: ten tokens for every input of the widest projection.",
+        "Examples per round on which method auto scores units, compares plans and refits the remaining weights, in "
+        "whole batches, at least two. Default: ten tokens for every input of the widest projection.",
         least=1,
     )
     alpha_steps: int = option(
@@ -75,7 +75,7 @@ class PruningConfig:
     )
     alpha_learning_rate: float = option(0.02, "Learning rate of the alphas.", least=0)
     gamma: float = option(
-        1.0, "Weight of the L1 penalty, which is 1 when every alpha is 1: a price in nats per model.", least=0
+        1.0, "Weight in nats of the L1 penalty on the alphas, which is 1 when every alpha is 1.", least=0
     )
     recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.", least=0)
     recovery_learning_rate: float | None = option(
@@ -107,10 +107,10 @@ class PruningConfig:
     max_grad_norm: float = option(1.0, "Clipping of the recovery's gradients; 0 for none.", least=0)
     eval_examples: int = option(256, "Held-out examples per evaluation.", least=1)
     save_steps: int = option(
-        200, "Steps of training between checkpoints; each cut and each round leave one, too.", least=1
+        200, "Training steps between checkpoints; one is also written after each cut and each round.", least=1
     )
-    keep_checkpoints: int | None = option(2, "How many checkpoints stay.", least=1)
-    seed: int = option(0, "Seed of order, masks and dropout.", least=0)
+    keep_checkpoints: int | None = option(2, "How many checkpoints are kept.", least=1)
+    seed: int = option(0, "Seed of the order of examples, the masks and dropout.", least=0)
 
     def __post_init__(self) -> None:
         for name, allowed in {"method": tuple(METHODS), "cost": (None, *COSTS), "precision": (AUTO, NO)}.items():

@@ -1,4 +1,4 @@
-"""What the loss would rise by if a unit went and all that reads it made up for its mean: from gradients alone.
+"""How much the loss would rise without a unit, once all that reads it has absorbed its mean: from gradients alone.
 
 A unit's entries x are read by a linear map. Replacing them by their means mu, which the map's bias can take over,
 moves the loss to second order by

@@ -13,13 +13,19 @@ the cosine to the dense embedding is then 0.946; with G = 1 0.913, with codes of
 is ALBERT's factorisation (Lan et al. 2020, arXiv 1909.11942), found and not trained.
 
 Most words of a vocabulary do not occur in a calibration text, so M is mixed with that of all words alike.
+
+A masked-LM head's decoder is tied to the words, so it reads R^T m of what its transform gives, m. Its loss adds the
+same form, T C T with C = Cov(m) and T^2 = E[g g^T] of the gradients by m, to S M S. An activation and a LayerNorm keep
+R^T out of the transform's weights: a projected model turns m behind it, and only what is cut of that model gets a
+transform of its own (see `decoding`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +33,7 @@ from torch.nn.functional import layer_norm
 from transformers import PreTrainedModel
 
 from ..anatomy import Embeddings, embeddings, rebuild
+from ..heads import masked_lm, turn_outputs
 from ..shape import with_projection
 from ..training.objective import Objective, real_tokens
 from .precision import Batch, Reduce, exact, summed
@@ -43,10 +50,14 @@ class EmbeddingMoments:
     Attributes:
         entries: E[z z^T] of the normalised embeddings, shape (e, e).
         gradients: E[g g^T] of gradients by what the first layer reads, shape (h, h).
+        decoded: Cov(m) of what the masked-LM decoder reads, shape (e, e); None where there is none.
+        decoder_gradients: those by m, summed over the tokens that are predicted, by the number of all.
     """
 
     entries: Tensor
     gradients: Tensor
+    decoded: Tensor | None = None
+    decoder_gradients: Tensor | None = None
 
 
 def measure_embeddings(
@@ -57,25 +68,26 @@ def measure_embeddings(
     `batches` are on the model's device; `reduce` sums a tensor over processes that see different batches.
     """
     model = objective.model
-    parts, was_training = embeddings(model), model.training
+    parts, head, was_training = embeddings(model), masked_lm(model), model.training
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    entries = torch.zeros(parts.norm.weight.shape * 2, dtype=torch.float64)
-    gradients = torch.zeros((model.config.hidden_sizes[0],) * 2, dtype=torch.float64)
-    tokens, real = torch.zeros(1, dtype=torch.float64), torch.empty(0)
+    width, real = len(parts.norm.weight), torch.empty(0)
+    entries, gradients = _Sums(width), _Sums(model.config.hidden_sizes[0])
+    decoded, asked = _Sums(width), _Sums(width)
 
     def take_entries(_: object, args: tuple[Tensor, ...]) -> None:
-        z = _normalised(args[0].detach()[real], parts)
-        entries.add_(exact(z.mT @ z))
-        tokens.add_(len(z))
+        entries.add(_normalised(args[0].detach()[real], parts))
 
     def take_gradients(_: object, __: object, output: Tensor) -> None:
-        def add(gradient: Tensor) -> None:
-            g = gradient.detach()[real].float()
-            gradients.add_(exact(g.mT @ g))
+        output.requires_grad_(True).register_hook(lambda g: gradients.add(g[real]))  # type: ignore[no-untyped-call]
 
-        output.requires_grad_(True).register_hook(add)  # type: ignore[no-untyped-call]
+    def take_decoded(_: object, __: object, output: Tensor) -> None:  # (tokens, e): of tokens that are predicted
+        decoded.add(output)
+        output.register_hook(asked.add)  # type: ignore[no-untyped-call]
 
     hooks = [parts.norm.register_forward_pre_hook(take_entries), parts.last.register_forward_hook(take_gradients)]
+    if head is not None:
+        predictions: Any = head.module
+        hooks.append(predictions.transform.register_forward_hook(take_decoded))
     model.eval().requires_grad_(False)
     try:
         with torch.enable_grad():
@@ -89,8 +101,31 @@ def measure_embeddings(
         model.train(was_training)
         for parameter in trainable:
             parameter.requires_grad_(True)
-    number = summed(tokens, reduce).clamp(min=1)
-    return EmbeddingMoments(summed(entries, reduce) / number, summed(gradients, reduce) / number)
+    number, _, of_entries = entries.split(reduce)
+    moments = EmbeddingMoments(of_entries / number, gradients.split(reduce)[2] / number)
+    if head is None:
+        return moments
+    (read, total, products), products_asked = decoded.split(reduce), asked.split(reduce)[2]
+    covariance = products / read - torch.outer(total, total) / read**2
+    return replace(moments, decoded=covariance, decoder_gradients=products_asked / number)
+
+
+class _Sums:
+    """Of rows x, in double precision: how many there are, and the sums of x and x x^T."""
+
+    def __init__(self, width: int) -> None:
+        self.products = torch.zeros(width + 1, width + 1, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Counts rows in, shape (rows, width)."""
+        x = rows.detach().to(torch.promote_types(rows.dtype, torch.float32))
+        own = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        self.products += exact(own.mT @ own)
+
+    def split(self, reduce: Reduce | None) -> tuple[float, Tensor, Tensor]:
+        """The number, at least 1; the sums, shape (width,) and (width, width), over all processes."""
+        all_ = summed(self.products, reduce)
+        return max(1.0, float(all_[-1, -1])), all_[-1, :-1], all_[:-1, :-1]
 
 
 @torch.no_grad()
@@ -98,7 +133,7 @@ def project_embeddings(model: PreTrainedModel, moments: EmbeddingMoments) -> Pre
     """A copy with projected embeddings, no narrower than before, their entries sorted by what they carry.
 
     Args:
-        model: a SchuBERT without a masked-LM head, with or without a projection; not changed.
+        model: a SchuBERT, with or without a projection; not changed.
         moments: of its embeddings, see `measure_embeddings`.
 
     Returns:
@@ -114,8 +149,12 @@ def project_embeddings(model: PreTrainedModel, moments: EmbeddingMoments) -> Pre
     else:
         weight = exact(theirs.projection.weight) * scale  # (h, e)
         bias = exact(theirs.projection.bias) + exact(theirs.projection.weight) @ shift
-    metric = weight.mT @ moments.gradients @ weight
-    turn = _basis(_with_vocabulary(moments.entries, theirs), metric)
+    forms = [(_with_vocabulary(moments.entries, theirs), weight.mT @ moments.gradients @ weight)]
+    if moments.decoded is not None and moments.decoder_gradients is not None:
+        forms.append((moments.decoded, moments.decoder_gradients))
+    turn = _basis(forms)
+    if masked_lm(projected) is not None:
+        turn_outputs(projected, turn)
     for table in ours.tables:
         for rows in torch.split(table.weight, ROWS):
             rows.copy_(exact(rows) @ turn)
@@ -143,21 +182,24 @@ def _with_vocabulary(entries: Tensor, parts: Embeddings) -> Tensor:
     return (1 - VOCABULARY) * entries + VOCABULARY * total / len(words)
 
 
-def _basis(entries: Tensor, metric: Tensor) -> Tensor:
-    """R of the module's formula, shape (e, e), from M and W^T G W."""
-    width = len(entries)
-    ones = torch.ones(width, 1, dtype=entries.dtype) / width**0.5
-    centred = torch.linalg.qr(torch.cat([ones, torch.eye(width, dtype=entries.dtype)], dim=1)).Q[:, 1:width]
-    entries, metric = (centred.mT @ x @ centred for x in (entries, metric))  # without the direction of ones
-    values, vectors = torch.linalg.eigh(metric)
-    floor = ROUND * values.mean().clamp(min=torch.finfo(values.dtype).tiny ** 0.5)
-    root = (vectors * values.clamp(min=floor).sqrt()) @ vectors.mT
-    _, sorted_ = torch.linalg.eigh(root @ entries @ root)  # ascending
+def _basis(forms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """R of the module's formula, shape (e, e), from pairs of moments and a metric, M and W^T G W."""
+    width = len(forms[0][0])
+    ones = torch.ones(width, 1, dtype=torch.float64) / width**0.5
+    centred = torch.linalg.qr(torch.cat([ones, torch.eye(width, dtype=ones.dtype)], dim=1)).Q[:, 1:width]
+    carried = torch.zeros(width - 1, width - 1, dtype=ones.dtype)
+    for moments, metric in forms:
+        moments, metric = (centred.mT @ x @ centred for x in (moments, metric))  # without the direction of ones
+        values, vectors = torch.linalg.eigh(metric)
+        floor = ROUND * values.mean().clamp(min=torch.finfo(values.dtype).tiny ** 0.5)
+        root = (vectors * values.clamp(min=floor).sqrt()) @ vectors.mT
+        carried += root @ moments @ root
+    _, sorted_ = torch.linalg.eigh(carried)  # ascending
     directions = centred @ sorted_.flip(1)  # (e, e - 1)
     # A reflection that swaps the last entry with the direction of ones, so that ones stay ones.
     axis = -ones
     axis[-1] += 1
     length = axis.square().sum()
-    reflection = torch.eye(width, dtype=entries.dtype) - 2 * axis @ axis.mT / length.clamp(min=1e-300)
+    reflection = torch.eye(width, dtype=ones.dtype) - 2 * axis @ axis.mT / length.clamp(min=1e-300)
     turn: Tensor = torch.cat([directions, ones], dim=1) @ reflection
     return turn

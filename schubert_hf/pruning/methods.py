@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from ..configuration_schubert import SchuBertConfig
 from ..cost import BudgetError, Cost, format_size
 from ..data.stream import Batch
+from ..heads import masked_lm
 from ..shape import Shape
 from ..training.objective import Objective
 from ..training.step import NonFiniteLossError
@@ -66,7 +67,8 @@ class Scored(NamedTuple):
         model: the given one, or one that computes the same.
         scores: by group.
         tensors: weights to cut instead of the model's own, by name.
-        projected: the model with a projection of its embeddings that it lacks; plans that cut e are for this one.
+        projected: the model with a projection of its embeddings that it lacks, or, where a masked-LM head reads them,
+            with others than its own; plans that cut e are for this one.
     """
 
     model: PreTrainedModel
@@ -80,7 +82,9 @@ class Scored(NamedTuple):
 
     def source_of(self, plan: PruningPlan) -> PreTrainedModel:
         """The model that a plan is for."""
-        return self.projected if self.projected is not None and plan.source.embedding_size else self.model
+        lacks = self.model.config.project_embeddings is not (plan.source.embedding_size is not None)
+        cuts = len(plan.embedding) < (plan.source.embedding_size or 0)
+        return self.projected if self.projected is not None and (lacks or cuts) else self.model
 
 
 def by_curvature(problem: Problem) -> Scored:
@@ -94,7 +98,7 @@ def by_curvature(problem: Problem) -> Scored:
         moments = measure_embeddings(problem.objective(model), problem.batches, problem.reduce)
         projected = project_embeddings(model, moments)
         groups[EMBEDDINGS] = projected.config.embedding_size
-    if not problem.projects:
+    if not problem.projects and masked_lm(model) is None:
         model, projected = projected or model, None
     objective = problem.objective(projected or model)
     scores = curvature_importance(objective, groups, problem.cost, problem.batches, problem.reduce)

@@ -3,8 +3,7 @@
 Each of T rounds brings the model a T-th of the way to its target: scores -> plan -> compact -> restore -> recover ->
 save. The main process makes the plan and sends it to the others; after every cut all must hold the same weights.
 
-A run may be stopped at any instant. Its result is a function of its settings, the data and the last checkpoint, so a
-resumed run ends as if it had never stopped.
+A run may be stopped at any moment: a resumed one ends as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -165,7 +164,7 @@ class SchuBertPruner:
         name, clock, progress = f"round {number}/{self.budget.all_rounds}", Clock(), self.progress
         if progress.open is None:
             last = progress.records[-1] if progress.records else None
-            before = last.after_recovery if last else self._evaluate(f"{name} before")
+            before = last.after_recovery if last else self._evaluate(f"{name} before the cut")
             progress.open = {"size_before": last.size if last else self.budget.source_size, "before": before}
         round_, clock.seconds = progress.open, progress.open.setdefault("seconds", {})
         clock.lap("evaluation")
@@ -195,6 +194,7 @@ class SchuBertPruner:
         gates = train_alphas(self.phases, self.objective, cost, config, name) if method.trains_alphas else None
         examine = partial(data.calibration, self.accelerator, self.phases.position, config)
         batches, fold = examine() if method.calibrates else ([], [])
+        announce(self.accelerator, f"{name} scoring units")  # which takes minutes, and has no steps to show
         sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
         groups = find_groups(self.model.config, config.dimensions)
         looked = split(PIECE, first_predictions(SCORED, batches, self.objective, sum_up))

@@ -31,6 +31,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from ..anatomy import Axis, Sublayer, embeddings, layers
 from ..heads import masked_lm, readers
 from ..training.objective import real_tokens, sequences
+from .decoding import fit_transform
 from .least_squares import NormRegression, Regression
 from .plan import PruningPlan
 from .precision import Batch, Reduce, exact
@@ -173,16 +174,22 @@ class _Restoration:
         if "transform" not in self.parts:
             return
         dense = {reader.name: reader.module for reader in readers(self.dense)}
+        ours, theirs = masked_lm(self.cut), masked_lm(self.dense)
+        turned = theirs is not None and theirs.turned
         for reader in readers(self.cut):
-            if reader.source == "stream":
+            if reader.source == "stream" and not (turned and reader.place.row.part == "transform"):
                 wanted_of = partial(self._read, dense[reader.name], reader.place.rows)
                 self._fit([reader.module], own, target, [wanted_of])
-        ours, theirs = masked_lm(self.cut), masked_lm(self.dense)
         if ours is not None and theirs is not None:
             seen = self._as_decoder_sees(theirs.decoder)
-            before = (ours.activation(ours.transform(x)) for x in own)
-            wanted = (theirs.norm(theirs.activation(theirs.transform(x))) for x in target)
-            self._fit_norm(ours.norm, before, map(seen, wanted))
+            wanted = (seen(theirs.decoded(x)) for x in target)
+            if turned:
+                inputs, targets = (
+                    [x[real] for x, real in zip(some, self.real, strict=True)] for some in (own, wanted)
+                )
+                fit_transform(ours, inputs, targets, self.reduce)
+            else:
+                self._fit_norm(ours.norm, (ours.activation(ours.transform(x)) for x in own), wanted)
 
     def _read(self, dense: nn.Module, rows: Axis | None, x: Tensor) -> Tensor:
         outputs: Tensor = dense(x)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken between two steps: what has begun is finished, and all processes stop together.
+"""Ctrl-C and SIGTERM, handled between two steps: the step under way is finished, and all processes stop together.
 
 Where there are no steps, and nothing that would have to be finished, they can be taken at once.
 """

@@ -111,9 +111,3 @@ def use_all_cores(accelerator: Accelerator, threads: int | None = None) -> None:
     """
     if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
         torch.set_num_threads(threads or count_cores())
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device is a CPU that multiplies bfloat16 by itself, at twice to three times float32's rate."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,4 +1,4 @@
-"""Progress bars, on the main process alone and where they are news; and a clock."""
+"""Progress bars on the main process, whole lines instead of them in a log file, and a clock."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader
 
 from ..data.stream import Batch, Collator, Stream, for_stream, mix_seed, pull, workers_for
 from ..run.checkpoint import CheckpointError
-from ..run.processes import has_bfloat16
 from ..run.progress import progress_bar
 from .loop_config import AUTO, LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
 from .micro_batches import by_length
 from .objective import Objective
+from .precision import bfloat16_on_cpu, has_bfloat16
 from .step import NonFiniteLossError, StepResult
 
 VALUE = "value"
@@ -213,7 +213,7 @@ class TrainingLoop:
             last = number == len(batches) - 1
             # Gradients are averaged over processes, once, with the last micro-batch: hence the factor `num_processes`.
             with contextlib.nullcontext() if last else accelerator.no_sync(self.objective):
-                with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+                with bfloat16_on_cpu(self._bfloat16):
                     terms = self.objective(send_to_device(batch, accelerator.device))
                 loss = torch.stack([terms[name] / counts[name] for name in self.terms]).sum()
                 loss = loss * accelerator.num_processes

@@ -1,4 +1,4 @@
-"""What a smaller vocabulary changes in a text: how many more tokens it needs, and which of its words are cut anew."""
+"""What a smaller vocabulary changes in a text: how many more tokens it needs, which words are split differently."""
 
 from __future__ import annotations
 

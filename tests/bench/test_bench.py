@@ -9,7 +9,6 @@ import torch
 import transformers
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertModel
-from schubert_hf.bench import comparing
 from schubert_hf.bench.backends import BACKENDS, Backend, Opened, random_inputs
 from schubert_hf.bench.checkpoint import Checkpoint, labels
 from schubert_hf.bench.comparing import compare
@@ -18,6 +17,7 @@ from schubert_hf.bench.memory import measure_here, peak_memory
 from schubert_hf.bench.qualities import read_qualities
 from schubert_hf.commands import main
 from schubert_hf.latency.timing import Workload, take_turns
+from schubert_hf.report import print_comparison
 
 SMALL = {"seq_lens": [7], "rounds": 1, "memory": False}
 
@@ -82,7 +82,7 @@ def test_passes_take_turns_and_the_first_of_a_turn_does_not_count(clock):
 
 
 @pytest.mark.usefixtures("fake")
-def test_figures_by_workload_model_and_backend(dense, pruned, clock):
+def test_figures_by_workload_model_and_backend(dense, pruned, clock, capsys):
     arguments = {"batch_sizes": [1, 3], "seq_lens": [7, 11], "rounds": 2, "memory": False}
     comparison = compare([dense, pruned], backends=["fake"], clock=clock, **arguments)
     assert comparison.workloads == [(1, 7), (1, 11), (3, 7), (3, 11)]
@@ -95,24 +95,22 @@ def test_figures_by_workload_model_and_backend(dense, pruned, clock):
     shown = json.loads(json.dumps(comparison.to_json()))
     assert len(shown["measurements"]) == 8
     assert shown["machine"].keys() == {"processor", "cores", "threads", "system", "memory_gib"}
+    print_comparison(comparison)
+    table = capsys.readouterr().out.partition("Batch of 1, 11 tokens each")[2]
+    assert all(figure in table for figure in ("11.00", "22.00", "2.00"))
 
 
-def test_pytorch_runs_the_class_that_was_saved_on_every_token(dense, pruned, monkeypatch):
+def test_pytorch_runs_the_class_that_was_saved_on_every_token(dense, pruned):
     seen = {}
-    for kind in (transformers.BertForMaskedLM, SchuBertForMaskedLM):
-        forward = kind.forward
 
-        def watch(self, *inputs, forward=forward, **named):
-            assert not self.training
-            seen[type(self).__name__] = output = forward(self, *inputs, **named)
-            return output
+    def watch(module, _, output):
+        assert not module.training
+        seen[type(module).__name__] = output
 
-        monkeypatch.setattr(kind, "forward", watch)
-    comparison = compare([dense, pruned], batch_sizes=[2], **SMALL)
-    assert {name: tuple(output.logits.shape) for name, output in seen.items()} == {
-        "BertForMaskedLM": (2, 7, 99),
-        "SchuBertForMaskedLM": (2, 7, 99),
-    }
+    with torch.nn.modules.module.register_module_forward_hook(watch):
+        comparison = compare([dense, pruned], batch_sizes=[2], **SMALL)
+    models = ("BertForMaskedLM", "SchuBertForMaskedLM")
+    assert [tuple(seen[name].logits.shape) for name in models] == [(2, 7, 99)] * 2
     assert [one.backend for one in comparison.measurements] == ["torch", "torch"]
     model = transformers.BertForMaskedLM.from_pretrained(dense)
     buffers = sum(x.nbytes for x in model.buffers())
@@ -153,18 +151,18 @@ def test_no_path_is_shown_and_no_two_names_are_alike(dense, tmp_path):
         ({"models": ["a//b"]}, r"`a//b` cannot be opened"),
         ({"backends": ["tensorrt"]}, r"`backends` has 'tensorrt'. Allowed are torch, compiled, onnx"),
         ({"backends": ["absent"]}, "needs the package no_such_package. Install it"),
-        ({"backends": ["torch", "onnx"]}, r"None of the models has a file for `onnx`.*schubert export"),
-        ({"backends": ["onnx"], "device": "meta"}, "`onnx` runs on the CPU, not on `meta`"),
+        ({"backends": ["torch", "exported"]}, r"None of the models has a file for `exported`.*schubert export"),
+        ({"backends": ["exported"], "device": "meta"}, "`exported` runs on the CPU, not on `meta`"),
         ({"batch_sizes": [0]}, "`batch_size` is 0"),
         ({"seq_lens": [24]}, r"`seq_len` is 24, but `.*dense` has 23 positions"),
     ],
 )
 def test_errors_before_anything_is_timed(dense, monkeypatch, arguments, message):
-    monkeypatch.setattr(comparing, "take_turns", lambda *_, **__: pytest.fail("it was timed"))
-    monkeypatch.setattr(Backend, "installed", property(lambda self: self.package != "no_such_package"))
     monkeypatch.setitem(BACKENDS, "absent", Backend(BACKENDS["torch"].open, "no_such_package"))
+    monkeypatch.setitem(BACKENDS, "exported", Backend(BACKENDS["torch"].open, "torch", "model.none"))
+    given = {**SMALL, "models": [dense], **arguments}
     with pytest.raises(ValueError, match=message):
-        compare(arguments.pop("models", [dense]), **{**SMALL, **arguments})
+        compare(given.pop("models"), clock=lambda: pytest.fail("it was timed"), **given)
 
 
 def test_what_a_backend_refuses_is_one_sentence(dense, monkeypatch):
@@ -205,8 +203,7 @@ def test_another_dense_model_gets_no_quality(dense, pruned, tmp_path):
 
 
 @pytest.mark.usefixtures("fake")
-def test_the_command(dense, pruned, tmp_path, capsys, monkeypatch, clock):
-    monkeypatch.setattr(comparing.compare, "__kwdefaults__", {**compare.__kwdefaults__, "clock": clock})
+def test_the_command(dense, pruned, tmp_path, capsys):
     command = ["bench", dense, pruned, "--backends", "fake", "--seq-len", "7", "10", "--rounds", "1", "--no-memory"]
     picture, result = tmp_path / "a.svg", tmp_path / "a.json"
     with pytest.raises(SystemExit, match=r"No quality of these models is known"):
@@ -216,11 +213,14 @@ def test_the_command(dense, pruned, tmp_path, capsys, monkeypatch, clock):
     record(tmp_path / "pruned", rounds=rounds, provenance=base)
     main([*command, "--picture", str(picture), "--json", str(result)])
     shown = capsys.readouterr().out
-    assert all(words in shown for words in ("Batch of 1, 7 tokens each", "pruned", "14.00", "2.00", "20.00"))
+    assert all(words in shown for words in ("Batch of 1, 7 tokens each", "Batch of 1, 10 tokens each", "pruned"))
     assert str(tmp_path) not in shown
     assert str(tmp_path) not in result.read_text()
     assert len(json.loads(result.read_text())["measurements"]) == 4
     assert picture.read_text().count("<!-- pruned -->") == 2  # a panel for each length
+    main([*command, "--processor-time", "--json", str(result)])
+    assert "Medians of the processor time" in capsys.readouterr().out
+    assert max(one["milliseconds"][2] for one in json.loads(result.read_text())["measurements"]) < 2  # not the fake's
     for arguments, message in {
         ("--picture", "a.gif"): "cannot be drawn",
         ("--json", "no/such/a.json"): "no such folder",

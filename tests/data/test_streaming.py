@@ -4,7 +4,7 @@ import json
 import pickle
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -46,15 +46,15 @@ def read(stream: StreamedPairs, number: int, first: int = 0) -> list[dict[str, A
     return [stream[position] for position in range(first, first + number)]
 
 
-def texts_of(stream: StreamedPairs, epochs: int, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The documents of a stream by epoch."""
+def texts_of(new: Callable[..., StreamedPairs], epochs: int) -> list[list[str]]:
+    """The documents of a stream by epoch; `new` builds it, with what makes its examples."""
     seen: list[list[str]] = [[] for _ in range(epochs + 1)]
 
     def record(texts: list[str], *_: Any) -> dict[str, list[Any]]:
         seen[stream.state()["epoch"]] += texts
         return {"input_ids": [[0]]}
 
-    monkeypatch.setattr(streaming, "pair_texts", record)
+    stream = new(make=record)
     while stream.state()["epoch"] < epochs:
         stream[0]
     return seen[:epochs]
@@ -113,10 +113,12 @@ def test_resumed_at_every_example(build: Any) -> None:
 
 @pytest.mark.parametrize(("shards", "processes"), [(1, 1), (1, 2), (8, 1), (8, 2), (8, 4), (3, 2), (2, 5)])
 def test_processes_share_every_epoch(
-    corpus: list[str], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, shards: int, processes: int
+    corpus: list[str], tokenizer: PreTrainedTokenizerBase, shards: int, processes: int
 ) -> None:
-    stream = StreamedPairs(source(corpus, shards), tokenizer)
-    shares = [texts_of(stream.for_process(rank, processes), 3, monkeypatch) for rank in range(processes)]
+    new = partial(StreamedPairs, source(corpus, shards), tokenizer)
+    shares = [
+        texts_of(lambda make, rank=rank: new(make=make).for_process(rank, processes), 3) for rank in range(processes)
+    ]
     for epoch in range(3):
         assert sorted(text for share in shares for text in share[epoch]) == sorted(corpus)
 
@@ -198,10 +200,12 @@ def test_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrain
     """By documents and by characters: memory does not depend on how long documents are, nor on how many."""
     monkeypatch.setattr(streaming, "CHUNK_CHARACTERS", 1000)
     sizes: list[list[int]] = []
-    monkeypatch.setattr(
-        streaming, "pair_texts", lambda texts, *_: (sizes.append([*map(len, texts)]), {"input_ids": [[0]]})[1]
-    )
-    read(StreamedPairs(source(["a" * 700] * 4 + ["b"] * 30, 1), tokenizer), 5)
+
+    def record(texts: list[str], *_: Any) -> dict[str, list[Any]]:
+        sizes.append([*map(len, texts)])
+        return {"input_ids": [[0]]}
+
+    read(StreamedPairs(source(["a" * 700] * 4 + ["b"] * 30, 1), tokenizer, make=record), 5)
     assert sizes[:2] == [[700, 700], [700, 700]]
     assert sizes[2:5] == [[1] * 12, [1] * 12, [1] * 6]
 
@@ -214,12 +218,10 @@ def test_held_out_is_the_checksum() -> None:
     assert all(held_out(text, per_mille=1000) for text in [*texts, "", "\ud800"])
 
 
-def test_held_out_and_training_are_apart_and_complete(
-    corpus: list[str], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_out_and_training_are_apart_and_complete(corpus: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
     def texts(wanted: Any) -> Counter[str]:
-        stream = StreamedPairs(source([*corpus, "", " \n"], 2), tokenizer, wanted=wanted)
-        return Counter(texts_of(stream, 1, monkeypatch)[0])
+        new = partial(StreamedPairs, source([*corpus, "", " \n"], 2), tokenizer, wanted=wanted)
+        return Counter(texts_of(new, 1)[0])
 
     out = texts(lambda text: held_out(text, per_mille=200))
     kept = texts(lambda text: not_held_out(text, per_mille=200))

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from safetensors.torch import load_file
+from watching import spoiling
 
 from schubert_hf.evaluation import finetuning
 from schubert_hf.evaluation.encoding import TaskCollator, encode
@@ -23,7 +24,6 @@ from schubert_hf.run import session
 from schubert_hf.run.checkpoint import CheckpointError, list_checkpoints
 from schubert_hf.run.interrupt import Interrupted
 from schubert_hf.run.output import OutputFolderError
-from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import LoopConfigError
 from schubert_hf.training.step import NonFiniteLossError
 
@@ -40,7 +40,7 @@ def make(encoder: Path, output: Path, config: FinetuningConfig = CONFIG, **chang
         "label": [n % 2 for n in range(20)],
     }
     tokenizer = load_tokenizer(encoder)
-    scores = changes.pop("scores", SCORES)
+    scores, accelerator = changes.pop("scores", SCORES), changes.pop("accelerator", None)
     model = load_for_task(encoder, "SequenceClassification", ("bad", "good"))
     run: Finetuning
 
@@ -49,7 +49,7 @@ def make(encoder: Path, output: Path, config: FinetuningConfig = CONFIG, **chang
         return {"validation": {"score": scores[run.loop.step], "weights": weights}}
 
     run = Finetuning(
-        Accelerator(cpu=True),
+        accelerator or Accelerator(cpu=True),
         ClassificationObjective(model),
         tokenizer,
         encode(Dataset.from_dict(rows), ["sentence"], tokenizer, max_length=16),
@@ -239,21 +239,11 @@ def test_a_loss_that_is_no_number_stops_the_run(encoder, tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
-def test_one_bad_step_halves_the_learning_rate(encoder, tmp_path, monkeypatch, caplog):
-    run, backward, rates, bad = make(encoder, tmp_path), TrainingLoop._backward, [], [4]
-
-    def spoiled(loop, batches, counts):
-        sums, penalty = backward(loop, batches, counts)
-        rates.append((loop.step, loop.optimizer.param_groups[0]["lr"]))
-        if loop.step in bad:
-            bad.clear()
-            sums[next(iter(sums))] *= float("nan")
-        return sums, penalty
-
-    monkeypatch.setattr(TrainingLoop, "_backward", spoiled)
-    result = run.run()
+def test_one_bad_step_halves_the_learning_rate(encoder, tmp_path, caplog):
+    accelerator = spoiling(1, number=4)
+    result = make(encoder, tmp_path, accelerator=accelerator).run()
     assert "Resuming from step 4 with half the learning rate" in caplog.text  # of the last checkpoint
-    first, second = (rate for step, rate in rates if step == 4)
+    first, second = (step.rate for step in accelerator.steps if step.number == 4)
     assert second == pytest.approx(first / 2)
     assert result.halved
     assert [entry["step"] for entry in result.evaluations] == [3, 6, 9, 10]

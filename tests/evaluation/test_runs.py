@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 from accelerate import Accelerator
 
-from schubert_hf import SchuBertConfig
-from schubert_hf.evaluation import runs
+from schubert_hf import SchuBertForSequenceClassification
 from schubert_hf.evaluation.finetuning_config import FinetuningConfig
 from schubert_hf.evaluation.results import Evaluation, Results, ResultsError
 from schubert_hf.evaluation.runs import Runs
@@ -20,14 +19,23 @@ def result(task):
     return Evaluation(task=task, dataset="nyu-mll/glue", task_type="text-classification", metrics={"accuracy": [0.5]})
 
 
+class MadeUp(Runs):
+    """Results without an evaluation, and no training."""
+
+    def evaluate(self, task):
+        return [result(task.name)]
+
+    def finetune(self, task, resume):
+        pytest.fail("it was trained")
+
+
 @pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Runs of a model that is described so; evaluation and fine-tuning give made-up results."""
-    monkeypatch.setattr(runs, "load_for_task", lambda *_, **__: SimpleNamespace(config=SchuBertConfig()))
-    monkeypatch.setattr(Runs, "evaluate", lambda self, task: [result(task.name)])
-    monkeypatch.setattr(Runs, "finetune", lambda self, task, resume: pytest.fail("it was trained"))
-    return lambda description: Runs(
-        Accelerator(cpu=True), "small", description, None, FinetuningConfig(), (0,), tmp_path, "command"
+def make(tmp_path, tmp_path_factory, ragged):
+    """Runs of a model that is described so."""
+    model = tmp_path_factory.mktemp("model")
+    SchuBertForSequenceClassification(ragged(id2label={0: "a", 1: "b"})).save_pretrained(model)
+    return lambda description: MadeUp(
+        Accelerator(cpu=True), str(model), description, None, FinetuningConfig(), (0,), tmp_path, "command"
     )
 
 

@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "sent
 sys.path.insert(0, str(SCRIPT.parent))
 
 import sentence_encoders as example  # noqa: E402
+from study.quality_picture import spread  # noqa: E402
 
 QUICK = ["--batch-size", "4", "--max-length", "24", "--threads", "1", "--rows", "auto,sentence-transformers,model2vec"]
 
@@ -57,3 +58,9 @@ def test_rows_are_made_once_and_open(monkeypatch, capsys, bert, text, tmp_path):
     with pytest.raises(SystemExit, match="was made with another `seed`"):
         run("--steps", "0", "--seed", "1")
     assert (tmp_path / "quality.png").stat().st_size > 1000
+
+
+def test_labels_of_the_picture_stay_apart_and_in_order():
+    values = [0.8, 1.0, 0.82, 0.3, 0.79]
+    places = spread(values, 0.07)
+    assert places == pytest.approx([0.75, 1.0, 0.82, 0.3, 0.68])

@@ -165,18 +165,18 @@ def test_what_the_page_says_works_without_this_package(encoder_folder, corpus, t
     record = Record.of_folder(folder)
     facts = {"kind": "SentenceTransformer", "width": 17, "dense_width": 17, "map_parameters": 0, "max_length": 30}
     run = json.loads((HERE.parent / "hub" / "record.json").read_text())["run"]
-    page = render_card(dataclasses.replace(record, run={**run, "encoder": facts}), "encoder")
-    code = blocks(page, "python").replace('snapshot_download("encoder")', repr(str(folder)))
+    page = render_card(dataclasses.replace(record, run={**run, "encoder": facts}), folder.name)
+    code = blocks(page, "python")
     script = tmp_path / "page.py"
     script.write_text(f"import sys\nsys.modules['schubert_hf'] = None\n{code}")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200, check=False)
+    beside = {"cwd": folder.parent, "capture_output": True, "text": True, "timeout": 200, "check": False}
+    done = subprocess.run([sys.executable, script], **beside)
     shapes = [eval(line) for line in done.stdout.splitlines()]
     name, width = ("sentence_embedding", (1, 17)) if pooled else ("last_hidden_state", (1, 4, 17))
     assert [shape[name][-1] for shape in shapes] == [width[-1]] * 2, done.stderr
     if PACKAGES is None or shutil.which("node") is None:
         return
     (tmp_path / "node_modules").symlink_to(Path(PACKAGES) / "node_modules")
-    local = f'import {{ env }} from "@huggingface/transformers";\nenv.localModelPath = "{folder.parent}";\n'
-    (tmp_path / "page.mjs").write_text(f"{local}env.allowRemoteModels = false;\n{blocks(page, 'js')}")
-    done = subprocess.run(["node", tmp_path / "page.mjs"], capture_output=True, text=True, timeout=200, check=False)
+    (tmp_path / "page.mjs").write_text(blocks(page, "js"))
+    done = subprocess.run(["node", tmp_path / "page.mjs"], **beside)
     assert "dims: [ 1, 17 ]" in done.stdout, done.stderr

@@ -74,12 +74,19 @@ def test_the_page_tells_the_rate_and_the_best_step_of_each_recovery(facts):
     assert "peak learning rate was given" in given
 
 
+def test_the_page_tells_that_nothing_was_trained(facts):
+    said = "Here nothing was trained"
+    assert said not in render_card(facts, "org/small")
+    settings = {**facts.run["config"], "recovery_steps": 0}
+    assert said in render_card(replace(facts, run={**facts.run, "config": settings}), "org/small")
+
+
 def test_sections_without_data_are_absent(facts):
     full = Facts.from_json({**facts.to_json(), "evaluations": [SST2.to_json()], "license": "mit"})
     assert {"Speed", "Losses", "How it was pruned", "Evaluation", "Licence"} <= set(sections(render_card(full, "a")))
     bare = Facts(config=facts.config)
     page = render_card(bare, "org/bare")
-    assert sections(page) == ["Size", "Use it", "Widths of every layer", "Limits", "Citation"]
+    assert sections(page) == ["Size", "Use it", "Exports", "Widths of every layer", "Limits", "Citation"]
     assert "base" not in page.partition("## Use it")[0].replace("base_model", "")
     assert "| part | parameters | FLOPs |" in page
     data = ModelCard(page).data

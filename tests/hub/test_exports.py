@@ -8,6 +8,7 @@ from schubert_hf.export import ExportError
 from schubert_hf.export.record import weights_of
 from schubert_hf.hub import Facts, render_card
 from schubert_hf.hub.page import check_card
+from schubert_hf.hub.writing import update_page, write_page
 
 NAMES = {"inputs": ["input_ids", "attention_mask"], "outputs": ["logits"], "pooling": None}
 FLOAT = {**NAMES, "method": None, "quality": None, "texts": None}
@@ -45,7 +46,7 @@ def test_publish_takes_them_along(worker, hub, exported):
     assert taken == {"exports.json", *(name for known in entries().values() for name in known["files"])}
     assert files["onnx/model.onnx_data"] == b"onnx/model.onnx_data"
     page = files["README.md"].decode()
-    assert "| `onnx/model.onnx` | 0.1 MB | float32 | 1e-06 at most, of outputs up to 3.5 |" in page
+    assert "| `onnx/model.onnx` | 0.1&nbsp;MB | float32 | differs by 1e-06 of 3.5 |" in page
 
 
 @pytest.mark.parametrize("damage", ["weights", "missing"])
@@ -72,11 +73,12 @@ def page_of(record, exports, **changes):
 
 def test_the_page_says_how_to_use_each(record):
     page = page_of(record, entries())
-    assert "## Exports" not in page_of(record, {})
+    assert "schubert export" not in page
+    assert "schubert export FOLDER --format onnx" in page_of(record, {})
     for text in (
-        "| `onnx/model_quantized.onnx` | 0.1 MB | int8 | as the dense model: 0.987 |",
+        "| `onnx/model_quantized.onnx` | 0.1&nbsp;MB | int8 | predictions: 0.987 |",
         "compared with PyTorch on 20 batches",
-        "on 128 texts that they were not calibrated on",
+        "on 128 texts that they were not calibrated on: the share of equal predictions",
         'session = InferenceSession(f"{folder}/onnx/model.onnx")',
         'precision = {"INFERENCE_PRECISION_HINT": "f32"}',
         'const pipe = await pipeline("fill-mask", "org/small", { config, dtype: "q8" });',
@@ -111,3 +113,29 @@ def test_the_page_of_a_sentence_encoder(record, pooling, outputs):
     assert ("sentence_embedding);" in page) == (len(outputs) == 2)
     assert ("transformers.js" in page) == (pooling == "cls" or len(outputs) == 2)
     assert "text-embeddings-inference" in page
+
+
+def test_a_page_in_a_folder_opens_the_files_beside_it(record):
+    page = render_card(Facts.from_json({**record, "exports": entries()}), "small")
+    assert 'folder = "small"' in page
+    assert 'env.localModelPath = ".";' in page
+    assert "snapshot_download" not in page
+    assert "schubert export small --format onnx" in render_card(Facts.from_json({**record, "exports": {}}), "small")
+
+
+def test_a_folders_page_shows_what_was_exported_since(exported):
+    """Its licence stays; a page under another name, or one that was edited, is not touched."""
+    readme, made = exported / "README.md", (exported / "exports.json").read_text()
+    assert not update_page(exported)  # there is none
+    (exported / "exports.json").unlink()
+    write_page(exported, exported.name, license="mit")
+    assert "onnx/model.onnx" not in readme.read_text()
+    (exported / "exports.json").write_text(made)
+    assert update_page(exported)
+    assert "| `onnx/model.onnx` | 0.1&nbsp;MB |" in readme.read_text()
+    assert "license: mit" in readme.read_text()
+    write_page(exported, "org/other")
+    for text in (readme.read_text(), "# Mine\n"):
+        readme.write_text(text)
+        assert not update_page(exported)
+        assert readme.read_text() == text

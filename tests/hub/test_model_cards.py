@@ -54,6 +54,27 @@ def test_a_record_is_all_that_a_page_needs(record, tmp_path):
     assert {path.name for path in (tmp_path / "small").iterdir()} == {"README.md", "pictures", PAGE_DATA}
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("schubert prune small --text x.txt", "schubert prune org/base --text x.txt"),
+        ("python -m schubert_hf prune small", "python -m schubert_hf prune org/base"),
+        ("accelerate launch examples/prune.py --target 60% --model small", None),
+        ("accelerate launch examples/prune.py --target 60%", "accelerate launch examples/prune.py --target 60%"),
+    ],
+)
+def test_a_base_that_was_a_folder_gets_its_name_on_the_hub(record, monkeypatch, given, wanted):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from cards import with_base
+
+    wanted = wanted or given.replace("--model small", "--model org/base")
+    provenance = {**record["run"]["provenance"], "command": given, "base_model": {"name": "small", "hub": False}}
+    named = with_base(Facts.from_json({**record, "run": {**record["run"], "provenance": provenance}}), "org/base")
+    page = render_card(named, "pruned")
+    assert "base_model: org/base" in page
+    assert f"\n{wanted}\n" in page
+
+
 @pytest.mark.parametrize("preset", ["schubert-99m", "schubert-66m"])
 def test_the_command_aims_at_the_shape(preset, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))

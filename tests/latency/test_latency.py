@@ -211,9 +211,9 @@ def test_the_budget_is_met_in_timed_milliseconds(ragged, timed):
     budget = full - 0.3 * (full - least)
     # The prediction is 5 % too low for all that is smaller.
     timer.milliseconds = lambda shape: linear(shape) * (1 if shape == source else 1.05)
-    plan = meet_budget(choose_filters(cost, source), budget, cost)
+    plan, milliseconds = meet_budget(choose_filters(cost, source), budget, cost)
     assert timer.milliseconds(plan.shape) == pytest.approx(budget, rel=0.02)
-    assert cost(plan.shape) == pytest.approx(timer.milliseconds(plan.shape))
+    assert milliseconds == pytest.approx(timer.milliseconds(plan.shape))
     assert len(timer.asked) <= 2 + 4
 
 
@@ -222,10 +222,10 @@ def test_the_nearest_plan_is_taken_where_steps_are_coarse(ragged, timed):
     cost, source = timed(timer=timer), Shape.of(ragged())
     timer.asked.clear()
     budget = 0.5 * linear(source.shrink("f", 2, 20)) + 0.5 * linear(source.shrink("f", 2, 40))
-    plan = meet_budget(choose_filters(cost, source, step=20), budget, cost, tolerance=0)
+    plan, milliseconds = meet_budget(choose_filters(cost, source, step=20), budget, cost, tolerance=0)
     assert plan.shape == source.shrink("f", 2, 40)
     assert timer.asked == [2]  # the same plan again would be no news
-    assert cost(plan.shape) == pytest.approx(linear(plan.shape))
+    assert milliseconds == pytest.approx(linear(plan.shape))
 
 
 @pytest.mark.parametrize(
@@ -268,15 +268,17 @@ def test_the_clock(ragged, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_what_is_timed_is_the_model(ragged, monkeypatch):
+def test_what_is_timed_is_the_model(ragged):
     """With all its weights, and fewer layers where the shape has fewer."""
     seen = []
-    forward = SchuBertModel.forward
-    monkeypatch.setattr(
-        SchuBertModel, "forward", lambda self, *inputs: seen.append((self, forward(self, *inputs).pooler_output))
-    )
+
+    def watch(module, _, output):
+        if isinstance(module, SchuBertModel):
+            seen.append((module, output.pooler_output))
+
     config = with_shape(ragged(), Shape((7, 5), (3, 4), (1, 2), (3, 4), (5, 6)))
-    times = time_models([config, ragged()], Workload(2, 11, "cpu"), rounds=1)
+    with torch.nn.modules.module.register_module_forward_hook(watch):
+        times = time_models([config, ragged()], Workload(2, 11, "cpu"), rounds=1)
     assert [len(values) for values in times] == [2, 2]
     small = next(model for model, _ in seen if model.config.num_hidden_layers == 2)
     assert small.num_parameters() == config.num_parameters() == SchuBertModel(config).num_parameters()

@@ -67,7 +67,7 @@ def make_pruner(
             torch.manual_seed(0)
             model = SchuBertForPreTraining(tiny())
         own = ("train_dataset", "eval_dataset", "data_collator", "tokenizer", "objective", "accelerator", "provenance")
-        own += ("on_result",)
+        own += ("on_result", "package")
         given = {name: options.pop(name) for name in own if name in options}
         arguments: dict[str, Any] = {
             "train_dataset": make_examples(100),

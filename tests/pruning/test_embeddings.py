@@ -7,6 +7,7 @@ from oracles import CLASSES, batches, build, compute, difference, ragged
 from schubert_hf import PruningConfig, SchuBertForMaskedLM, SchuBertModel, compact
 from schubert_hf.anatomy import embeddings
 from schubert_hf.cost import ParameterCost
+from schubert_hf.heads import masked_lm
 from schubert_hf.pruning.budget import resolve_dimensions
 from schubert_hf.pruning.embeddings import EmbeddingMoments, measure_embeddings, project_embeddings
 from schubert_hf.pruning.plan import PruningPlan
@@ -16,13 +17,13 @@ from schubert_hf.pruning.units import EMBEDDINGS, DimensionsError, find_groups
 from schubert_hf.shape import Shape, with_projection
 from schubert_hf.training.outputs import Outputs
 
-HEADS = [kind for kind in CLASSES if kind.__name__ not in ("SchuBertForMaskedLM", "SchuBertForPreTraining")]
-
 
 def moments_of(model):
     torch.manual_seed(4)
-    entries, gradients = (torch.randn(n, 2 * n).double() for n in (model.config.embedding_size, 37))
-    return EmbeddingMoments(entries @ entries.mT, gradients @ gradients.mT)
+    e = model.config.embedding_size
+    entries, gradients, *decoded = (torch.randn(n, 2 * n).double() for n in (e, 37, e, e))
+    decoded = decoded if masked_lm(model) is not None else []
+    return EmbeddingMoments(entries @ entries.mT, gradients @ gradients.mT, *(x @ x.mT for x in decoded))
 
 
 def taught(model, some):
@@ -31,7 +32,7 @@ def taught(model, some):
 
 
 @pytest.mark.parametrize("size", [None, 19])
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", CLASSES)
 def test_a_projected_model_computes_the_same(kind, size):
     model = build(kind, ragged(embedding_size=size))
     projected = project_embeddings(model, moments_of(model))
@@ -55,6 +56,7 @@ def test_moments_are_those_of_a_loop():
     z = (z - z.mean(1, keepdim=True)) / (z.var(1, keepdim=True, unbiased=False) + parts.norm.eps).sqrt()
     torch.testing.assert_close(found.entries, z.mT @ z / len(z), rtol=1e-6, atol=1e-6)
     assert found.gradients.shape == (37, 37)
+    assert found.decoded is None
     assert float(torch.linalg.eigvalsh(found.gradients).max()) > 0
 
 
@@ -84,10 +86,11 @@ def test_dimensions_with_and_without_embeddings():
     assert of(build(SchuBertModel), target="1MFLOPs") == of(build(SchuBertModel), cost="latency") == "hfakv"
     projected = build(SchuBertForMaskedLM, ragged(embedding_size=19))
     assert of(projected, method="magnitude") == "hfakve"
-    for model, settings in ((build(SchuBertModel), {"method": "schubert"}), (build(SchuBertForMaskedLM), {})):
-        assert of(model, "auto", **settings) == "hfakv"
-        with pytest.raises(DimensionsError, match=r"`dimensions` has e, the embedding size, but .*, or leave e out"):
-            of(model, **settings)
+    assert of(build(SchuBertForMaskedLM)) == of(projected, "auto") == "hfakve"
+    assert of(build(SchuBertForMaskedLM), "auto") == "hfakv"
+    assert of(build(SchuBertModel), "auto", method="schubert") == "hfakv"
+    with pytest.raises(DimensionsError, match=r"`dimensions` has e, the embedding size, but .*, or leave e out"):
+        of(build(SchuBertModel), method="schubert")
 
 
 @pytest.mark.parametrize("seed", range(4))

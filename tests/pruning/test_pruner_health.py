@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from oracles import make_examples
 from transformers import AutoModelForMaskedLM
+from watching import WatchedAccelerator, spoiling
 
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.config import PruningConfigError
@@ -18,69 +19,48 @@ from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 from schubert_hf.run.memory import MemoryLimitError
 from schubert_hf.run.output import OutputFolderError
 from schubert_hf.run.processes import ProcessesError, make_accelerator
-from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.step import NonFiniteLossError
 
 
-def spoil(monkeypatch, times, *, step=3, phase="recovery"):
-    """Makes the loss of one step NaN, the first `times` times that it is taken; gives the learning rates of all."""
-    rates, left = [], [times]
-    backward = TrainingLoop._backward
-
-    def spoiled(loop, batches, counts):
-        sums, penalty = backward(loop, batches, counts)
-        rates.append((loop.step, loop.optimizer.param_groups[0]["lr"]))
-        trains_alphas = loop.names[0].startswith("gates.") or "alphas" in loop.names[0]
-        if loop.step == step and left[0] and trains_alphas == (phase == "alphas"):
-            left[0] -= 1
-            sums[next(iter(sums))] = sums[next(iter(sums))] * float("nan")
-        return sums, penalty
-
-    monkeypatch.setattr(TrainingLoop, "_backward", spoiled)
-    return rates
-
-
-@pytest.mark.parametrize("phase", ["alphas", "recovery"])
-def test_a_loss_that_is_not_finite_halves_the_learning_rate_once(make_pruner, tmp_path, monkeypatch, caplog, phase):
+@pytest.mark.parametrize("phase", ["alphas", "weights"])
+def test_a_loss_that_is_not_finite_halves_the_learning_rate_once(make_pruner, tmp_path, caplog, phase):
     options = {"method": "schubert", "rounds": 2, "alpha_steps": 6, "recovery_steps": 6, "save_steps": 2}
-    rates = spoil(monkeypatch, 1, phase=phase)
+    accelerator = spoiling(1, number=3, phase=phase)
     with caplog.at_level(logging.WARNING):
-        result = make_pruner(output_dir=tmp_path, **options).prune()
-    assert "loss nan" in caplog.text
+        result = make_pruner(
+            output_dir=tmp_path, accelerator=accelerator, recovery_learning_rate=1e-3, **options
+        ).prune()
+    assert "gradient norm nan" in caplog.text
     assert "Resuming from step 2 with half the learning rate" in caplog.text  # that of the last checkpoint
-    assert [record.halved for record in result.rounds] == [[phase]] * 2
-    first = [rate for step, rate in rates if step == 3]
+    name = {"alphas": "alphas", "weights": "recovery"}[phase]
+    assert [record.halved for record in result.rounds] == [[name]] * 2
     # Once before, once after; and in the second round the halved rate from its first step on.
-    halved = [rate for rate in first if any(rate == pytest.approx(other / 2) for other in first)]
-    assert len(halved) == 2
-    assert json.loads((tmp_path / "pruning.json").read_text())["rounds"][0]["halved"] == [phase]
+    whole, *halved = [step.rate for step in accelerator.steps if (step.phase, step.number) == (phase, 3)]
+    assert halved == [pytest.approx(whole / 2)] * 2
+    assert json.loads((tmp_path / "pruning.json").read_text())["rounds"][0]["halved"] == [name]
 
 
-def test_going_back_is_exact(make_pruner, monkeypatch):
+def test_going_back_is_exact(make_pruner):
     """The first steps after going back are those of a run that had half the rate from there on."""
     options = {"rounds": 1, "recovery_steps": 6, "recovery_warmup_steps": 0, "save_steps": 2, "teacher_weight": 0.0}
-    with monkeypatch.context() as patch:
-        spoil(patch, 1)
-        spoiled = make_pruner(**options).prune()
+    spoiled = make_pruner(accelerator=spoiling(1, number=3), **options).prune()
 
-    scale = TrainingLoop._train_step
+    def from_step_two(step):
+        if step.number >= 2:
+            for group in halving.optimizer.param_groups:
+                group["lr"] /= 2
 
-    def from_step_two(loop, batches):
-        loop.learning_rate_scale = 0.5 if loop.step >= 2 else 1.0
-        return scale(loop, batches)
-
-    monkeypatch.setattr(TrainingLoop, "_train_step", from_step_two)
-    expected = make_pruner(**options).prune()
+    halving = WatchedAccelerator(from_step_two)
+    expected = make_pruner(accelerator=halving, **options).prune()
+    assert len(halving.steps) == 6
     theirs = expected.model.state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in spoiled.model.state_dict().items())
 
 
-def test_a_second_time_it_is_an_error_with_a_way_out(make_pruner, tmp_path, monkeypatch):
-    spoil(monkeypatch, 2)
-    with pytest.raises(
-        NonFiniteLossError, match=r"Half the learning rate did not help.*lower `recovery_learning_rate`"
-    ):
-        make_pruner(output_dir=tmp_path, recovery_steps=6, save_steps=2).prune()
+def test_a_second_time_it_is_an_error_with_a_way_out(make_pruner, tmp_path):
+    message = r"Half the learning rate did not help.*lower `recovery_learning_rate`"
+    with pytest.raises(NonFiniteLossError, match=message):
+        make_pruner(output_dir=tmp_path, recovery_steps=6, save_steps=2, accelerator=spoiling(2, number=3)).prune()
     assert newest_checkpoint(tmp_path / "checkpoints").name == "round-000-recovery-0000002"
     assert not (tmp_path / "config.json").exists()
 
@@ -184,15 +164,9 @@ def test_accumulated_is_at_once(make_pruner, by):
     """Batches of 8 at once, and of 2 four times over: the same plan, and weights equal to rounding."""
     whole = make_pruner(method="schubert", alpha_steps=3, recovery_steps=3).prune()
     options = {"micro_batch_size": 2} if by == "micro_batch_size" else {}
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1 if options else 4)
-    calls = []
-    loop = TrainingLoop._backward
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingLoop, "_backward", lambda self, *a: (calls.append(len(a[0])), loop(self, *a))[1])
-        parts = make_pruner(
-            method="schubert", alpha_steps=3, recovery_steps=3, accelerator=accelerator, **options
-        ).prune()
-    assert set(calls) == {4}
+    accelerator = WatchedAccelerator(gradient_accumulation_steps=1 if options else 4)
+    parts = make_pruner(method="schubert", alpha_steps=3, recovery_steps=3, accelerator=accelerator, **options).prune()
+    assert {step.micro_batches for step in accelerator.steps} == {4}
     assert parts.plans == whole.plans
     for name, tensor in parts.model.state_dict().items():
         torch.testing.assert_close(tensor, whole.model.state_dict()[name], rtol=1e-3, atol=1e-5)

@@ -9,14 +9,13 @@ import pytest
 import torch
 from oracles import QUICK, make_examples
 from torch.nn.functional import normalize
+from watching import WatchedAccelerator, dying_at
 
 from schubert_hf import SchuBertModel
 from schubert_hf.auto import MODELS
 from schubert_hf.pruning.checks import fingerprint
-from schubert_hf.pruning.recovery import Recovery
 from schubert_hf.run.checkpoint import CheckpointError
 from schubert_hf.training.distillation import DistillationObjective
-from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.outputs import Outputs
 
 HERE = Path(__file__).parents[1]  # where oracles.py is
@@ -120,37 +119,30 @@ def test_embeddings_become_narrower_than_the_stream_and_narrower_again(tiny, mak
     assert opened.config.num_parameters() == result.model.num_parameters()
 
 
-def test_nothing_trained_and_the_loss_alone_decides(tiny, make_pruner, monkeypatch):
-    monkeypatch.setattr(Recovery, "run", None)
+def test_nothing_trained_and_the_loss_alone_decides(tiny, make_pruner):
+    accelerator = WatchedAccelerator()
     model = make_model("SchuBertForSequenceClassification", tiny(num_labels=1))
-    result = make_pruner(model, rounds=1, recovery_steps=0, objective=Outputs()).prune()
+    result = make_pruner(model, rounds=1, recovery_steps=0, objective=Outputs(), accelerator=accelerator).prune()
+    assert not accelerator.steps
     assert result.rounds[0].after_cut == result.rounds[0].after_recovery
     assert set(result.rounds[0].before) == {"score", "score_accuracy", "loss"}
 
 
 @pytest.mark.parametrize("method", ["auto", "schubert"])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, tiny, make_pruner, tmp_path, monkeypatch):
-    def prune(folder, resume=False):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, tiny, make_pruner, tmp_path):
+    def prune(folder, resume=False, **watched):
         model = make_model("SchuBertModel", tiny(hidden_dropout_prob=0.1))
         options = {"method": method, "dimensions": "hfkv", "save_steps": 1, "target": "60%", "recovery_steps": 3}
-        pruner = make_pruner(model, tmp_path / folder, objective=Outputs(embed=embed), **options)
+        pruner = make_pruner(model, tmp_path / folder, objective=Outputs(embed=embed), **options, **watched)
         return pruner.prune(resume=resume)
 
     whole = prune("whole")
-    step, taken = TrainingLoop._train_step, []
-
-    def die(loop, given):
-        taken.append(loop.step)
-        if len(taken) in (2, 5, 8):
-            raise KeyboardInterrupt
-        return step(loop, given)
-
-    monkeypatch.setattr(TrainingLoop, "_train_step", die)
+    accelerator = dying_at(1, 4, 7)
     resumed, lives = None, 0
     while resumed is None:
         lives += 1
         try:
-            resumed = prune("resumed", resume=True)
+            resumed = prune("resumed", resume=True, accelerator=accelerator)
         except KeyboardInterrupt:
             continue
     assert lives > 2

@@ -8,24 +8,26 @@ import pytest
 import torch
 from oracles import make_examples
 from transformers import DataCollatorForLanguageModeling
+from watching import WatchedAccelerator, WatchedObjective
 
-from schubert_hf import SchuBertForPreTraining, SchuBertPruner
-from schubert_hf.pruning import pruner as module
+from schubert_hf import SchuBertForPreTraining
 from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
 from schubert_hf.run.interrupt import Interrupted
-from schubert_hf.training.loop import TrainingLoop
 
 
-def kill_in_round(monkeypatch, number):
-    """Lets a run die in a round, after its alphas."""
-    replace_model = SchuBertPruner._replace_model
+def dying_in_round_two(folder):
+    """An objective that lets the run die at the first batch that is read for the second cut."""
 
-    def die(self, model):
-        if len(self.progress.plans) == number:
+    def read(*_):
+        if (folder / "checkpoints" / "round-001").exists():
             raise KeyboardInterrupt
-        replace_model(self, model)
 
-    monkeypatch.setattr(SchuBertPruner, "_replace_model", die)
+    return lambda model: WatchedObjective(model, read)
+
+
+def signalled(number, taken):
+    """An accelerator that sends the process a signal in one step of all."""
+    return WatchedAccelerator(lambda step: os.kill(os.getpid(), number) if step.taken == taken else None)
 
 
 def same_weights(ours, theirs):
@@ -34,18 +36,17 @@ def same_weights(ours, theirs):
 
 
 @pytest.mark.parametrize("collator", ["ours", "of transformers"])
-def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, monkeypatch, collator):
-    def build(folder):
+def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, collator):
+    def build(folder, **options):
         torch.manual_seed(0)
         model = SchuBertForPreTraining(tiny(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1))
-        options = {} if collator == "ours" else {"data_collator": DataCollatorForLanguageModeling(tokenizer)}
+        if collator != "ours":
+            options["data_collator"] = DataCollatorForLanguageModeling(tokenizer)
         return make_pruner(model, tmp_path / folder, rounds=3, **options)
 
     whole = build("whole").prune()
-    with monkeypatch.context() as patch:
-        kill_in_round(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            build("resumed").prune()
+    with pytest.raises(KeyboardInterrupt):
+        build("resumed", objective=dying_in_round_two(tmp_path / "resumed")).prune()
     assert newest_checkpoint(tmp_path / "resumed" / "checkpoints").name == "round-001"
     (tmp_path / "resumed" / "checkpoints" / ".round-002.writing" / "model").mkdir(
         parents=True
@@ -62,11 +63,13 @@ def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, monkey
     assert written[0] == written[1]
 
 
-def test_only_the_result_was_missing(make_pruner, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "write_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            make_pruner(output_dir=tmp_path).prune()
+def test_only_the_result_was_missing(make_pruner, tmp_path):
+    def die(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_pruner(output_dir=tmp_path, package=die).prune()
+    assert not (tmp_path / "config.json").exists()
     result = make_pruner(output_dir=tmp_path).prune(resume=True)
     assert len(result.rounds) == 2
     assert (tmp_path / "config.json").exists()
@@ -77,12 +80,10 @@ def test_resume_without_checkpoints_begins(make_pruner, tmp_path):
 
 
 @pytest.fixture
-def one_round(make_pruner, tmp_path, monkeypatch):
+def one_round(make_pruner, tmp_path):
     """A folder with the checkpoint of one round of two."""
-    with monkeypatch.context() as patch:
-        kill_in_round(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            make_pruner(output_dir=tmp_path).prune()
+    with pytest.raises(KeyboardInterrupt):
+        make_pruner(output_dir=tmp_path, objective=dying_in_round_two(tmp_path)).prune()
     return tmp_path
 
 
@@ -130,19 +131,12 @@ def test_a_foreign_checkpoint_is_refused(make_pruner, one_round, state):
 
 @pytest.mark.parametrize("method", ["auto", "schubert"])
 @pytest.mark.parametrize("instant", [3, 8, 11])
-def test_a_notebook_stops_a_pruner_and_resumes_the_same_object(make_pruner, tmp_path, monkeypatch, method, instant):
+def test_a_notebook_stops_a_pruner_and_resumes_the_same_object(make_pruner, tmp_path, method, instant):
     """Ctrl-C at any step of any round, then `prune(resume=True)` once more; and once more from the beginning."""
     options = {"method": method, "rounds": 2, "alpha_steps": 3, "recovery_steps": 5, "save_steps": 2}
     whole = make_pruner(output_dir=tmp_path / "whole", **options).prune()
-    pruner, step, taken = make_pruner(output_dir=tmp_path / "stopped", **options), TrainingLoop._train_step, []
-
-    def interrupted(loop, batches):
-        taken.append(loop.step)
-        if len(taken) == min(instant, 10 if method == "auto" else 16):
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(loop, batches)
-
-    monkeypatch.setattr(TrainingLoop, "_train_step", interrupted)
+    accelerator = signalled(signal.SIGINT, min(instant, 10 if method == "auto" else 16) - 1)
+    pruner = make_pruner(output_dir=tmp_path / "stopped", accelerator=accelerator, **options)
     with pytest.raises(Interrupted):
         pruner.prune()
     with pytest.raises(CheckpointError, match="holds checkpoints of an earlier run"):
@@ -154,12 +148,10 @@ def test_a_notebook_stops_a_pruner_and_resumes_the_same_object(make_pruner, tmp_
     assert untimed[0] == untimed[1]
 
 
-def test_without_a_folder_the_same_object_begins_again(make_pruner, monkeypatch):
-    pruner, step = make_pruner(recovery_steps=3), TrainingLoop._train_step
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingLoop, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or step(*_))
-        with pytest.raises(Interrupted):
-            pruner.prune()
+def test_without_a_folder_the_same_object_begins_again(make_pruner):
+    pruner = make_pruner(recovery_steps=3, accelerator=signalled(signal.SIGTERM, 0))
+    with pytest.raises(Interrupted):
+        pruner.prune()
     first, second = pruner.prune(resume=True), pruner.prune()
     assert first.plans == second.plans == make_pruner(recovery_steps=3).prune().plans
     assert same_weights(first.model, second.model)

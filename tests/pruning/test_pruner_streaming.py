@@ -7,12 +7,12 @@ import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
 from oracles import documents, make_examples
+from watching import dying_at
 
 from schubert_hf.data.stream import StreamError
 from schubert_hf.data.streaming import StreamedPairs
 from schubert_hf.data.text import not_held_out
 from schubert_hf.run.checkpoint import CheckpointError, newest_checkpoint
-from schubert_hf.training.loop import TrainingLoop
 
 
 @pytest.fixture
@@ -31,22 +31,15 @@ def test_resumed_is_uninterrupted(make_pruner, streamed, tmp_path, monkeypatch, 
         monkeypatch.setattr("schubert_hf.training.loop.workers_for", lambda *_: 1)
     options = {"method": method, "alpha_steps": 5, "recovery_steps": 5, "save_steps": 2, "calibration_examples": 16}
     whole = make_pruner(output_dir=tmp_path / "whole", train_dataset=streamed(), **options).prune()
-    step, taken = TrainingLoop._train_step, []
-
-    def die(loop, batches):
-        taken.append(loop.step)
-        if len(taken) in (4, 9, 12):
-            raise KeyboardInterrupt
-        return step(loop, batches)
-
-    monkeypatch.setattr(TrainingLoop, "_train_step", die)
+    accelerator = dying_at(3, 8, 11)
     lives = 0
     while lives < 5:
         lives += 1
+        pruner = make_pruner(
+            output_dir=tmp_path / "resumed", train_dataset=streamed(), accelerator=accelerator, **options
+        )
         try:
-            resumed = make_pruner(output_dir=tmp_path / "resumed", train_dataset=streamed(), **options).prune(
-                resume=True
-            )
+            resumed = pruner.prune(resume=True)
             break
         except KeyboardInterrupt:
             continue
@@ -62,19 +55,10 @@ def test_no_count_is_claimed(make_pruner, streamed, tmp_path):
     assert (tmp_path / "config.json").exists()
 
 
-def test_another_number_of_processes_is_refused(make_pruner, streamed, tmp_path, monkeypatch):
-    step = TrainingLoop._train_step
-
-    def die(loop, batches):
-        if loop.step == 2:
-            raise KeyboardInterrupt
-        return step(loop, batches)
-
+def test_another_number_of_processes_is_refused(make_pruner, streamed, tmp_path):
     options = {"recovery_steps": 5, "save_steps": 1, "output_dir": tmp_path}
-    monkeypatch.setattr(TrainingLoop, "_train_step", die)
-    pruner = make_pruner(train_dataset=streamed(), **options)
     with pytest.raises(KeyboardInterrupt):
-        pruner.prune()
+        make_pruner(train_dataset=streamed(), accelerator=dying_at(2), **options).prune()
     path = newest_checkpoint(tmp_path / "checkpoints") / "state.json"
     state = json.loads(path.read_text())
     state["training"]["data_state"] *= 2

@@ -10,15 +10,14 @@ import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
 from oracles import documents, make_examples
+from watching import WatchedAccelerator, WatchedObjective, dying_at, spoiling
 
 from schubert_hf.data.streaming import StreamedPairs
 from schubert_hf.pruning import learning_rate as rates
-from schubert_hf.pruning import recovery as module
+from schubert_hf.pruning import recovery
 from schubert_hf.pruning.learning_rate import FORWARD, MEASURED, Measurement, best_first_step
-from schubert_hf.pruning.recovery import Recovery
 from schubert_hf.run.checkpoint import newest_checkpoint
-from schubert_hf.training.loop import TrainingLoop
-from schubert_hf.training.step import NonFiniteLossError
+from schubert_hf.training.objective import PretrainingObjective
 
 LONG = {"rounds": 1, "recovery_steps": 12, "save_steps": 2}  # long enough for a measurement
 
@@ -26,6 +25,16 @@ LONG = {"rounds": 1, "recovery_steps": 12, "save_steps": 2}  # long enough for a
 def same_weights(ours, theirs):
     theirs = theirs.state_dict()
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
+
+
+def unmasked(examples):
+    """A collator whose labels are the examples themselves."""
+    names = ("input_ids", "token_type_ids")
+    columns = {name: [torch.tensor(example[name]) for example in examples] for name in names}
+    padded = {name: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) for name, rows in columns.items()}
+    labels = {"labels": padded["input_ids"], "attention_mask": (padded["input_ids"] > 0).long()}
+    follows = torch.tensor([example["next_sentence_label"] for example in examples])
+    return {**padded, **labels, "next_sentence_label": follows}
 
 
 def untimed(result):
@@ -75,27 +84,27 @@ def test_a_measurement_takes_at_most_a_fifth(steps, batch_size):
         assert 4 * measurement.fold * FORWARD <= 0.07 * steps * batch_size
 
 
-def test_the_budget_is_what_is_computed(make_pruner, monkeypatch):
-    """Counted in examples of forward and backward passes, in the run itself."""
-    trained, evaluated, found = [], [], Recovery._find_rate
-    step, loss = TrainingLoop._train_step, module.mean_loss
-    count = lambda batches: sum(len(batch["input_ids"]) for batch in batches)  # noqa: E731
+def test_the_budget_is_what_is_computed(make_pruner):
+    """In examples of forward and backward passes: what a run that is given its rate does not compute."""
 
-    def measured(self, *args):
-        with monkeypatch.context() as patch:
-            patch.setattr(TrainingLoop, "_train_step", lambda s, b: (trained.append(count(b)), step(s, b))[1])
-            patch.setattr(module, "mean_loss", lambda a, o, b: (evaluated.append(count(b)), loss(a, o, b))[1])
-            return found(self, *args)
+    def counted(**options):
+        examples = {True: 0, False: 0}
 
-    monkeypatch.setattr(Recovery, "_find_rate", measured)
-    make_pruner(**LONG).prune()
-    assert len(trained) == 1
-    assert len(evaluated) > 1
-    assert sum(trained) + FORWARD * sum(evaluated) <= LONG["recovery_steps"] * 8 / 5
+        def read(batch, trained):
+            examples[trained] += len(batch["input_ids"])
+
+        make_pruner(objective=lambda model: WatchedObjective(model, read), **LONG, **options).prune()
+        return examples
+
+    found, given = counted(), counted(recovery_learning_rate=1e-4)
+    trained, evaluated = (found[kind] - given[kind] for kind in (True, False))
+    assert trained > 0
+    assert evaluated > 0
+    assert trained + FORWARD * evaluated <= LONG["recovery_steps"] * 8 / 5
 
 
 def test_the_rate_stands_in_log_and_record(make_pruner, caplog, tmp_path):
-    with caplog.at_level(logging.INFO, logger=module.__name__):
+    with caplog.at_level(logging.INFO, logger=recovery.__name__):
         result = make_pruner(output_dir=tmp_path, **LONG).prune()
     (record,) = json.loads((tmp_path / "pruning.json").read_text())["rounds"]
     assert record["learning_rate"] == result.rounds[0].learning_rate > 0
@@ -107,15 +116,12 @@ def test_the_rate_stands_in_log_and_record(make_pruner, caplog, tmp_path):
 
 
 @pytest.mark.parametrize("rate", [1e-4, 1.0])
-def test_a_given_rate_is_taken_and_nothing_is_measured(make_pruner, monkeypatch, rate):
-    monkeypatch.setattr(module, "find_learning_rate", None)
-    peaks, step = [], TrainingLoop._train_step
-    monkeypatch.setattr(
-        TrainingLoop, "_train_step", lambda s, b: (peaks.append(s.config.learning_rate), step(s, b))[1]
-    )
-    (record,) = make_pruner(recovery_learning_rate=rate, **LONG).prune().rounds
+def test_a_given_rate_is_taken_and_nothing_is_measured(make_pruner, rate):
+    accelerator = WatchedAccelerator()
+    (record,) = make_pruner(recovery_learning_rate=rate, accelerator=accelerator, **LONG).prune().rounds
     assert record.learning_rate == rate
-    assert peaks == [rate] * 12
+    assert [step.number for step in accelerator.steps] == list(range(12))
+    assert max(step.rate for step in accelerator.steps) == rate
 
 
 def test_it_is_deterministic(make_pruner):
@@ -125,19 +131,13 @@ def test_it_is_deterministic(make_pruner):
     assert untimed(make_pruner(**LONG, seed=1).prune()) != untimed(first)
 
 
-def test_the_search_leaves_the_weights(make_pruner, monkeypatch):
-    pruner, found, seen = make_pruner(**LONG), Recovery._find_rate, []
-
-    def compared(self, objective, own, *args):
-        before = {name: value.clone() for name, value in own.model.state_dict().items()}
-        result = found(self, objective, own, *args)
-        seen.extend(torch.equal(before[name], value) for name, value in own.model.state_dict().items())
-        return result
-
-    monkeypatch.setattr(Recovery, "_find_rate", compared)
-    pruner.prune()
-    assert seen
-    assert all(seen)
+def test_the_search_leaves_the_weights(make_pruner, tmp_path):
+    with pytest.raises(KeyboardInterrupt):  # after the step that the rate is measured with
+        make_pruner(output_dir=tmp_path, accelerator=dying_at(1), **LONG).prune()
+    before, after = sorted((tmp_path / "checkpoints").iterdir())
+    assert (before.name, after.name) == ("round-000-learning-rate-0000000", "round-000-recovery-0000000")
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (before, after)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("method", ["auto", "schubert"])
@@ -151,69 +151,63 @@ def test_training_that_only_hurts_returns_the_cut(make_pruner, method):
     assert cut.rounds[0].best_step is cut.rounds[0].learning_rate is None
 
 
-def test_the_best_moment_wins(make_pruner, monkeypatch):
-    """The weights after step 6 of 12, where the fold's loss is the lowest."""
-    losses = iter([5.0, 3.0, 4.0, 4.5])
-    options = {**LONG, "recovery_learning_rate": 1e-3}
-    weights = []
+def judged(losses, at=lambda _: None):
+    """An accelerator, and an objective to which `losses` adds a number after so many steps; not in training."""
+    accelerator = WatchedAccelerator(at)
 
-    def loss(accelerator, own, fold):
-        weights.append({name: value.clone() for name, value in own.model.state_dict().items()})
-        return next(losses)
+    class Judged(PretrainingObjective):
+        def forward(self, batch):
+            sums, done = super().forward(batch), accelerator.steps[-1].number + 1 if accelerator.steps else 0
+            if not self.training:
+                sums["mlm"] = sums["mlm"] + losses.get(done, 0.0) * self.count(batch)["mlm"]
+            return sums
 
-    monkeypatch.setattr(module, "mean_loss", loss)
-    result = make_pruner(**options).prune()
-    assert len(weights) == 4
+    return {"accelerator": accelerator, "objective": Judged}
+
+
+LOSSES = {0: 50.0, 6: 30.0, 9: 40.0, 12: 45.0}
+
+
+def test_the_best_moment_wins(make_pruner):
+    """The weights after step 6 of 12, where the loss on the fold is the lowest."""
+    weights = {}
+
+    def keep(step):
+        model = watched["accelerator"].objective.model
+        weights[step.number] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    watched = judged(LOSSES, keep)
+    result = make_pruner(**LONG, recovery_learning_rate=1e-3, **watched).prune()
     assert result.rounds[0].best_step == 6
-    assert all(torch.equal(weights[1][name], value) for name, value in result.model.state_dict().items())
-    assert any(not torch.equal(weights[3][name], value) for name, value in result.model.state_dict().items())
+    assert all(torch.equal(weights[6][name], value) for name, value in result.model.state_dict().items())
+    assert any(not torch.equal(weights[11][name], value) for name, value in result.model.state_dict().items())
 
 
-def test_a_gradient_that_is_not_finite_is_left_to_the_recovery(make_pruner, monkeypatch):
-    step = TrainingLoop._train_step
-
-    def bad(loop, batches):
-        if loop.config.steps == 1:
-            raise NonFiniteLossError("nan")
-        return step(loop, batches)
-
-    monkeypatch.setattr(TrainingLoop, "_train_step", bad)
-    assert make_pruner(**LONG).prune().rounds[0].learning_rate == rates.TYPICAL
+def test_a_gradient_that_is_not_finite_is_left_to_the_recovery(make_pruner):
+    accelerator = WatchedAccelerator(lambda step: float("nan") if step.taken == 0 else None)
+    assert make_pruner(accelerator=accelerator, **LONG).prune().rounds[0].learning_rate == rates.TYPICAL
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("where", ["fold", "gradient", "evaluation", "first", "middle", "last"])
-def test_killed_in_it_and_resumed_is_uninterrupted(make_pruner, tokenizer, tmp_path, monkeypatch, where, streamed):
-    def build(folder):
+def test_killed_in_it_and_resumed_is_uninterrupted(make_pruner, tokenizer, tmp_path, where, streamed):
+    def build(folder, **watched):
         corpus = IterableDataset.from_generator(documents, gen_kwargs={"files": [0, 1, 2, 3]})
         train = StreamedPairs(corpus, tokenizer, max_length=20) if streamed else make_examples(300)
         options = {**LONG, "calibration_examples": 16, "save_steps": 4}
-        return make_pruner(output_dir=tmp_path / folder, train_dataset=train, **options)
+        return make_pruner(output_dir=tmp_path / folder, train_dataset=train, **options, **watched)
 
     whole = build("whole").prune()
-    with monkeypatch.context() as patch:
-        calls = []
+    taken = {"gradient": 0, "first": 1, "middle": 8, "last": 12}  # the rate is measured with a step of its own
+    accelerator = dying_at(*([taken[where]] if where in taken else []))
+    begun = tmp_path / "resumed" / "checkpoints" / "round-000-learning-rate-0000000"
 
-        def die(function, when):
-            def called(*args):
-                calls.append(when(*args))
-                if calls[-1]:
-                    raise KeyboardInterrupt
-                return function(*args)
+    def read(_, trained):
+        if begun.exists() and not trained and len(accelerator.steps) == {"fold": 0, "evaluation": 1}.get(where):
+            raise KeyboardInterrupt
 
-            return called
-
-        at = {"first": 0, "middle": 7, "last": 11}
-        if where == "fold":
-            patch.setattr(Recovery, "_read_fold", die(Recovery._read_fold, lambda *_: True))
-        elif where == "evaluation":
-            patch.setattr(module, "mean_loss", die(module.mean_loss, lambda *_: len(calls) == 2))
-        else:
-            wanted = (1, 0) if where == "gradient" else (12, at[where])
-            when = lambda loop, _: (loop.config.steps, loop.step) == wanted  # noqa: E731
-            patch.setattr(TrainingLoop, "_train_step", die(TrainingLoop._train_step, when))
-        with pytest.raises(KeyboardInterrupt):
-            build("resumed").prune()
+    with pytest.raises(KeyboardInterrupt):
+        build("resumed", accelerator=accelerator, objective=lambda model: WatchedObjective(model, read)).prune()
     newest = newest_checkpoint(tmp_path / "resumed" / "checkpoints").name
     steps = {"first": "recovery-0000000", "middle": "recovery-0000004", "last": "recovery-0000008"}
     assert newest == f"round-000-{steps.get(where, 'learning-rate-0000000')}"
@@ -223,93 +217,58 @@ def test_killed_in_it_and_resumed_is_uninterrupted(make_pruner, tokenizer, tmp_p
     assert same_weights(resumed.model, whole.model)
 
 
-def test_a_signal_after_the_best_moment_keeps_the_best_weights(make_pruner, tmp_path, monkeypatch):
+def test_a_signal_after_the_best_moment_keeps_the_best_weights(make_pruner, tmp_path):
     """The best weights are in the checkpoint, though those that are trained have gone on."""
-    losses = {0: 5.0, 6: 3.0, 9: 4.0, 12: 4.5}
 
-    def build(folder):
-        return make_pruner(output_dir=tmp_path / folder, recovery_learning_rate=1e-3, **LONG)
+    def prune(folder, at=lambda _: None, **options):
+        watched = judged(LOSSES, at)
+        return make_pruner(output_dir=tmp_path / folder, recovery_learning_rate=1e-3, **watched, **LONG).prune(
+            **options
+        )
 
-    def loss(pruner):
-        return lambda *_: losses[pruner.phases.step if pruner.phases.phase == "recovery" else 0]
-
-    def prune(folder, **options):
-        pruner = build(folder)
-        monkeypatch.setattr(module, "mean_loss", loss(pruner))
-        return pruner.prune(**options)
-
-    whole, step = prune("whole"), TrainingLoop._train_step
-    with monkeypatch.context() as patch:
-
-        def interrupted(loop, batches):
-            if loop.step == 9:
-                os.kill(os.getpid(), signal.SIGINT)
-            return step(loop, batches)
-
-        patch.setattr(TrainingLoop, "_train_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            prune("stopped")
+    whole = prune("whole")
+    with pytest.raises(KeyboardInterrupt):
+        prune("stopped", lambda step: os.kill(os.getpid(), signal.SIGINT) if step.number == 9 else None)
     resumed = prune("stopped", resume=True)
     assert resumed.rounds[0].best_step == whole.rounds[0].best_step == 6
     assert same_weights(resumed.model, whole.model)
 
 
-def test_half_the_rate_after_a_bad_step_keeps_the_best_weights(make_pruner, monkeypatch):
+def test_half_the_rate_after_a_bad_step_keeps_the_best_weights(make_pruner):
     """Going back to the last good state brings back its best weights too."""
-    backward, spoiled = TrainingLoop._backward, []
-
-    def spoil(loop, batches, counts):
-        sums, penalty = backward(loop, batches, counts)
-        if loop.config.steps == 12 and loop.step == 10 and not spoiled:
-            spoiled.append(loop.step)
-            sums = {name: value * float("nan") for name, value in sums.items()}
-        return sums, penalty
-
-    monkeypatch.setattr(TrainingLoop, "_backward", spoil)
-    result = make_pruner(**{**LONG, "save_steps": 7}, recovery_learning_rate=1e-3).prune()
-    assert spoiled
+    accelerator = spoiling(1, number=10)
+    result = make_pruner(**{**LONG, "save_steps": 7}, recovery_learning_rate=1e-3, accelerator=accelerator).prune()
+    assert [step.number for step in accelerator.steps] == [*range(11), *range(7, 12)]
     assert result.rounds[0].halved == ["recovery"]
     assert result.rounds[0].best_step in (0, 6, 9, 12)
 
 
-def test_the_fold_is_not_trained_on(make_pruner, monkeypatch):
+def test_the_fold_is_not_trained_on(make_pruner):
     """Not even where the examples are so few that they come again."""
-    seen, folds, step, read = [], [], TrainingLoop._train_step, Recovery._read_fold
+    trained, evaluated, accelerator = [], [], WatchedAccelerator()
 
-    def ids(batches):
-        return [
-            tuple(row[mask.bool()].tolist())
-            for b in batches
-            for row, mask in zip(b["labels"], b["attention_mask"], strict=True)
-        ]
+    def ids(batch):
+        rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        return [tuple(row[mask.bool()].tolist()) for row, mask in rows]
 
-    class Plain:
-        """Labels that are the example itself."""
+    def read(batch, trains):
+        if accelerator.steps:  # the cut has been made, and the rate measured
+            (trained if trains else evaluated).extend(ids(batch))
 
-        def __init__(self, tokenizer):
-            self.tokenizer = tokenizer
-
-        def __call__(self, examples):
-            rows = [torch.tensor(example["input_ids"]) for example in examples]
-            padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            kinds = [torch.tensor(example["token_type_ids"]) for example in examples]
-            return {
-                "input_ids": padded,
-                "attention_mask": (padded > 0).long(),
-                "token_type_ids": torch.nn.utils.rnn.pad_sequence(kinds, batch_first=True),
-                "labels": padded,
-                "next_sentence_label": torch.tensor([example["next_sentence_label"] for example in examples]),
-            }
-
-    monkeypatch.setattr(TrainingLoop, "_train_step", lambda s, b: (seen.extend(ids(b)), step(s, b))[1])
-    monkeypatch.setattr(Recovery, "_read_fold", lambda s, p: (folds.append(read(s, p)), folds[-1])[1])
-    pruner = make_pruner(train_dataset=make_examples(40), **LONG)
-    plain = make_pruner(train_dataset=make_examples(40), data_collator=Plain(pruner.tokenizer), **LONG)
-    plain.prune()
-    fold = set(ids(folds[0]))
+    pruner = make_pruner(
+        train_dataset=make_examples(40),
+        eval_dataset=make_examples(9, seed=7),
+        data_collator=unmasked,
+        objective=lambda model: WatchedObjective(model, read),
+        accelerator=accelerator,
+        **LONG,
+    )
+    pruner.prune()
+    held_out = set(ids(unmasked(make_examples(9, seed=7))))
+    fold = set(evaluated) - held_out
     assert len(fold) == Measurement.of(12, 8, 40).fold
-    assert len(seen) > 80
-    assert not fold & set(seen)
+    assert len(trained) > 80
+    assert not fold & set(trained)
 
 
 def test_the_evaluation_set_chooses_nothing(make_pruner):

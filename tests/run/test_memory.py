@@ -1,13 +1,9 @@
 """The estimate is what a real step allocates and AdamW holds, and an error names the largest micro-batch that fits."""
 
 import dataclasses
-import re
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from accelerate import Accelerator
@@ -16,7 +12,7 @@ from torch.profiler import profile
 
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining, SchuBertForSequenceClassification
 from schubert_hf.run import memory
-from schubert_hf.run.memory import MemoryEstimate, MemoryLimitError, check_memory, device_memory, estimate_training
+from schubert_hf.run.memory import MemoryEstimate, estimate_training
 from schubert_hf.training.distillation import DistillationObjective, Teacher
 from schubert_hf.training.objective import IGNORED, Objective, PretrainingObjective
 
@@ -218,103 +214,3 @@ def test_the_largest_micro_batch_is_the_largest(limit: int) -> None:
     estimate = MemoryEstimate(weights=100, gradients=100, optimizer=200, fixed=500, per_example=130)
     fitting = [n for n in range(1, 40) if estimate.total(n, accumulates=True) <= limit]
     assert estimate.largest(limit) == max(fitting, default=0)
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
-    """A machine with GiB of memory, of a container's own group whose files the folder holds."""
-
-    def build(free: float, total: float) -> Path:
-        state = SimpleNamespace(available=int(free * GIB), total=int(total * GIB))
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: state)
-        monkeypatch.setattr(memory, "CGROUP", tmp_path)
-        return tmp_path
-
-    return build
-
-
-def test_memory_of_this_machine() -> None:
-    free, total = device_memory(CPU)
-    assert 0 < free <= total
-    assert device_memory(CPU, 2)[1] == total // 2
-
-
-def test_memory_of_a_container(machine: Callable[..., Path]) -> None:
-    group = machine(free=6, total=8)
-    (group / "memory.max").write_text(f"{4 * GIB}\n")
-    (group / "memory.current").write_text(f"{3 * GIB}\n")
-    (group / "memory.stat").write_text(f"anon {2 * GIB}\ninactive_file {GIB}\n")
-    assert device_memory(CPU) == (2 * GIB, 4 * GIB)
-    (group / "memory.max").write_text("max\n")
-    assert device_memory(CPU) == (6 * GIB, 8 * GIB)
-
-
-def test_memory_of_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process has reserved is its own to use; processes do not share the device."""
-    module = SimpleNamespace(mem_get_info=lambda device: (5 * GIB, 8 * GIB), memory_reserved=lambda device: 2 * GIB)
-    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    assert device_memory(torch.device("cuda"), processes=4) == (7 * GIB, 8 * GIB)
-
-
-@pytest.fixture
-def try_on(machine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Check a run of one GiB, and a quarter of one for each example, on a machine of so many GiB."""
-
-    def run(examples: int, free: float, total: float, processes: int = 1, **parts: int) -> None:
-        machine(free, total)
-        estimate = MemoryEstimate(**{"weights": GIB, "gradients": 0, "optimizer": 0, "per_example": GIB // 4, **parts})
-        monkeypatch.setattr(memory, "estimate_training", lambda *args, **options: estimate)
-        accelerator: Any = SimpleNamespace(
-            device=CPU, num_processes=processes, gradient_accumulation_steps=1, is_main_process=True
-        )
-        check_memory(accelerator, nn.Module(), {}, batch_size=examples * processes)
-
-    return run
-
-
-def test_silent_where_it_fits(try_on: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
-    try_on(16, free=5, total=8)
-    assert not caplog.records
-
-
-def test_warns_of_more_than_is_free(try_on: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
-    try_on(16, free=4.9, total=8)
-    assert caplog.messages == [
-        "The run may run out of memory: micro-batches of 16 examples need about 5.00 GiB to train, and `cpu` has 4.90 "
-        "of 8.00 GiB free now."
-    ]
-
-
-@pytest.mark.parametrize("examples", [14, 15, 200, 10**6])
-def test_names_the_largest_micro_batch_that_fits(try_on: Callable[..., None], examples: int) -> None:
-    with pytest.raises(MemoryLimitError, match=r"`cpu` has 4\.30 GiB.*`--micro-batch-size` 13 or less") as error:
-        try_on(examples, free=1, total=4.3)
-    assert "weights 1.00, activations" in str(error.value)
-    try_on(13, free=1, total=4.3)  # fits, though not into what is free
-
-
-def test_smaller_micro_batches_accumulate_gradients(try_on: Callable[..., None]) -> None:
-    """At their fullest, the activations of one of several micro-batches stand beside the gradients."""
-    try_on(12, free=4, total=4, gradients=GIB)
-    with pytest.raises(MemoryLimitError, match="`--micro-batch-size` 8 or less"):
-        try_on(13, free=4, total=4, gradients=GIB)
-
-
-def test_a_model_that_is_too_large(try_on: Callable[..., None]) -> None:
-    words = "1.00 GiB for each of 2 processes. Not even `--micro-batch-size` 1 fits"
-    with pytest.raises(MemoryLimitError, match=re.escape(words)):
-        try_on(16, free=2, total=2, processes=2)
-    with pytest.raises(MemoryLimitError, match="Not even"):
-        try_on(1, free=2, total=2, processes=2)
-
-
-def test_a_real_run(machine: Callable[..., Path]) -> None:
-    machine(free=0.1, total=0.1)
-    accelerator, objective, batch = Accelerator(cpu=True), build(), make_batch()
-    with pytest.raises(MemoryLimitError) as error:
-        check_memory(accelerator, objective, batch, batch_size=4096)
-    size = int(str(error.value).split("`--micro-batch-size` ")[1].split()[0])
-    estimate = estimate_training(accelerator, objective, batch, free=0)
-    limit = int(0.1 * GIB)
-    assert estimate.total(size, accumulates=True) <= limit < estimate.total(size + 1, accumulates=True)
-    check_memory(accelerator, objective, batch, batch_size=4096, micro_batch_size=size)

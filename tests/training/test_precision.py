@@ -9,10 +9,10 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from schubert_hf.data.stream import ExampleStream, MaskingCollator
-from schubert_hf.run.processes import has_bfloat16
 from schubert_hf.training.loop import TrainingLoop
 from schubert_hf.training.loop_config import LoopConfig, LoopConfigError
 from schubert_hf.training.objective import PretrainingObjective
+from schubert_hf.training.precision import bfloat16_on_cpu, has_bfloat16
 
 
 def test_products_are_in_bfloat16_where_the_cpu_makes_them(
@@ -31,6 +31,16 @@ def test_products_are_in_bfloat16_where_the_cpu_makes_them(
         assert {parameter.dtype for parameter in loop.parameters} == {torch.float32}
     for one, other in zip(*found.values(), strict=True):
         assert one.loss == pytest.approx(other.loss, rel=0.02)
+
+
+def test_attention_stays_in_float32() -> None:
+    query, key, value = (torch.randn(2, 3, 7, 8, requires_grad=True) for _ in range(3))
+    mask = torch.rand(2, 1, 7, 7) > 0.3
+    plain = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    with bfloat16_on_cpu(True):
+        assert (query @ key.mT).dtype == torch.bfloat16
+        own = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert torch.equal(own, plain)
 
 
 def test_no_other_precision_is_known() -> None:

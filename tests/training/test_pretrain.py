@@ -13,11 +13,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+from watching import spoiling
 
 from schubert_hf import SchuBertForPreTraining
 from schubert_hf.run.checkpoint import MODEL, newest_checkpoint
-from schubert_hf.training.loop import TrainingLoop
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretrain.py"
 SMALL = {
@@ -37,13 +38,14 @@ SMALL = {
 # Sends itself a signal in the middle of step 5.
 INTERRUPTED = """
 import os, runpy, signal, sys
-from schubert_hf.training.loop import TrainingLoop
-count = TrainingLoop._count
-def interrupted(self, batches):
-    if self.step == 5:
+from accelerate import Accelerator
+clip, steps = Accelerator.clip_grad_norm_, []
+def interrupted(*arguments):
+    steps.append(arguments)
+    if len(steps) == 6:
         os.kill(os.getpid(), signal.SIGINT)
-    return count(self, batches)
-TrainingLoop._count = interrupted
+    return clip(*arguments)
+Accelerator.clip_grad_norm_ = interrupted
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -143,21 +145,20 @@ def test_interrupted_then_resumed_equals_uninterrupted(run: Run, text_file: Path
 def test_sigterm_is_a_clean_stop_too(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count = TrainingLoop._count
+    clip, steps = Accelerator.clip_grad_norm_, []
 
-    def interrupted(self: TrainingLoop, batches: list) -> dict[str, float]:
-        if self.step == 1:
+    def interrupted(*arguments: object) -> torch.Tensor:
+        steps.append(arguments)
+        if len(steps) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return count(self, batches)
+        return clip(*arguments)
 
-    monkeypatch.setattr(TrainingLoop, "_count", interrupted)
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", interrupted)
     with pytest.raises(SystemExit) as caught:
         run("out")
     assert caught.value.code == 143
     assert "Resume it with --resume" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
-    monkeypatch.setattr(TrainingLoop, "_count", count)
-
     with pytest.raises(SystemExit, match="holds checkpoints of an earlier run"):
         run("out")
     with pytest.raises(SystemExit, match=r"`learning_rate` was 0\.001 and is 0\.5"):
@@ -167,18 +168,11 @@ def test_sigterm_is_a_clean_stop_too(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]
 
 
-def test_one_bad_step_halves_the_learning_rate(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    backward, rates = TrainingLoop._backward, []
-
-    def spoiled(self: TrainingLoop, batches: list, counts: dict[str, float]) -> tuple:
-        sums, penalty = backward(self, batches, counts)
-        rates.append((self.step, self.optimizer.param_groups[0]["lr"]))
-        if self.step == 4 and sum(step == 4 for step, _ in rates) == 1:
-            sums["mlm"] = sums["mlm"] * float("nan")
-        return sums, penalty
-
-    monkeypatch.setattr(TrainingLoop, "_backward", spoiled)
-    report = json.loads((run("out") / "pretraining.json").read_text())
+def test_one_bad_step_halves_the_learning_rate(example: ModuleType, text_file: Path, tmp_path: Path) -> None:
+    accelerator, folder = spoiling(1, number=4), {"text": str(text_file), "output_dir": str(tmp_path)}
+    example.pretrain(example.Arguments(**SMALL, **folder), accelerator)
+    report = json.loads((tmp_path / "pretraining.json").read_text())
+    rates = [(step.number, step.rate) for step in accelerator.steps]
     assert report["halved"] == ["pretraining"]
     assert [step for step, _ in rates] == [0, 1, 2, 3, 4, 3, 4, 5, 6, 7]  # back to the checkpoint of step 3
     first, second = (rate for step, rate in rates if step == 4)
