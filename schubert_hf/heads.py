@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from .anatomy import Place, Source, place
 
 TURN = "turn"  # the buffer's name
+NEXT_SENTENCE_OUTPUT = "seq_relationship_logits"  # as transformers calls it
 
 
 class Reader(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..export.to_onnx import Onnx
 from ..export.to_openvino import OpenVINO
+from ..heads import NEXT_SENTENCE_OUTPUT
 from .tables import TERMS, Table
 
 # The model's task -> transformers.js's, which has none for other heads.
@@ -15,7 +16,7 @@ BROWSER_TASKS = {
     "question-answering": "question-answering",
 }
 # Outputs as users call them; figures of embeddings have their own names.
-NAMES = {**TERMS, "seq_relationship_logits": TERMS["nsp"]}
+NAMES = {**TERMS, NEXT_SENTENCE_OUTPUT: TERMS["nsp"]}
 
 
 def export_table(exports: dict[str, Any]) -> Table:

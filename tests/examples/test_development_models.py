@@ -39,5 +39,5 @@ def test_a_dry_run_prints_and_makes_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_unknown_models_are_refused():
-    with pytest.raises(ValueError, match="`models` has large; allowed is minilm, mrpc, sst2, characters"):
+    with pytest.raises(ValueError, match="`models` has large; allowed is minilm, mrpc, sst2, rte, characters"):
         example.Arguments(models="large")
