@@ -71,7 +71,7 @@ def test_evaluate_mlm(script, bert, text) -> None:
 def test_export_leaves_checked_files(script, bert, text) -> None:
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    shown = script("export.py", "--model", bert, "--text", text)
+    shown = script("export.py", "--model", bert, "--text", text, "--output", "exported")
     assert "largest difference from PyTorch on 20 batches" in shown
     assert "int8: " in shown
     assert {"model.onnx", "model_quantized.onnx"} <= {path.name for path in Path("exported", "onnx").iterdir()}
