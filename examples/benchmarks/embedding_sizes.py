@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from study.cells import finished
+from study.cells import finished, settings_of
 from study.tables import markdown
 
 import schubert_hf
@@ -32,7 +32,7 @@ from schubert_hf.encoders.kinds import SENTENCE
 from schubert_hf.pruning.config import DEFAULT, PruningConfigError
 from schubert_hf.run.checkpoint import write_json
 from schubert_hf.run.processes import script
-from schubert_hf.run.provenance import describe_machine, environment, source
+from schubert_hf.run.provenance import describe_machine, environment
 from schubert_hf.run.session import CHECKPOINTS
 from schubert_hf.training.loop_config import option
 
@@ -69,8 +69,7 @@ class Arguments:
         """What decides a cell beside its name; files by name and hash."""
         names = ("steps", "calibration_examples", "max_length", "seed", "max_questions")
         files = ("model", "text", "eval_text", "squad")
-        known = {name: getattr(self, name) for name in names}
-        return known | {name: source(value) for name in files if (value := getattr(self, name))}
+        return settings_of(self, names, files)
 
     def cells(self) -> list[tuple[str, str, str]]:
         """Target, dimensions and vocabulary of each."""

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from study.cells import finished
+from study.cells import finished, settings_of
 from study.quality_picture import Mark, draw_quality
 from study.sentence_peers import drop_layers, make_static
 from study.tables import markdown
@@ -36,7 +36,7 @@ from schubert_hf.latency.timing import quartiles
 from schubert_hf.pruning.config import PruningConfigError
 from schubert_hf.run.checkpoint import write_json
 from schubert_hf.run.processes import script
-from schubert_hf.run.provenance import describe_machine, environment, source
+from schubert_hf.run.provenance import describe_machine, environment
 from schubert_hf.run.session import CHECKPOINTS
 from schubert_hf.training.loop_config import option
 
@@ -92,8 +92,7 @@ class Arguments:
         """What decides a row beside its name and steps; files by name and hash."""
         names = ("rounds", "batch_size", "max_length", "max_questions", "seed")
         files = ("model", "text", "eval_text", "squad", "mrpc")
-        known = {name: getattr(self, name) for name in names}
-        return known | {name: source(value) for name in files if (value := getattr(self, name))}
+        return settings_of(self, names, files)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from .config import DEFAULT, PruningConfig
 from .methods import METHODS
 from .plan import PruningPlan
 from .selection import check_smallest, smallest_shape
-from .units import DimensionsError, check_dimensions, find_groups
+from .units import DimensionsError, Group, check_dimensions, find_groups
 
 
 class Budget:
@@ -63,9 +63,7 @@ class Budget:
                     "the largest to the smallest."
                 )
         self.rounds, self.all_rounds = config.rounds, config.rounds * len(self.targets)
-        reached = with_projection(model.config) if "e" in config.dimensions else model.config
-        groups = find_groups(reached, config.dimensions)
-        smallest = smallest_shape(groups, reached, self.cost, config.multiples)
+        groups, smallest = find_smallest(config, model, self.cost)
         check_smallest(smallest, groups, self.cost, self.targets[-1])
 
     def limit(self, number: int) -> float:
@@ -141,6 +139,13 @@ def resolve_dimensions(config: PruningConfig, model: PreTrainedModel) -> Pruning
             f"layer, and method {config.method} makes none. Take method auto, or leave e out."
         )
     return replace(config, dimensions=DEFAULT if lacks else check_dimensions(given))
+
+
+def find_smallest(config: PruningConfig, model: PreTrainedModel, cost: Cost) -> tuple[dict[Group, int], Shape]:
+    """How many units of each group a run may cut, and the shape when all are gone that may; `config` is resolved."""
+    reached = with_projection(model.config) if "e" in config.dimensions else model.config
+    groups = find_groups(reached, config.dimensions)
+    return groups, smallest_shape(groups, reached, cost, config.multiples)
 
 
 def make_cost(config: PruningConfig, model: PreTrainedModel, accelerator: Accelerator) -> Cost:

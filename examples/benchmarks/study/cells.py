@@ -20,14 +20,12 @@ from schubert_hf.cost import BudgetError, ParameterCost
 from schubert_hf.data.stream import MaskingCollator, for_stream
 from schubert_hf.hub.errors import RecordError
 from schubert_hf.hub.inspection import read_json
-from schubert_hf.pruning.budget import resolve_dimensions
+from schubert_hf.pruning.budget import find_smallest, resolve_dimensions
 from schubert_hf.pruning.data import PruningData, open_data
-from schubert_hf.pruning.selection import smallest_shape
-from schubert_hf.pruning.units import find_groups
 from schubert_hf.run.checkpoint import CheckpointError, atomic_folder, write_json
 from schubert_hf.run.processes import on_main_process
 from schubert_hf.run.progress import quiet
-from schubert_hf.run.provenance import environment
+from schubert_hf.run.provenance import environment, source
 from schubert_hf.shape import Shape
 from schubert_hf.training.evaluate import evaluate
 from schubert_hf.training.objective import PretrainingObjective
@@ -256,8 +254,8 @@ class Study:
 
     def _smallest(self, model: PreTrainedModel, config: PruningConfig) -> int:
         """Parameters when all goes that may; of layers that may go, the one that costs most stays."""
-        groups = find_groups(model.config, resolve_dimensions(config.resolve(), model).dimensions)
-        return int(self.cost(smallest_shape(groups, model.config, self.cost, config.multiples)))
+        _, smallest = find_smallest(resolve_dimensions(config.resolve(), model), model, self.cost)
+        return int(self.cost(smallest))
 
     def _size(self, model: PreTrainedModel) -> dict[str, Any]:
         shape = Shape.of(model.config)
@@ -277,6 +275,12 @@ def read_cell(path: Path) -> dict[str, Any] | None:
         return read_json(path)
     except (RecordError, UnicodeDecodeError):
         return None
+
+
+def settings_of(arguments: Any, names: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
+    """What decides a cell beside its name: arguments, and files by name and hash where they are given."""
+    known = {name: getattr(arguments, name) for name in names}
+    return known | {name: source(value) for name in files if (value := getattr(arguments, name))}
 
 
 def finished(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
