@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def run(arguments: PruneArguments, config: PruningConfig, command: str, *, root:
     from ..run.tracking import tracker_options
 
     def show(result: PruningResult) -> None:
-        print_result(result, arguments.task)
+        print_result(result, arguments.task, dense=arguments.model)
 
     output = arguments.output_dir
     with one_line_errors():
@@ -69,14 +70,19 @@ def run(arguments: PruneArguments, config: PruningConfig, command: str, *, root:
         )
 
 
-def print_result(result: PruningResult, task: str | None = None) -> None:
-    """Prints the report of a result that was written, and how to load it."""
+SLOW = 0.9  # of the dense FLOPs: such a model is hardly faster
+
+
+def print_result(result: PruningResult, task: str | None = None, *, dense: str | None = None) -> None:
+    """Prints the report of a result that was written, and how to load it; `dense`: the model as the user named it."""
     from ..report import print_report, print_vocabulary
 
     folder = result.output_dir
     if (trimmed := result.provenance.get("vocabulary")) is not None:
         print_vocabulary(trimmed)
     print_report(result)
+    if result.unit == "parameters":
+        _print_flops(result)
     name = type(result.model).__name__.replace("ForPreTraining", "ForMaskedLM")
     head = {model.__name__: auto.__name__ for auto, model in MODELS.items()}[name]
     if task is not None:
@@ -92,7 +98,8 @@ def print_result(result: PruningResult, task: str | None = None) -> None:
             f"\nSaved in {folder}, with a page of its own (README.md). Load it, with or without this package, with\n"
             f"    from sentence_transformers import {kind}\n"
             f'    model = {kind}("{folder}", trust_remote_code=True)\n'
-            "Smaller: lower --target. Better: raise --recovery-steps.\n"
+            "Smaller: lower --target. Better: raise --recovery-steps. Beside the dense model on other text:\n"
+            f"    schubert evaluate {folder}{f' --dense {shlex.quote(dense)}' if dense else ''} --text other.txt\n"
         )
         return
     sys.stdout.write(
@@ -102,3 +109,14 @@ def print_result(result: PruningResult, task: str | None = None) -> None:
         f'    model = {head}.from_pretrained("{folder}")\n'
         f"{then}\nSmaller: lower --target. Better: raise --recovery-steps.\n"
     )
+
+
+def _print_flops(result: PruningResult) -> None:
+    """What is left of the FLOPs, where the target did not count them; embeddings are parameters, but take no time."""
+    from ..hub.inspection import Inspection
+
+    model = Inspection.of_json("", result.model.config.to_dict(), result.to_json())
+    assert model.dense is not None
+    kept = model.flops.total / model.dense.flops.total
+    faster = "" if kept < SLOW else " Smaller, but hardly faster: for speed, count them with --cost flops."
+    sys.stdout.write(f"FLOPs: {kept:.1%} kept.{faster}\n")

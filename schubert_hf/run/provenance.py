@@ -96,9 +96,11 @@ def source(name: str, *, root: Path | None = None) -> dict[str, Any]:
     path = Path(name)
     if not path.exists():
         return {"name": name, "hub": True}
-    path = path.resolve()
-    inside = root is not None and path.is_relative_to(root.resolve())
-    called = path.relative_to(root.resolve()).as_posix() if root is not None and inside else path.name
+    given, path = path.absolute(), path.resolve()
+    if root is not None and path.is_relative_to(root.resolve()):
+        called = path.relative_to(root.resolve()).as_posix()
+    else:
+        called = path.name if ".." in given.parts else given.name  # a link by its own name, as the user knows it
     content = path if path.is_file() else path / "model.safetensors"
     return {"name": called, "hub": False, **({"sha256": sha256(content)} if content.is_file() else {})}
 

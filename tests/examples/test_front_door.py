@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -73,7 +74,11 @@ def test_every_entry_gives_the_same_bits_and_records_what_repeats_it(place, caps
     assert result.kept <= 0.7
     assert capsys.readouterr().out == ""
     main(["prune", "bert", "--target", "70%", "--text", "text.txt", "--output-dir", "command", *FLAGS])
-    assert "Saved in command, with a page of its own" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Saved in command, with a page of its own" in told
+    assert re.search(r"^FLOPs: \d\d\.\d% kept\.", told, re.M)
+    record = json.loads(Path("command", "pruning.json").read_text(encoding="utf-8"))
+    assert record["provenance"]["base_model"]["name"] == "bert"  # a link, by the name that the user knows
     rest = ["--target", "70%", "--text", "text.txt", *FLAGS, "--output-dir"]
     start("-m", "accelerate.commands.launch", "-m", "schubert_hf", "prune", "bert", *rest, "module", cwd=place)
     start(ROOT / "examples" / "prune.py", "--model", "bert", *rest, "script", cwd=place)
