@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-QUICK = "--rounds 1 --recovery-steps 2 --calibration-examples 16 --batch-size 8 --eval-examples 16 --max-length 64"
+QUICK = "--recovery-steps 2 --calibration-examples 16 --batch-size 8 --eval-examples 16 --max-length 64"
 
 
 def main() -> None:

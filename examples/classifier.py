@@ -35,8 +35,7 @@ class Arguments:
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text without labels, like what the classifier will read.")
     eval_text: str | None = option(None, "Held-out text. Default: documents of --text that are kept apart.")
     target: str = option("60%", "What must remain of the parameters.")
-    rounds: int = option(1, "Rounds of cutting and training.")
-    recovery_steps: int = option(20, "Training steps per round.")
+    recovery_steps: int = option(20, "Training steps after the cut.")
     output_dir: str = option("pruned-classifier", "Folder for the smaller classifier.")
 
 
@@ -49,7 +48,6 @@ def main() -> None:
             text=arguments.text,
             eval_text=arguments.eval_text,
             objective="outputs",
-            rounds=arguments.rounds,
             recovery_steps=arguments.recovery_steps,
             output_dir=arguments.output_dir,
         )

@@ -35,8 +35,7 @@ class Arguments:
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text to prune on; its sentences fill the index.")
     queries: str = option(str(DEFAULT / "text" / "valid.txt"), "Held-out text whose sentences are the queries.")
     target: str = option("50%", "What must remain of the parameters.")
-    rounds: int = option(1, "Rounds of cutting and training.")
-    recovery_steps: int = option(20, "Training steps per round.")
+    recovery_steps: int = option(20, "Training steps after the cut.")
     sentences: int = option(1000, "Sentences in the index, at most.")
     output_dir: str = option("pruned-embeddings", "Folder for the smaller encoder.")
 
@@ -45,9 +44,12 @@ def main() -> None:
     (arguments,) = parse(str(__doc__), Arguments)
     with one_line_errors():
         dense = SentenceTransformer(arguments.model)
-        settings = {"rounds": arguments.rounds, "recovery_steps": arguments.recovery_steps}
         result = schubert_hf.prune(
-            dense, arguments.target, text=arguments.text, output_dir=arguments.output_dir, **settings
+            dense,
+            arguments.target,
+            text=arguments.text,
+            recovery_steps=arguments.recovery_steps,
+            output_dir=arguments.output_dir,
         )
         passages, queries = read_sentences(arguments.text, arguments.sentences), read_sentences(arguments.queries, 200)
         assert result.package is not None

@@ -31,8 +31,7 @@ class Arguments:
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text in the languages that stay.")
     vocabulary: str = option("99%", "How many words stay, or how much of the text's tokens they cover.")
     target: str = option("60%", "What must remain of the parameters, those of the vocabulary included.")
-    rounds: int = option(1, "Rounds of cutting and training.")
-    recovery_steps: int = option(20, "Training steps per round.")
+    recovery_steps: int = option(20, "Training steps after the cut.")
     output_dir: str = option("pruned-multilingual", "Folder for the smaller model.")
 
 
@@ -44,7 +43,6 @@ def main() -> None:
             arguments.target,
             vocabulary=arguments.vocabulary,
             text=arguments.text,
-            rounds=arguments.rounds,
             recovery_steps=arguments.recovery_steps,
             output_dir=arguments.output_dir,
         )

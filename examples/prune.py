@@ -7,7 +7,7 @@ few minutes on two cores. The same for any BERT, from the Hub or from disk:
 
     accelerate launch examples/prune.py --model google-bert/bert-base-uncased --dataset wikitext --target 66M
 
-`--recovery-steps 0 --rounds 1` trains nothing at all. Several sizes in one run, each with its model and its page:
+`--recovery-steps 0` trains nothing at all. Several sizes in one run, each with its model and its page:
 
     accelerate launch examples/prune.py --target 80%,60%,40%
 

@@ -44,7 +44,7 @@ def heads(model: PreTrainedModel) -> list[nn.Linear]:
 class MaskedLM(NamedTuple):
     """The masked-LM head: `module(states)` gives logits; decoder(norm(activation(transform(states)))).
 
-    `turned`: between norm and decoder, what they give is turned, see `turn_outputs`.
+    `turned`: between norm and decoder, what they give is turned, see `turn`.
     """
 
     module: nn.Module
@@ -61,6 +61,15 @@ class MaskedLM(NamedTuple):
         read: Tensor = module.transform(states)
         return read
 
+    def turn(self, matrix: Tensor) -> None:
+        """Multiplies what the decoder reads by a matrix, (e, e); no checkpoint and no copy by shape has it.
+
+        A model with turned word embeddings then gives the logits that it gave.
+        """
+        inner: Any = cast(Any, self.module).transform
+        inner.register_buffer(TURN, matrix.to(self.transform.weight), persistent=False)
+        inner.register_forward_hook(lambda module, _args, output: output @ getattr(module, TURN))
+
 
 def masked_lm(model: PreTrainedModel) -> MaskedLM | None:
     """The masked-LM head of a model; None where it has none."""
@@ -70,16 +79,6 @@ def masked_lm(model: PreTrainedModel) -> MaskedLM | None:
     inner = head.transform
     linears = inner.dense, inner.transform_act_fn, inner.LayerNorm, head.decoder
     return MaskedLM(head, *linears, head.bias, turned=hasattr(inner, TURN))
-
-
-def turn_outputs(model: PreTrainedModel, turn: Tensor) -> None:
-    """Multiplies what a masked-LM head's decoder reads by a matrix, (e, e); no checkpoint and no copy by shape has it.
-
-    A model with turned word embeddings then gives the logits that it gave.
-    """
-    inner: Any = cast(Any, model).cls.predictions.transform
-    inner.register_buffer(TURN, turn.to(model.device, model.dtype), persistent=False)
-    inner.register_forward_hook(lambda module, _args, output: output @ getattr(module, TURN))
 
 
 def next_sentence(model: PreTrainedModel) -> nn.Module | None:

@@ -123,7 +123,6 @@ def make(arguments: Arguments, target: str, dimensions: str, words: str, folder:
         text=arguments.text,
         dimensions=dimensions,
         vocabulary=None if words == "all" else words,
-        rounds=1,
         recovery_steps=arguments.steps,
         calibration_examples=arguments.calibration_examples,
         max_length=arguments.max_length,

@@ -76,7 +76,6 @@ class Arguments:
             target=f"{target}%",
             cost=self.cost,
             precision=self.precision,
-            rounds=1,
             method=self.method,
             recovery_steps=steps,
             recovery_learning_rate=None if rate == FOUND else float(rate),

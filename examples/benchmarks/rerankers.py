@@ -175,7 +175,6 @@ def halve(arguments: Arguments, dense: str, row: str, steps: int, folder: Path) 
         text=arguments.text,
         cost="flops",
         method=row,
-        rounds=1,
         recovery_steps=steps,
         batch_size=arguments.batch_size,
         max_length=arguments.max_length,

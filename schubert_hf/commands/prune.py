@@ -29,7 +29,7 @@ class Prune(PruneArguments):
         schubert prune sentence-transformers/all-MiniLM-L6-v2 --target 60% --text corpus.txt
         schubert prune textattack/bert-base-uncased-SST-2 --target 50% --task sst2
 
-    `--recovery-steps 0 --rounds 1` trains nothing at all. `--target 80%,60%,40%` makes several sizes in one run. A
+    `--recovery-steps 0` trains nothing at all. `--target 80%,60%,40%` makes several sizes in one run. A
     run can be stopped at any moment; `--resume` continues it. On many processes it is started by
     `accelerate launch -m schubert_hf prune ...`.
     """

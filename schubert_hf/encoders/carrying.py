@@ -13,9 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.sources import first_line
 from ..run.progress import quiet
 from ..shipping import ship
-from .kinds import MODULES, EncoderError
+from .kinds import MODULES, TRANSFORMER, EncoderError
 
-TRANSFORMER = "sentence_bert_config.json"
 # Pooling modes -> the ends of their old settings' names.
 OLD_POOLING = {
     "cls": "cls_token",

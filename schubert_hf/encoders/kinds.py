@@ -18,6 +18,7 @@ from ..families.others import REFUSED, refusal
 LIBRARY = "sentence_transformers"
 SENTENCE, CROSS = "SentenceTransformer", "CrossEncoder"
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
+TRANSFORMER = "sentence_bert_config.json"  # settings of its first module
 # What may stand behind the transformer: each reads the pooled vector and writes it back.
 BEHIND = ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 

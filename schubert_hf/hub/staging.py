@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
-from ..encoders.kinds import MODULES, SETTINGS, read
+from ..encoders.kinds import MODULES, SETTINGS, TRANSFORMER, read
 from ..errors import USER_ERRORS
 from ..export.record import RECORD, current_exports
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TOKENIZER_FILES, TRIMMING_RECORD
@@ -40,7 +40,7 @@ _TAKEN = (
     EVALUATIONS,
     MODULES,
     SETTINGS,
-    "sentence_bert_config.json",
+    TRANSFORMER,
 )
 
 

@@ -58,7 +58,11 @@ class PruningConfig:
         "What is pruned: letters of h hidden, f filters, a heads, k keys and queries, v values, l whole layers, "
         "e embedding size; auto: hfakv, and e where the target counts parameters and the method is auto.",
     )
-    rounds: int = option(3, "Rounds T of [train alphas, select, cut, recover], for each target.", least=1)
+    rounds: int = option(
+        1,
+        "Rounds T of [train alphas, select, cut, recover], for each target. More took longer and gave nothing.",
+        least=1,
+    )
     multiple_of: str | int | Mapping[str, int] = option(
         8,
         'Kept widths are multiples of this: 8 holds for h, f, k, v and e; "h=16,k=4" sets some, and others are free.',
@@ -76,7 +80,7 @@ class PruningConfig:
     gamma: float = option(
         1.0, "Weight in nats of the L1 penalty on the alphas, which is 1 when every alpha is 1.", least=0
     )
-    recovery_steps: int = option(60, "Steps per round that train the smaller model; 0 for none.", least=0)
+    recovery_steps: int = option(180, "Steps per round that train the smaller model; 0 for none.", least=0)
     recovery_learning_rate: float | None = option(
         None,
         "Peak learning rate of the recovery. Default: found by measuring, in each round.",

@@ -33,7 +33,7 @@ from torch.nn.functional import layer_norm
 from transformers import PreTrainedModel
 
 from ..anatomy import Embeddings, embeddings, rebuild
-from ..heads import masked_lm, turn_outputs
+from ..heads import masked_lm
 from ..shape import with_projection
 from ..training.objective import Objective, real_tokens
 from .precision import Batch, Reduce, exact, summed
@@ -153,8 +153,8 @@ def project_embeddings(model: PreTrainedModel, moments: EmbeddingMoments) -> Pre
     if moments.decoded is not None and moments.decoder_gradients is not None:
         forms.append((moments.decoded, moments.decoder_gradients))
     turn = _basis(forms)
-    if masked_lm(projected) is not None:
-        turn_outputs(projected, turn)
+    if (head := masked_lm(projected)) is not None:
+        head.turn(turn)
     for table in ours.tables:
         for rows in torch.split(table.weight, ROWS):
             rows.copy_(exact(rows) @ turn)

@@ -31,7 +31,6 @@ from schubert_hf.front.arguments import SettingError
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
-    "rounds": 1,
     "recovery_steps": 2,
     "calibration_examples": 8,
     "batch_size": 4,
@@ -85,13 +84,13 @@ def test_every_entry_gives_the_same_bits_and_records_what_repeats_it(place, caps
     folders = [place / name for name in ("python", "command", "module", "script")]
     assert len({weights(folder) for folder in folders}) == 1
 
-    given = "--target 70% --rounds 1 --calibration-examples 8 --recovery-steps 2 --batch-size 4 --eval-examples 8"
+    given = "--target 70% --calibration-examples 8 --recovery-steps 2 --batch-size 4 --eval-examples 8"
     own = "--text text.txt --output-dir {} --max-length 24 --report-to none --threads 1 " + given
     assert recorded(folders[1]) == f"schubert prune bert {own.format('command')}"
     assert recorded(folders[2]) == f"accelerate launch -m schubert_hf prune bert {own.format('module')}"
     assert recorded(folders[3]) == f"accelerate launch examples/prune.py --model bert {own.format('script')}"
     python, command = recorded(folders[0]), recorded(folders[1])
-    assert python.startswith('schubert_hf.prune("bert", "70%", text="text.txt", output_dir="python", rounds=1, ')
+    assert python.startswith('schubert_hf.prune("bert", "70%", text="text.txt", output_dir="python", ')
     assert f"```python\n{python}\n```" in (folders[0] / "README.md").read_text()
     assert "```bash\nschubert prune bert" in (folders[1] / "README.md").read_text()
 

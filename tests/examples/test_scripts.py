@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForNextSentencePrediction, BertForNextSentencePrediction, BertModel
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-QUICK = ["--rounds", "1", "--recovery-steps", "1"]
+QUICK = ["--recovery-steps", "1"]
 
 
 @pytest.fixture

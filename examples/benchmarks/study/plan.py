@@ -30,7 +30,6 @@ class Plan:
         steps = self.recovery_steps + (0 if row.trains_alphas else self.alpha_steps)
         return PruningConfig(
             target=target,
-            rounds=1,
             alpha_steps=self.alpha_steps,
             recovery_steps=steps,
             batch_size=self.batch_size,

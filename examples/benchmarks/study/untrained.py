@@ -165,7 +165,6 @@ class Trials:
             target=f"{int(budget)}{UNITS[shared.cost]}",
             cost=shared.cost,
             cost_seq_len=shared.max_length,
-            rounds=1,
             recovery_steps=0,
             calibration_examples=shared.examples,
             batch_size=shared.batch_size,
