@@ -38,7 +38,7 @@ from schubert_hf.training.precision import has_bfloat16
 
 FIGURES = "figures.json"
 DENSE, FOUND = "dense", "as they were found"
-RATE, WARM_UP = 1e-4, 0.1  # of the dense reranker's training
+BATCH, RATE, WARM_UP = 16, 1e-4, 0.1  # of the dense reranker's training
 LENGTH = 256  # word pieces of a question and a paragraph, at most
 COLUMNS = {"MRR@10": "mrr@10", "rank correlation of scores": "logits"}
 
@@ -51,7 +51,7 @@ class Arguments:
         "sentence-transformers/all-MiniLM-L6-v2", "A sentence encoder: a folder or a name on the Hub."
     )
     train: str = option("", "A file in SQuAD's layout that the dense reranker learns from.")
-    train_steps: int = option(300, "Steps of that.")
+    train_steps: int = option(200, "Steps of that.")
     squad: str = option("", "Another one, to rerank paragraphs of.")
     questions: int = option(300, "Questions of it, spread evenly.")
     candidates: int = option(20, "Paragraphs per question, those that the encoder finds most similar.")
@@ -139,7 +139,7 @@ def train(arguments: Arguments, encoder: Any) -> Any:
     )
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    number = arguments.train_steps * arguments.batch_size // 2
+    number = arguments.train_steps * BATCH // 2
     pairs: dict[str, list[Any]] = {"question": [], "paragraph": [], "label": []}
     for question, paragraphs, own in candidates(encoder, Path(arguments.train), number, 2):
         if own is not None:
@@ -152,7 +152,7 @@ def train(arguments: Arguments, encoder: Any) -> Any:
         args=CrossEncoderTrainingArguments(
             output_dir=str(Path(arguments.output_dir) / "training"),
             max_steps=arguments.train_steps,
-            per_device_train_batch_size=arguments.batch_size,
+            per_device_train_batch_size=BATCH,
             learning_rate=RATE,
             warmup_steps=int(WARM_UP * arguments.train_steps),
             save_strategy="no",

@@ -23,6 +23,7 @@ from ..data.streaming import StreamedPairs
 from ..errors import SchuBertError
 from ..run.memory import examples_in, take
 from ..shape import Shape
+from ..training.micro_batches import by_length
 from ..training.objective import Objective, ObjectiveError, real_tokens
 from .config import PruningConfig
 from .methods import METHODS
@@ -135,10 +136,13 @@ def first_predictions(
     return used if float(summed(found, reduce)) >= FEW else first_tokens(2 * number, batches, reduce)
 
 
-def split(tokens: int, batches: Iterable[AnyBatch]) -> list[AnyBatch]:
-    """The same examples in batches of so many tokens, padding among them, at least one example each."""
+def split(tokens: int, batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> list[Batch]:
+    """The same examples in batches of so many tokens, padding among them, at least one example each.
+
+    They are on `device`, where it is a CPU in the order of their lengths.
+    """
     pieces = []
-    for batch in batches:
+    for batch in by_length(batches, device):
         size = examples_in(batch)
         step = max(1, tokens * size // batch["input_ids"].numel())
         pieces += [take(batch, slice(start, start + step)) for start in range(0, size, step)]

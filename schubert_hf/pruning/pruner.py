@@ -197,7 +197,7 @@ class SchuBertPruner:
         announce(self.accelerator, f"{name} scoring units")  # which takes minutes, and has no steps to show
         sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
         groups = find_groups(self.model.config, config.dimensions)
-        looked = split(PIECE, first_predictions(SCORED, batches, self.objective, sum_up))
+        looked = split(PIECE, first_predictions(SCORED, batches, self.objective, sum_up), self.accelerator.device)
         projects = "e" in config.dimensions and not self.model.config.project_embeddings
         scored = method.score(Problem(self.model, make, groups, cost, looked, sum_up, gates, seed, projects))
 

@@ -30,6 +30,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from ..anatomy import Axis, Sublayer, embeddings, layers
 from ..heads import masked_lm, readers
+from ..training.micro_batches import by_length
 from ..training.objective import real_tokens, sequences
 from .decoding import fit_transform
 from .least_squares import NormRegression, Regression
@@ -76,8 +77,9 @@ def restore(
     cut.eval()
     was_training = dense.training
     dense.eval()
+    fitted, chosen_by = (by_length(some, dense.device) for some in (batches, fold))
     try:
-        _Restoration(cut, dense, plan, [*batches, *fold], len(batches), reduce, ridge, parts).run()
+        _Restoration(cut, dense, plan, [*fitted, *chosen_by], len(fitted), reduce, ridge, parts).run()
     finally:
         dense.train(was_training)
     return cut

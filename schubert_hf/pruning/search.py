@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 
 from ..cost import BudgetError
 from ..shape import LETTERS
+from ..training.micro_batches import by_length
 from ..training.objective import Objective
 from .criteria import Scores
 from .data import first_predictions, first_tokens
@@ -76,7 +77,8 @@ class Competition:
     def __post_init__(self) -> None:
         self.model, self.scores = self.scored.model, self.scored.scores
         self.batches = first_tokens(FITTED, self.batches, self.reduce)
-        self.fold = first_predictions(MEASURED, self.fold, self.objective(self.model), self.reduce)
+        fold = first_predictions(MEASURED, self.fold, self.objective(self.model), self.reduce)
+        self.fold = by_length(fold, self.model.device)
         self.kinds = {group.dimension for group in self.scores}
         self.best: tuple[float, PruningPlan] | None = None
         self.known: dict[PruningPlan, float] = {}

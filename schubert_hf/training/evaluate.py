@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..data.stream import IGNORED, Batch, Collator, ExampleStream, for_stream
 from ..run.progress import progress_bar
+from .micro_batches import by_length
 from .objective import Objective
 from .step import NonFiniteLossError
 
@@ -81,10 +82,11 @@ def _sum_over_batches(accelerator: Accelerator, objective: Objective, batches: I
     """Losses, right predictions and counts, term by term, of all processes together."""
     sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
     for batch in batches:
-        for name, count in objective.count(batch).items():
-            sums[f"{name}_count"] += count
-        for name, value in objective(batch).items():
-            sums[name] += float(value)
+        for part in by_length([batch], accelerator.device):
+            for name, count in objective.count(part).items():
+                sums[f"{name}_count"] += count
+            for name, value in objective(part).items():
+                sums[name] += float(value)
     reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
     return dict(zip(sums, reduced.tolist(), strict=True))
 

@@ -70,13 +70,12 @@ class TrainingLoop:
         self.count = objective.count
         self._learning_rate_factor = learning_rate_factor(config)
         device = accelerator.device
-        self._on_cpu = device.type == "cpu"
         self._bfloat16 = config.precision == AUTO and accelerator.mixed_precision == "no" and has_bfloat16(device)
         optimizer = torch.optim.AdamW(
             parameter_groups(trained, config.weight_decay),
             lr=config.learning_rate,
             betas=(0.9, config.adam_beta2),
-            fused=self._on_cpu or None,  # a tenth of a step is Adam's there; elsewhere PyTorch chooses
+            fused=device.type == "cpu" or None,  # a tenth of a step is Adam's there; elsewhere PyTorch chooses
         )
         # The loader stays unprepared: it already reads this process's share alone.
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
@@ -180,8 +179,7 @@ class TrainingLoop:
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
             pulled = [next(batches) for _ in range(0, share, size)]
             self.data_state = pulled[-1].state
-            whole = [batch.tensors for batch in pulled]
-            yield [part for batch in whole for part in by_length(batch)] if self._on_cpu else whole
+            yield by_length([batch.tensors for batch in pulled], self.accelerator.device)
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()

@@ -1,6 +1,8 @@
-"""A batch cut up by length, so that less padding is computed; on a CPU, where time follows the tokens."""
+"""Batches cut up by length, so that less padding is computed; on a CPU, where time follows the tokens."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,7 +15,12 @@ FEWEST = 8  # examples per part: matrix products of fewer rows are slower
 WORTH = 0.9  # of the padded tokens must go, or the batch stays whole
 
 
-def by_length(batch: Batch) -> list[Batch]:
+def by_length(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> list[Batch]:
+    """The same batches, on a CPU each of them by `cut_by_length`."""
+    return [part for batch in batches for part in (cut_by_length(batch) if device.type == "cpu" else [dict(batch)])]
+
+
+def cut_by_length(batch: Mapping[str, Tensor]) -> list[Batch]:
     """The same examples in up to four batches, those of like length together, each without padding behind its longest.
 
     A step is the same: losses are summed over its examples, and what is padding says nothing. A batch stays whole
@@ -24,7 +31,7 @@ def by_length(batch: Batch) -> list[Batch]:
     """
     mask = batch.get("attention_mask")
     if mask is None or mask.ndim < 2:
-        return [batch]
+        return [dict(batch)]
     size, width = examples_in(batch), mask.shape[-1]
     places = torch.arange(1, width + 1)
     lengths = (mask.cpu().bool() * places).flatten(1).amax(1)  # (batch,)
@@ -32,11 +39,11 @@ def by_length(batch: Batch) -> list[Batch]:
     parts = [part for part in order.tensor_split(max(1, min(PARTS, size // FEWEST))) if len(part)]
     longest = [max(1, int(lengths[part].max())) for part in parts]
     if sum(len(part) * most for part, most in zip(parts, longest, strict=True)) > WORTH * size * width:
-        return [batch]
+        return [dict(batch)]
     return [_cut(take(batch, part.tolist()), most) for part, most in zip(parts, longest, strict=True)]
 
 
-def _cut(batch: Batch, width: int) -> Batch:
+def _cut(batch: Mapping[str, Tensor], width: int) -> Batch:
     shape = batch["attention_mask"].shape
 
     def narrow(value: Tensor) -> Tensor:

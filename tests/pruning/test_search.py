@@ -173,7 +173,7 @@ def test_what_is_not_one_item_per_example_is_not_cut_up():
     batch = {**masked(8)[0], "class_weights": torch.rand(3), "scale": torch.tensor(2.0)}
     tokens, size = batch["input_ids"].numel(), len(batch["input_ids"])
     (thinned,) = first_tokens(int(real_tokens(batch).sum()) // 2, [batch, batch])
-    pieces = split(tokens // size, [batch])
+    pieces = split(tokens // size, [batch], torch.device("cpu"))
     assert len(pieces) == size
     assert torch.equal(torch.cat([piece["input_ids"] for piece in pieces]), batch["input_ids"])
     for part in (thinned, *pieces):

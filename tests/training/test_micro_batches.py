@@ -5,7 +5,7 @@ import torch
 from oracles import build, ragged
 
 from schubert_hf import SchuBertForQuestionAnswering, SchuBertForTokenClassification, SchuBertModel
-from schubert_hf.training.micro_batches import by_length
+from schubert_hf.training.micro_batches import cut_by_length
 from schubert_hf.training.outputs import Outputs
 
 LENGTHS = [3, 12, 4, 11, 5, 3, 12, 7, 6, 5, 4, 3, 8, 10, 9, 3, 4, 6]
@@ -29,7 +29,7 @@ def rows(batch):
 
 def test_the_same_examples_with_less_padding() -> None:
     batch = padded(LENGTHS)
-    parts = by_length(batch)
+    parts = cut_by_length(batch)
     assert len(parts) == 2  # of at least eight examples
     assert {number: row for part in parts for number, row in rows(part).items()} == rows(batch)
     for part in parts:
@@ -48,19 +48,19 @@ def test_the_same_examples_with_less_padding() -> None:
     ids=["small", "no padding", "hardly any", "no mask"],
 )
 def test_a_batch_that_would_not_become_smaller_stays_whole(batch) -> None:
-    assert by_length(batch) == [batch]
+    assert cut_by_length(batch) == [batch]
 
 
 def test_padding_in_front_stays() -> None:
     """Without a table of positions it would move the tokens."""
     flipped = {name: x.flip(-1) if x.ndim > 1 else x for name, x in padded(LENGTHS).items()}
-    assert by_length(flipped) == [flipped]
+    assert cut_by_length(flipped) == [flipped]
 
 
 def test_choices_are_cut_to_the_longest_of_them() -> None:
     flat = padded([*LENGTHS, *LENGTHS])
     batch = {name: x.view(len(LENGTHS), 2, -1) if x.ndim > 1 else x[: len(LENGTHS)] for name, x in flat.items()}
-    parts = by_length(batch)
+    parts = cut_by_length(batch)
     assert len(parts) == 2
     assert sum(int(part["attention_mask"].sum()) for part in parts) == sum(LENGTHS) * 2
     assert {part["input_ids"].shape[1] for part in parts} == {2}
@@ -71,7 +71,7 @@ def test_losses_add_up_to_those_of_the_whole(head) -> None:
     dense, other = (build(head, ragged(hidden_sizes=[36, 36, 36])) for _ in range(2))
     batch = {name: x for name, x in padded(LENGTHS).items() if name != "number"}
     objective = Outputs().taught_by(dense, batch, temperature=1.0, seed=0)(other).eval()
-    whole, parts = objective(batch), by_length(batch)
+    whole, parts = objective(batch), cut_by_length(batch)
     assert len(parts) > 1
     for term in objective.terms:
         torch.testing.assert_close(sum(objective(part)[term] for part in parts), whole[term], rtol=1e-4, atol=1e-5)
