@@ -35,6 +35,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..errors import SchuBertError
 from ..run.progress import quiet
+from ..run.provenance import with_code
 
 # What `datasets` calls the reader of each kind of file.
 READERS = {".txt": "text", ".text": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -231,7 +232,7 @@ def _tidy(dataset: Any, file: str) -> Any:
     if isinstance(dataset, IterableDataset):
         return dataset.map(_split_blocks, batch_size=1, **options)  # row by row, its state is exact
     untidy = any(UNTIDY.search(text) for text in texts_of(dataset))
-    return dataset.map(_split_blocks, **options) if untidy else dataset
+    return dataset.map(with_code(_split_blocks), **options) if untidy else dataset
 
 
 def _split_blocks(batch: dict[str, list[str]], file: str) -> dict[str, list[str]]:

@@ -17,6 +17,8 @@ from tqdm.auto import tqdm
 from tqdm.std import tqdm as tqdm_std
 from transformers.utils import logging
 
+from .provenance import with_code
+
 LINE_SECONDS = 10.0  # between two lines where lines stay
 
 
@@ -110,7 +112,11 @@ class _Lines(tqdm_std):
 
 
 def map_rows(rows: Dataset, function: Any, description: str, **options: Any) -> Dataset:
-    """`Dataset.map` with its bar in a terminal or a notebook, and with one line where lines stay."""
+    """`Dataset.map` with its bar in a terminal or a notebook, and with one line where lines stay.
+
+    Rows in the cache are used where the same code made them.
+    """
+    function = with_code(function)
     if datasets.are_progress_bars_disabled() or not lines_stay():
         return rows.map(function, desc=description, **options)
     sys.stderr.write(f"{description}: {len(rows):,} rows\n")

@@ -4,9 +4,10 @@ import time
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from transformers.utils import logging
 
+from schubert_hf.run import provenance
 from schubert_hf.run.memory import MemoryLimitError, explained
 from schubert_hf.run.progress import lines_stay, map_rows, progress_bar, without_loading_bars
 
@@ -41,6 +42,19 @@ def test_examples_are_made_under_one_line(capsys):
     rows = Dataset.from_dict({"n": [1, 2]})
     assert map_rows(rows, lambda row: {"n": row["n"] + 1}, "Pairs")["n"][:] == [2, 3]
     assert capsys.readouterr().err == "Pairs: 2 rows\n"
+
+
+def add_one(row):
+    return {"n": row["n"] + 1}
+
+
+def test_examples_in_the_cache_are_those_of_the_same_code(tmp_path, monkeypatch):
+    Dataset.from_dict({"n": [1, 2]}).save_to_disk(tmp_path / "rows")
+    rows = load_from_disk(tmp_path / "rows")
+    first, again = (map_rows(rows, add_one, "Pairs").cache_files for _ in range(2))
+    assert first == again
+    monkeypatch.setattr(provenance, "code_digest", lambda: "of another version")
+    assert map_rows(rows, add_one, "Pairs").cache_files != first
 
 
 def test_loading_shows_no_bar_and_the_setting_returns():
