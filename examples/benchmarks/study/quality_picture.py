@@ -59,7 +59,8 @@ def draw_quality(marks: Sequence[Mark], quality: str, path: Path, *, ours: str, 
             va="center",
             arrowprops={**LINE, "color": TEXT, "linewidth": 0.6},
         )
-    if any(not mark.steps for mark in marks) and (steps := max(mark.steps for mark in marks)):
+    if len(best) < len(marks):
+        steps = max(mark.steps for mark in marks)
         for face, label in (("none", "nothing trained"), (FULL, f"{steps} steps of training")):
             axes.scatter([], [], s=45, facecolor=face, edgecolor=FULL, label=label)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=TEXT, fontsize=10)
