@@ -60,7 +60,7 @@ class PruningConfig:
     )
     rounds: int = option(
         1,
-        "Rounds T of [train alphas, select, cut, recover], for each target. More took longer and gave nothing.",
+        "Rounds T of [train alphas, select, cut, recover], for each target. More took longer and were rarely better.",
         least=1,
     )
     multiple_of: str | int | Mapping[str, int] = option(
