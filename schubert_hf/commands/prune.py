@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..pruning.result import PruningResult
 
 MODULE = "accelerate launch -m schubert_hf"
+SLOW = 0.9  # of the dense FLOPs: such a model is hardly faster
 
 
 @dataclass
@@ -68,9 +69,6 @@ def run(arguments: PruneArguments, config: PruningConfig, command: str, *, root:
         run_prune(
             arguments, config, accelerator, command=command, root=root, on_result=show, on_published=print_published
         )
-
-
-SLOW = 0.9  # of the dense FLOPs: such a model is hardly faster
 
 
 def print_result(result: PruningResult, task: str | None = None, *, dense: str | None = None) -> None:

@@ -77,7 +77,7 @@ def restore(
     cut.eval()
     was_training = dense.training
     dense.eval()
-    fitted, chosen_by = (by_length(some, dense.device) for some in (batches, fold))
+    fitted, chosen_by = (list(by_length(some, dense.device)) for some in (batches, fold))
     try:
         _Restoration(cut, dense, plan, [*fitted, *chosen_by], len(fitted), reduce, ridge, parts).run()
     finally:

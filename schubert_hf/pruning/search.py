@@ -78,7 +78,7 @@ class Competition:
         self.model, self.scores = self.scored.model, self.scored.scores
         self.batches = first_tokens(FITTED, self.batches, self.reduce)
         fold = first_predictions(MEASURED, self.fold, self.objective(self.model), self.reduce)
-        self.fold = by_length(fold, self.model.device)
+        self.fold = list(by_length(fold, self.model.device))
         self.kinds = {group.dimension for group in self.scores}
         self.best: tuple[float, PruningPlan] | None = None
         self.known: dict[PruningPlan, float] = {}

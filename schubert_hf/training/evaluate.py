@@ -81,12 +81,11 @@ def mean_loss(accelerator: Accelerator, objective: Objective, batches: Iterable[
 def _sum_over_batches(accelerator: Accelerator, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
     """Losses, right predictions and counts, term by term, of all processes together."""
     sums = {f"{name}{kind}": 0.0 for name in objective.terms for kind in ("", "_correct", "_count")}
-    for batch in batches:
-        for part in by_length([batch], accelerator.device):
-            for name, count in objective.count(part).items():
-                sums[f"{name}_count"] += count
-            for name, value in objective(part).items():
-                sums[name] += float(value)
+    for batch in by_length(batches, accelerator.device):
+        for name, count in objective.count(batch).items():
+            sums[f"{name}_count"] += count
+        for name, value in objective(batch).items():
+            sums[name] += float(value)
     reduced = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), reduction="sum")
     return dict(zip(sums, reduced.tolist(), strict=True))
 

@@ -179,7 +179,7 @@ class TrainingLoop:
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
             pulled = [next(batches) for _ in range(0, share, size)]
             self.data_state = pulled[-1].state
-            yield by_length([batch.tensors for batch in pulled], self.accelerator.device)
+            yield list(by_length((batch.tensors for batch in pulled), self.accelerator.device))
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()

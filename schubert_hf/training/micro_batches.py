@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ FEWEST = 8  # examples per part: matrix products of fewer rows are slower
 WORTH = 0.9  # of the padded tokens must go, or the batch stays whole
 
 
-def by_length(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> list[Batch]:
+def by_length(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Iterator[Batch]:
     """The same batches, on a CPU each of them by `cut_by_length`."""
-    return [part for batch in batches for part in (cut_by_length(batch) if device.type == "cpu" else [dict(batch)])]
+    for batch in batches:
+        yield from cut_by_length(batch) if device.type == "cpu" else [dict(batch)]
 
 
 def cut_by_length(batch: Mapping[str, Tensor]) -> list[Batch]:
