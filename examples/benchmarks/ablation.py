@@ -30,7 +30,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from schubert_hf.cli import parse
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import ParameterCost, unit_cost
-from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.spans import pretraining_makers
 from schubert_hf.data.stream import MaskingCollator, for_stream
 from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
@@ -81,8 +81,9 @@ class Ablation:
         use_all_cores(self.accelerator, arguments.threads)
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
         self.model = load_for_pretraining(arguments.model, dtype=torch.float32).eval().to(self.accelerator.device)
+        make, _ = pretraining_makers(self.model)
         train, held_out = (
-            make_pairs(load_documents(text), tokenizer, max_length=arguments.max_length, seed=0)
+            make(load_documents(text), tokenizer, max_length=arguments.max_length, seed=0)
             for text in (arguments.text, arguments.eval_text)
         )
         objective = PretrainingObjective(self.model)

@@ -27,7 +27,8 @@ from study.tables import LEGEND, loss_table, summarize, width_table
 from transformers import AutoTokenizer
 
 from schubert_hf.cli import command_line, parse
-from schubert_hf.data.pairs import make_pairs
+from schubert_hf.conversion import load_for_pretraining
+from schubert_hf.data.spans import pretraining_makers
 from schubert_hf.data.text import load_documents
 from schubert_hf.errors import one_line_errors
 from schubert_hf.hub.inspection import read_json
@@ -99,9 +100,10 @@ def main() -> None:
         output = Path(arguments.output_dir)
         on_main_process(accelerator, lambda: check_settings(output, arguments))
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+        make, _ = pretraining_makers(load_for_pretraining(arguments.model))
         with accelerator.main_process_first():
             data = tuple(
-                make_pairs(load_documents(text), tokenizer, max_length=arguments.max_length, seed=0)
+                make(load_documents(text), tokenizer, max_length=arguments.max_length, seed=0)
                 for text in (arguments.text, arguments.eval_text)
             )
         study = Study(

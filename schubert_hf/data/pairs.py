@@ -94,7 +94,10 @@ def pair_texts(
     """
     frame = Frame.of(tokenizer)
     room = max_length - frame.size
-    tokenized = tokenize_documents(texts, tokenizer, room)
+    # A sentence that fills half of an example leaves no room for a second one: it is cut.
+    tokenized = tokenize_documents(_join_single([split_sentences(text or "") for text in texts]), tokenizer, room // 2)
+    if len(tokenized) == 1 and (middle := len(tokenized[0]) // 2) > 1:  # there must be another one to draw B from
+        tokenized = [tokenized[0][:middle], tokenized[0][middle:]]
     examples = [pair for number in range(len(tokenized)) for pair in pair_document(tokenized, number, room, rng)]
     framed = [frame.pair(first, second) for first, second, _ in examples]
     return {
@@ -109,21 +112,10 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in SENTENCE_END.split(" ".join(text.split())) if sentence]
 
 
-def tokenize_documents(texts: list[str | None], tokenizer: PreTrainedTokenizerBase, room: int) -> list[Sentences]:
-    """Texts to documents of sentences of word-piece ids, none empty, `room` of which an example holds.
-
-    A document of a single sentence is joined to the next one. Texts that make one document are cut in two, so that
-    there is another one to draw random sentences from.
-    """
-    documents: list[list[str]] = []
-    pending: list[str] = []
-    for text in texts:
-        pending += split_sentences(text or "")
-        if len(pending) > 1:
-            documents.append(pending)
-            pending = []
-    if pending:
-        documents = [*documents[:-1], documents[-1] + pending] if documents else [pending]
+def tokenize_documents(
+    documents: list[list[str]], tokenizer: PreTrainedTokenizerBase, longest: int
+) -> list[Sentences]:
+    """Documents of sentences to word-piece ids, none empty; sentences of more than `longest` are cut."""
     flat = [sentence for document in documents for sentence in _in_place(document)]
     if not flat:
         return []
@@ -132,8 +124,7 @@ def tokenize_documents(texts: list[str | None], tokenizer: PreTrainedTokenizerBa
         flat, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )
     sentences = iter(encoded["input_ids"])
-    # A sentence that fills half of an example leaves no room for a second one: cut it.
-    longest = max(2, room // 2)
+    longest = max(2, longest)
     tokenized = [
         [
             ids[start : start + longest]
@@ -142,10 +133,23 @@ def tokenize_documents(texts: list[str | None], tokenizer: PreTrainedTokenizerBa
         ]
         for document in documents
     ]
-    tokenized = [document for document in tokenized if document]
-    if len(tokenized) == 1 and (middle := len(tokenized[0]) // 2) > 1:
-        return [tokenized[0][:middle], tokenized[0][middle:]]
-    return tokenized
+    return [document for document in tokenized if document]
+
+
+def _join_single(documents: list[list[str]]) -> list[list[str]]:
+    """Documents of a single sentence are joined to the next one: a pair has two. Where all are such, they are one."""
+    if all(len(sentences) < 2 for sentences in documents):
+        return [list(chain.from_iterable(documents))]
+    joined: list[list[str]] = []
+    pending: list[str] = []
+    for sentences in documents:
+        pending = pending + sentences
+        if len(pending) > 1:
+            joined.append(pending)
+            pending = []
+    if pending:
+        joined = [*joined[:-1], joined[-1] + pending] if joined else [pending]
+    return joined
 
 
 def _in_place(sentences: list[str]) -> list[str]:

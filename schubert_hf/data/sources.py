@@ -18,6 +18,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import datasets
+import fsspec
 from datasets import (
     Dataset,
     Features,
@@ -46,11 +47,13 @@ FIRST = 100  # documents of a streamed source that are checked before any traini
 # Bytes read at a time from a streamed file; by default `datasets` reads ten times as much.
 BLOCK = {"chunksize": 1 << 20}
 
-WITH_SENTENCES = "Give text with sentences in it, documents separated by blank lines."
+WITH_SENTENCES = "Give text with sentences in it, documents separated by blank lines, or one per line."
 EMPTY = f"is empty. {WITH_SENTENCES}"
 # What `datasets` leaves in a document of a plain text file: a blank line with white space in it, a byte-order mark.
 UNTIDY = re.compile(r"\0|\ufeff|\n[^\S\n]+\n")
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
+LINES = "lines"  # a file of plain text without blank lines: every line is a document; in a folder, the file is one
+HEAD = 1 << 20  # bytes that are searched for a blank line
 # `datasets` wraps most of them in its own error, but not while it streams.
 READ_ERRORS = (DatasetGenerationError, ValueError, OSError, EOFError, BadZipFile, LZMAError, zlib.error)
 
@@ -152,7 +155,8 @@ def files_by_reader(path: Path) -> dict[str, list[str]]:
     if not path.is_dir():
         if path.stat().st_size == 0:
             raise TextSourceError(f"`{path}` {EMPTY}")
-        return {_reader_of(path) or "text": [str(path)]}
+        kind = _reader_of(path) or "text"
+        return {LINES if kind == "text" and _has_lines_alone(path) else kind: [str(path)]}
     by_reader: dict[str, list[str]] = {}
     for file in sorted(path.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
@@ -172,11 +176,19 @@ def _reader_of(file: Path) -> str | None:
     return READERS.get(suffixes[-1]) if suffixes else None
 
 
-def _read(reader: str, files: list[str], cache: bool, streaming: bool) -> Any:
+def _has_lines_alone(file: Path) -> bool:
+    with contextlib.suppress(*READ_ERRORS), fsspec.open(str(file), compression="infer") as opened:
+        head = opened.read(HEAD).decode(errors="replace").strip()
+        return "\n" in head and not BLANK_LINE.search(head)
+    return False  # `datasets` says what is wrong
+
+
+def _read(kind: str, files: list[str], cache: bool, streaming: bool) -> Any:
     name = f"`{files[0]}`" + (f" and the {len(files) - 1} files after it" if len(files) > 1 else "")
     options: dict[str, Any] = {"data_files": files, "split": "train", "streaming": streaming}
-    if reader == "text":
-        options["sample_by"] = "paragraph"  # a blank line ends a document; the other kinds have one document per row
+    reader = "text" if kind == LINES else kind
+    if reader == "text":  # a blank line ends a document; the other kinds have one document per row
+        options["sample_by"] = "line" if kind == LINES else "paragraph"
     if streaming and reader in ("text", "json"):
         options |= BLOCK
     try:
@@ -190,7 +202,7 @@ def _read(reader: str, files: list[str], cache: bool, streaming: bool) -> Any:
         raise
     except READ_ERRORS as error:
         # Of several files, the one at fault says so when it is read alone; or only their columns differ.
-        alone = [_read(reader, [file], cache, streaming) for file in files] if len(files) > 1 else []
+        alone = [_read(kind, [file], cache, streaming) for file in files] if len(files) > 1 else []
         if alone and not streaming:
             return concatenate_datasets(alone)
         raise TextSourceError(f"{name} {_complaint(reader, error)}") from error

@@ -1,27 +1,39 @@
 """Documents to unlabelled examples: spans of text, as they are, for models that are matched to their dense selves.
 
 An example is `[CLS] span [SEP]`. A span is a run of whole sentences of one document, of a length that is drawn for
-each of them, since users' texts are of every length. Nothing is masked.
+each of them, since users' texts are of every length. Nothing is masked. A masked language model that has never seen
+two texts reads spans as well, which fill an example as its pretraining's did (RoBERTa's DOC-SENTENCES, Liu et al.
+2019, arXiv 1907.11692).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..heads import next_sentence
 from ..run.progress import map_rows
 from .frame import Frame
-from .pairs import pair_texts, require_pairable, tokenize_documents
+from .pairs import make_pairs, pair_texts, require_pairable, split_sentences, tokenize_documents
 from .sources import TextSourceError
 
 FEATURES = Features(input_ids=List(Value("int32")), token_type_ids=List(Value("int8")))
 CHOICES = Features(input_ids=List(List(Value("int32"))), token_type_ids=List(List(Value("int8"))))
 NUMBER_OF_CHOICES = 4
+# From all documents to examples, and from a few documents of a stream to the texts of examples.
+Makers = tuple[Callable[..., Dataset], Callable[..., dict[str, list[Any]]]]
+
+
+def pretraining_makers(model: PreTrainedModel) -> Makers:
+    """What a masked language model was pretrained on: pairs where it has a next-sentence head, else full spans."""
+    if next_sentence(model) is not None:
+        return make_pairs, pair_texts
+    return partial(make_spans, full=True), partial(span_texts, full=True)
 
 
 def make_spans(
@@ -31,6 +43,7 @@ def make_spans(
     max_length: int = 128,
     seed: int = 0,
     prompts: Sequence[str] = (),
+    full: bool = False,
     description: str = "Tokenizing text",
 ) -> Dataset:
     """Tokenises documents and cuts them into spans.
@@ -40,6 +53,7 @@ def make_spans(
         max_length: word pieces per example, special tokens included.
         seed: decides where spans are cut.
         prompts: of which each span begins with one, chosen at random, such as "query: "; none by default.
+        full: fill the examples; by default every length is as likely.
 
     Returns:
         A dataset with the columns `input_ids` and `token_type_ids`.
@@ -48,7 +62,7 @@ def make_spans(
         TextSourceError: the text makes no span, or `max_length` leaves no room for one.
         TokenizerError: the tokenizer has no token to begin, end, mask or pad with.
     """
-    make = partial(span_texts, prompts=prompts)
+    make = partial(span_texts, prompts=prompts, full=full)
     return _map(documents, make, tokenizer, max_length, seed, FEATURES, description)
 
 
@@ -81,6 +95,7 @@ def span_texts(
     rng: random.Random,
     *,
     prompts: Sequence[str] = (),
+    full: bool = False,
 ) -> dict[str, list[Any]]:
     """The examples of a few documents as the columns of `make_spans`; `rng` decides where spans are cut."""
     starts = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] or [[]]
@@ -91,16 +106,19 @@ def span_texts(
             f"`max_length` is {max_length}, which the longest prompt fills. Give more, or shorter prompts."
         )
     rows: list[list[int]] = []
-    for sentences in tokenize_documents(texts, tokenizer, max_length - frame.size):
+    for sentences in tokenize_documents([split_sentences(text or "") for text in texts], tokenizer, room):
         span: list[int] = []
-        target = rng.randint(1, room)
+        target = room if full else rng.randint(1, room)
         for sentence in sentences:
-            span += sentence
+            if full and span and len(span) + len(sentence) > room:
+                rows.append(span)
+                span = []
+            span = span + sentence
             if len(span) >= target:
                 rows.append(span[:room])
-                span, target = [], rng.randint(1, room)
+                span, target = [], room if full else rng.randint(1, room)
         if span:
-            rows.append(span[:room])
+            rows.append(span)
     ids = [frame.one([*rng.choice(starts), *span]) for span in rows]
     return {"input_ids": ids, "token_type_ids": [[0] * len(row) for row in ids]}
 

@@ -1,7 +1,7 @@
 """Raw text to documents, loaded or streamed, and the documents that are held out from training.
 
 A document is what the next-sentence task draws consecutive sentences from: one block of a text file (separated by
-blank lines), or one row of a dataset.
+blank lines; one line of a file that has none), or one row of a dataset.
 """
 
 from __future__ import annotations

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.spans import choice_texts, make_spans, make_text_pairs, span_texts, unlabelled_pairs
+from ..data.spans import Makers, choice_texts, make_spans, make_text_pairs, span_texts, unlabelled_pairs
 from ..evaluation.evenly import evenly
 from ..training.reading import head_of
 from .kinds import CROSS, kind_of
 
 MAX_LENGTH = 128
 TWO_TEXTS = ("QuestionAnswering", "NextSentencePrediction", "PreTraining")
-
-# From all documents to examples, and from a few documents of a stream to the texts of examples.
-Makers = tuple[Callable[..., Dataset], Callable[..., dict[str, list[Any]]]]
 
 
 def example_makers(model: PreTrainedModel, *, pairs: bool = False, prompts: tuple[str, ...] = ()) -> Makers:

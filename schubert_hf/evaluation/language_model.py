@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.pairs import make_pairs
+from ..data.spans import pretraining_makers
 from ..data.stream import ExampleStream, MaskingCollator, StreamError
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
@@ -36,7 +36,7 @@ class LanguageModelResult:
 
     loss: float  # mean cross-entropy of a masked token, in nats
     accuracy: float  # the share of masked tokens that are predicted correctly
-    masked_examples: int  # sentence pairs that both are the mean of
+    masked_examples: int  # that both are the mean of
     # exp of the mean negative log-probability of a token, each masked on its own; None if it was not asked for
     pseudo_perplexity: float | None
     scored_examples: int  # that it is the mean of
@@ -60,7 +60,7 @@ class LanguageModelResult:
             metrics={name: [measured[name]] for name in names if name in measured},
             examples=self.masked_examples,
             run=run,
-            notes=f"pseudo-perplexity on {self.scored_examples} pairs" if self.scored_examples else None,
+            notes=f"pseudo-perplexity on {self.scored_examples} examples" if self.scored_examples else None,
         )
 
 
@@ -81,17 +81,18 @@ def evaluate_model(
 
     Args:
         task: "mlm". Task heads are evaluated by examples/run_glue.py and run_squad.py.
-        dataset: text as `load_documents` takes it, documents (column `text`), or pairs as `make_pairs` gives them.
-        max_length: word pieces per sentence pair.
+        dataset: text as `load_documents` takes it, documents (column `text`), or examples as `make_pairs` or
+            `make_spans` gives them.
+        max_length: word pieces per example.
         batch_size: examples per process and forward pass.
-        examples: sentence pairs, at most; None: all.
+        examples: at most so many; None: all.
         scored_examples: how many of them, from the first on, the pseudo-perplexity is measured on, which takes one
             forward pass for each token; 0 omits it.
         seed: of the masks, which are 15 % of the tokens.
         accelerator: decides devices, processes and precision; every process must call. By default one is made.
 
     Raises:
-        EvaluationDataError: another task, or a data set that is neither text nor pairs.
+        EvaluationDataError: another task, or a data set that is neither text nor examples.
         ObjectiveError: the model has no masked-LM head.
         NonFiniteLossError: the loss is NaN or infinite.
         TextSourceError, TokenizerError: as `load_documents` and `make_pairs`.
@@ -105,21 +106,23 @@ def evaluate_model(
     try:
         objective = PretrainingObjective(model)
         with accelerator.main_process_first():
-            pairs = _pairs(dataset, tokenizer, max_length, seed)
-        total = min(examples or len(pairs), len(pairs))
+            prepared = _examples(model, dataset, tokenizer, max_length, seed)
+        total = min(examples or len(prepared), len(prepared))
         held_out = evaluate(
             accelerator,
             objective,
-            ExampleStream(pairs, shuffle=False),
+            ExampleStream(prepared, shuffle=False),
             MaskingCollator(tokenizer, seed=seed),
             batch_size=batch_size,
             examples=total,
             description="masked words",
         )
         scored = min(scored_examples, total)
-        surprise, tokens = _pseudo_surprise(accelerator, objective, pairs.select(range(scored)), tokenizer, batch_size)
+        surprise, tokens = _pseudo_surprise(
+            accelerator, objective, prepared.select(range(scored)), tokenizer, batch_size
+        )
     except StreamError as error:
-        raise EvaluationDataError(f"`dataset` holds no sentence pairs: {error}") from error
+        raise EvaluationDataError(f"`dataset` holds no examples: {error}") from error
     finally:
         model.train(was_training)
         for parameter, flag in flags.items():
@@ -137,7 +140,13 @@ def evaluate_model(
     )
 
 
-def _pairs(dataset: str | Path | Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int) -> Dataset:
+def _examples(
+    model: PreTrainedModel,
+    dataset: str | Path | Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    seed: int,
+) -> Dataset:
     documents = dataset if isinstance(dataset, Dataset) else load_documents(dataset)
     if "input_ids" in documents.column_names:
         return documents
@@ -145,7 +154,8 @@ def _pairs(dataset: str | Path | Dataset, tokenizer: PreTrainedTokenizerBase, ma
         raise EvaluationDataError(
             f"`dataset` has the columns {documents.column_names}; expected is `text`, or what `make_pairs` gives."
         )
-    return make_pairs(documents, tokenizer, max_length=max_length, seed=seed)
+    make, _ = pretraining_makers(model)
+    return make(documents, tokenizer, max_length=max_length, seed=seed)
 
 
 def _pseudo_surprise(

@@ -63,7 +63,9 @@ class PruneArguments:
         None, "A BERT, a relative of it, or a SchuBERT, with any head or none: a folder or a name on the Hub."
     )
     text: str | Sequence[str] | Dataset | None = option(
-        None, "Text to train on: a file or folder (documents separated by blank lines), or a dataset on the Hub."
+        None,
+        "Text to train on: a file or folder (documents between blank lines, else one per line), or a dataset on "
+        "the Hub.",
     )
     dataset: str | None = option(None, "Text to train on: a dataset on the Hub, even where a folder has its name.")
     dataset_config: str | None = option(None, "The dataset's configuration.")

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, load_for_pretraining, opening, with_our_names
-from ..data.pairs import make_pairs
+from ..data.spans import pretraining_makers
 from ..data.streaming import StreamedPairs
 from ..evaluation.loading import tokenizer_of
 from ..evaluation.open_task import open_task
@@ -93,8 +93,9 @@ def _pretraining_job(
         tokenizer = tokenizer_of(model)
     max_length = arguments.max_length or min(MAX_LENGTH, loaded.config.max_position_embeddings)
     form: dict[str, Any] = {"max_length": max_length, "seed": config.seed}
-    make = partial(make_pairs, tokenizer=tokenizer, **form)
-    train, held_out = make_examples(arguments, config, make, partial(StreamedPairs, tokenizer=tokenizer, **form))
+    make, texts = pretraining_makers(loaded)
+    stream = partial(StreamedPairs, tokenizer=tokenizer, make=texts, **form)
+    train, held_out = make_examples(arguments, config, partial(make, tokenizer=tokenizer, **form), stream)
     return Job(
         model=loaded,
         tokenizer=tokenizer,

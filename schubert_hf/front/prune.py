@@ -53,7 +53,7 @@ def prune(
             `SentenceTransformer` or `CrossEncoder`, or its folder: `result.package.model` is then a smaller one.
         target: what must remain: "66M", 0.6, "60%", "2.5GFLOPs", "12ms"; several sizes as "99M,88M,77M". Of a
             model whose `vocabulary` is trimmed, too, a share of the parameters is one of those before trimming.
-        text: what it is pruned on: a file or folder (documents separated by blank lines), the name of a dataset, a
+        text: what it is pruned on: a file or folder (see `load_documents`), the name of a dataset, a
             list of documents, or a `datasets.Dataset` with the column `text`.
         objective: "pretraining" (MLM + NSP on text), "outputs" (match what the dense model gives on text without
             labels, whatever its head), "task" (a fine-tuned model, on labelled examples), or "auto": "task" where the

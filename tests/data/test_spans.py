@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from schubert_hf.data.columns import load_pairs, split_rows, tokenize_pairs
 from schubert_hf.data.padding import PaddingCollator
+from schubert_hf.data.pairs import split_sentences
 from schubert_hf.data.sources import TextSourceError
 from schubert_hf.data.spans import choice_texts, make_spans, make_text_pairs, span_texts
 from schubert_hf.data.stream import ExampleStream, TokenizerError, for_stream
@@ -33,6 +34,24 @@ def test_spans_are_of_every_length_and_the_same_each_time(tokenizer, documents):
     assert len(lengths) > 5
     assert spans["input_ids"][:] == make_spans(documents, tokenizer, max_length=LENGTH, seed=3)["input_ids"][:]
     assert spans["input_ids"][:] != make_spans(documents, tokenizer, max_length=LENGTH, seed=4)["input_ids"][:]
+
+
+def test_a_document_of_one_sentence_is_an_example_of_its_own(tokenizer):
+    texts = ["the cat sees a dog", "a house", "", "the dog"]
+    columns = span_texts(texts, tokenizer, LENGTH, random.Random(0))
+    assert [tokenizer.decode(row[1:-1]) for row in columns["input_ids"]] == [text for text in texts if text]
+
+
+def test_full_spans_hold_as_many_whole_sentences_as_fit(tokenizer, documents):
+    text = " ".join(documents["text"][:5])
+    sentences = [tokenizer(one, add_special_tokens=False)["input_ids"] for one in split_sentences(text)]
+    for row in span_texts([text], tokenizer, LENGTH, random.Random(0), full=True)["input_ids"]:
+        inside: list[int] = []
+        while inside != row[1:-1]:
+            inside += sentences.pop(0)
+        assert len(row) <= LENGTH
+        assert not sentences or len(row) + len(sentences[0]) > LENGTH
+    assert not sentences
 
 
 def test_prompts_stand_before_the_text(tokenizer, documents):

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 from huggingface_hub import HfApi
 
-from schubert_hf.data.text import TextSourceError, load_documents, split_documents
+from schubert_hf.data.text import TextSourceError, load_documents, split_documents, stream_documents
 
 TEXT = "First one. It has two sentences.\n\nSecond one. It has two, too.\n"
 WANTED = ["First one. It has two sentences.", "Second one. It has two, too."]
@@ -65,6 +65,21 @@ def test_good_sources_give_documents(tmp_path: Path, name: str) -> None:
     documents = load_documents(tmp_path / name)
     assert documents.column_names == ["text"]
     assert stripped(documents) == WANTED
+
+
+@pytest.mark.parametrize("name", ["lines.txt", "windows.txt", "lines", "lines.txt.gz"])
+def test_a_file_without_blank_lines_has_a_document_per_line(tmp_path: Path, name: str) -> None:
+    lines = ["a first query", "Two sentences. In one line.", "MKVLA", "the end"]
+    data = ("\r\n" if name == "windows.txt" else "\n").join(lines).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert load_documents(tmp_path / name)["text"] == lines
+    assert [row["text"] for row in stream_documents(tmp_path / name)] == lines
+
+
+def test_in_a_folder_such_a_file_is_a_document(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.txt").write_text("A first line.\nAnd a second one.\n")
+    assert len(load_documents(tmp_path)) == 2
 
 
 def test_parquet_and_path_as_string(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from schubert_hf import PruningConfig, SchuBertPruner
 from schubert_hf.conversion import load_for_pretraining
 from schubert_hf.cost import BudgetError, Cost, FlopCost, ParameterCost
-from schubert_hf.data.pairs import make_pairs
+from schubert_hf.data.spans import pretraining_makers
 from schubert_hf.data.stream import Collator, MaskingCollator
 from schubert_hf.data.text import load_documents
 from schubert_hf.evaluation.loading import load_tokenizer
@@ -66,8 +66,9 @@ def open_text(model: str, text: str, eval_text: str, *, max_length: int) -> Subj
     with quiet():
         loaded = load_for_pretraining(model, dtype=torch.float32)
     tokenizer = load_tokenizer(model)
+    make, _ = pretraining_makers(loaded)
     train, held_out = (
-        make_pairs(load_documents(name), tokenizer, max_length=max_length, seed=0) for name in (text, eval_text)
+        make(load_documents(name), tokenizer, max_length=max_length, seed=0) for name in (text, eval_text)
     )
     return Subject(loaded, tokenizer, train, held_out, PretrainingObjective, MaskingCollator(tokenizer, seed=0))
 
