@@ -169,7 +169,7 @@ class Bench:
         base = self.base
         assert base is not None
         config, plans = config.resolve(), base.progress.plans
-        taught = with_teacher(base.make_objective(model), base.dense.eval(), plans, config)
+        taught = with_teacher(base.maker(model), base.dense.eval(), plans, config)
         position = base.phases.position
         try:
             if (rate := config.recovery_learning_rate) is None:
@@ -188,7 +188,7 @@ class Bench:
         assert base is not None
         return evaluate(
             self.accelerator,
-            base.make_objective(model),
+            base.maker(model),
             base.data.eval_stream,
             base.data.eval_collator,
             batch_size=self.arguments.batch_size,

@@ -195,7 +195,7 @@ class SchuBertPruner:
         examine = partial(data.calibration, self.accelerator, self.phases.position, config)
         batches, fold = examine() if method.calibrates else ([], [])
         announce(self.accelerator, f"{name} scoring units")  # which takes minutes, and has no steps to show
-        sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self._make
+        sum_up, seed, make = partial(sum_over_processes, self.accelerator), mix_seed(config.seed, number), self.maker
         groups = find_groups(self.model.config, config.dimensions)
         looked = split(PIECE, first_predictions(SCORED, batches, self.objective, sum_up), self.accelerator.device)
         projects = "e" in config.dimensions and not self.model.config.project_embeddings
@@ -226,13 +226,13 @@ class SchuBertPruner:
 
     def _replace_model(self, model: PreTrainedModel) -> None:
         self.model = self.session.model = model.to(self.accelerator.device)
-        self.objective = self._make(model)
+        self.objective = self.maker(model)
         if model is not self.dense:  # only a teacher has to stay on the device
             self.dense.to(self.accelerator.device if self._keeps_dense else "cpu")
         check_same_weights(self.accelerator, model)
 
     @property
-    def _make(self) -> Callable[[PreTrainedModel], Objective]:
+    def maker(self) -> Callable[[PreTrainedModel], Objective]:
         """Makes the objective of the model as it is after the cuts so far."""
         return reduce(narrowed, self.progress.plans, self.make_objective)
 
