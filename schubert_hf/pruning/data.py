@@ -60,9 +60,7 @@ class PruningData:
 
     def resolve(self, config: PruningConfig, model: PreTrainedModel) -> PruningConfig:
         """The settings with `calibration_examples` filled in, from the widest system that a refit has to solve."""
-        shape = Shape.of(model.config)
-        values = map(mul, shape.head_counts, shape.value_sizes)
-        widest = max(*shape.hidden_sizes, *shape.filter_sizes, *values)
+        widest = widest_input(Shape.of(model.config))
         tokens = float(real_tokens(self.sample).sum(-1).float().mean())  # of an example
         enough = math.ceil(TOKENS_PER_INPUT * widest / tokens)
         given = config.calibration_examples
@@ -100,6 +98,12 @@ class PruningData:
             for begin in range(0, share, size):
                 positions = range(start + begin, start + min(begin + size, share))
                 yield send_to_device(collate([self.stream[position] for position in positions]), accelerator.device)
+
+
+def widest_input(shape: Shape) -> int:
+    """How many inputs the widest projection has: the unknowns of the largest system that a refit solves."""
+    values = map(mul, shape.head_counts, shape.value_sizes)
+    return max(*shape.hidden_sizes, *shape.filter_sizes, *values)
 
 
 def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:

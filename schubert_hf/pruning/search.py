@@ -29,11 +29,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError
-from ..shape import LETTERS
+from ..shape import LETTERS, Shape
 from ..training.micro_batches import by_length
 from ..training.objective import Objective
 from .criteria import Scores
-from .data import first_predictions, first_tokens
+from .data import first_predictions, first_tokens, widest_input
 from .least_squares import RIDGE
 from .methods import Scored
 from .phases import narrowed
@@ -43,7 +43,10 @@ from .restoration import restore
 from .surgery import compact
 from .units import EMBEDDINGS, STREAM, Group
 
-FITTED, MEASURED = 1024, 2048  # tokens that a plan is refit on, and measured on: enough to choose among few plans
+# Tokens that a plan is refit on, for each input of the widest projection: on fewer, wide streams are fitted worse than
+# narrow ones, and look worse than they are (examples/benchmarks/RESULTS.md). Above `MOST` it takes too long.
+FITTED, MOST = 2, 4096
+MEASURED = 2048  # tokens that a plan is measured on
 STEP = 1 / 8  # of stream or embeddings: widths that are tried lie so far apart, and half as far around the best
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
 Choose = Callable[[Scores], PruningPlan]
@@ -58,7 +61,7 @@ class Competition:
         scored: the network that is cut, on its device, and the importance of the units of every group that may be cut.
         objective: makes what training minimises from a model.
         choose: from scores to a plan for the budget; raises `BudgetError` where those groups cannot meet it.
-        batches: what plans are refit on, of which about `FITTED` tokens are used.
+        batches: what plans are refit on, of which as many are used as `FITTED` says.
         fold: what they are measured on, about `MEASURED` tokens of it.
         reduce: sums a tensor over the processes.
 
@@ -76,7 +79,8 @@ class Competition:
 
     def __post_init__(self) -> None:
         self.model, self.scores = self.scored.model, self.scored.scores
-        self.batches = first_tokens(FITTED, self.batches, self.reduce)
+        fitted = min(MOST, FITTED * widest_input(Shape.of(self.model.config)))
+        self.batches = first_tokens(fitted, self.batches, self.reduce)
         fold = first_predictions(MEASURED, self.fold, self.objective(self.model), self.reduce)
         self.fold = list(by_length(fold, self.model.device))
         self.kinds = {group.dimension for group in self.scores}

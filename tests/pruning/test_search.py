@@ -10,7 +10,7 @@ from schubert_hf.pruning.data import FEW, first_predictions, first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
 from schubert_hf.pruning.methods import Scored
 from schubert_hf.pruning.restoration import restore
-from schubert_hf.pruning.search import FITTED, MEASURED, Competition
+from schubert_hf.pruning.search import FITTED, MEASURED, MOST, Competition
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.training.objective import Objective, PretrainingObjective, real_tokens
@@ -127,7 +127,9 @@ def test_no_more_text_is_used_than_a_choice_needs():
     tokens = int(real_tokens(some).sum())
     many = [some] * (2 * MEASURED // tokens)
     rivals = Competition(Scored(model, scores_of(model)), PretrainingObjective, lambda _: None, many, many)
-    for used, wanted in ((rivals.batches, FITTED), (rivals.fold, MEASURED)):
+    widest = max(*model.config.hidden_sizes, *model.config.filter_sizes)
+    for used, wanted in ((rivals.batches, FITTED * widest), (rivals.fold, MEASURED)):
+        assert wanted < MOST
         assert wanted <= len(used) * tokens < wanted + tokens
     halves = Competition(
         Scored(model, scores_of(model)), PretrainingObjective, lambda _: None, many, many, lambda t: 2 * t
