@@ -69,7 +69,7 @@ def test_every_head_is_pruned_to_match_itself(name, tiny, make_pruner, tmp_path)
     assert type(opened).__name__ == name
     batch = pruner.data.sample
     with torch.no_grad():
-        ours, theirs = (pruner._make(model)(batch) for model in (result.model, opened))
+        ours, theirs = (pruner.maker(model)(batch) for model in (result.model, opened))
     for term in terms:
         assert float(ours[term]) == pytest.approx(float(theirs[term]), rel=1e-5)
 
