@@ -44,8 +44,9 @@ from .surgery import compact
 from .units import EMBEDDINGS, STREAM, Group
 
 # Tokens that a plan is refit on, for each input of the widest projection: on fewer, wide streams are fitted worse than
-# narrow ones, and look worse than they are (examples/benchmarks/RESULTS.md). Above `MOST` it takes too long.
-FITTED, MOST = 2, 4096
+# narrow ones, and look worse than they are (examples/benchmarks/RESULTS.md). Fewer than `LEAST` say little; more than
+# `MOST` take too long.
+FITTED, LEAST, MOST = 2, 1024, 4096
 MEASURED = 2048  # tokens that a plan is measured on
 STEP = 1 / 8  # of stream or embeddings: widths that are tried lie so far apart, and half as far around the best
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
@@ -79,7 +80,7 @@ class Competition:
 
     def __post_init__(self) -> None:
         self.model, self.scores = self.scored.model, self.scored.scores
-        fitted = min(MOST, FITTED * widest_input(Shape.of(self.model.config)))
+        fitted = max(LEAST, min(MOST, FITTED * widest_input(Shape.of(self.model.config))))
         self.batches = first_tokens(fitted, self.batches, self.reduce)
         fold = first_predictions(MEASURED, self.fold, self.objective(self.model), self.reduce)
         self.fold = list(by_length(fold, self.model.device))

@@ -10,7 +10,7 @@ from schubert_hf.pruning.data import FEW, first_predictions, first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
 from schubert_hf.pruning.methods import Scored
 from schubert_hf.pruning.restoration import restore
-from schubert_hf.pruning.search import FITTED, MEASURED, MOST, Competition
+from schubert_hf.pruning.search import FITTED, LEAST, MEASURED, Competition
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import Group, find_groups
 from schubert_hf.training.objective import Objective, PretrainingObjective, real_tokens
@@ -121,15 +121,14 @@ def test_an_objective_without_predictions_is_compared_by_its_loss():
     assert rivals.known[plan] == pytest.approx(total / number, rel=1e-5)
 
 
-def test_no_more_text_is_used_than_a_choice_needs():
-    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+@pytest.mark.parametrize(("filters", "fitted"), [(41, LEAST), (600, 600 * FITTED)])
+def test_no_more_text_is_used_than_a_choice_needs(filters, fitted):
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36], filter_sizes=[filters, 29, 17]))
     some = masked(1)[0]
     tokens = int(real_tokens(some).sum())
     many = [some] * (2 * MEASURED // tokens)
     rivals = Competition(Scored(model, scores_of(model)), PretrainingObjective, lambda _: None, many, many)
-    widest = max(*model.config.hidden_sizes, *model.config.filter_sizes)
-    for used, wanted in ((rivals.batches, FITTED * widest), (rivals.fold, MEASURED)):
-        assert wanted < MOST
+    for used, wanted in ((rivals.batches, fitted), (rivals.fold, MEASURED)):
         assert wanted <= len(used) * tokens < wanted + tokens
     halves = Competition(
         Scored(model, scores_of(model)), PretrainingObjective, lambda _: None, many, many, lambda t: 2 * t
