@@ -103,7 +103,7 @@ class PruningData:
 def widest_input(shape: Shape) -> int:
     """How many inputs the widest projection has: the unknowns of the largest system that a refit solves."""
     values = map(mul, shape.head_counts, shape.value_sizes)
-    return max(*shape.hidden_sizes, *shape.filter_sizes, *values)
+    return int(max(*shape.hidden_sizes, *shape.filter_sizes, *values))
 
 
 def sum_over_processes(accelerator: Accelerator, tensor: Tensor) -> Tensor:
