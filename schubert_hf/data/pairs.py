@@ -143,7 +143,7 @@ def _join_single(documents: list[list[str]]) -> list[list[str]]:
     joined: list[list[str]] = []
     pending: list[str] = []
     for sentences in documents:
-        pending = pending + sentences
+        pending += sentences
         if len(pending) > 1:
             joined.append(pending)
             pending = []

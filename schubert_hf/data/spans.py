@@ -105,18 +105,23 @@ def span_texts(
         raise TextSourceError(
             f"`max_length` is {max_length}, which the longest prompt fills. Give more, or shorter prompts."
         )
+
+    def draw() -> int:
+        """How many word pieces the next span should have."""
+        return room if full else rng.randint(1, room)
+
     rows: list[list[int]] = []
     for sentences in tokenize_documents([split_sentences(text or "") for text in texts], tokenizer, room):
         span: list[int] = []
-        target = room if full else rng.randint(1, room)
+        target = draw()
         for sentence in sentences:
             if full and span and len(span) + len(sentence) > room:
                 rows.append(span)
                 span = []
-            span = span + sentence
+            span += sentence
             if len(span) >= target:
                 rows.append(span[:room])
-                span, target = [], room if full else rng.randint(1, room)
+                span, target = [], draw()
         if span:
             rows.append(span)
     ids = [frame.one([*rng.choice(starts), *span]) for span in rows]

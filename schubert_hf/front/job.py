@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.spans import Makers
 from ..data.stream import Collator
 from ..data.streaming import StreamedPairs
 from ..data.text import held_out_documents, load_documents, not_held_out, split_documents, stream_documents
@@ -59,15 +61,17 @@ def describe_texts(arguments: PruneArguments, root: Path | None) -> dict[str, An
 def make_examples(
     arguments: PruneArguments,
     config: PruningConfig,
-    make: Callable[[Dataset], Dataset],
-    stream: Callable[..., StreamedPairs],
+    makers: Makers,
+    **form: Any,
 ) -> tuple[Dataset | StreamedPairs, Dataset]:
     """Training and held-out examples of the text that the arguments name.
 
     Args:
-        make: from documents to examples.
-        stream: from streamed documents, and `wanted`, which selects them, to a stream of examples.
+        makers: from documents to examples, of a loaded text and of a stream.
+        form: of the examples: `tokenizer`, `max_length` and `seed`.
     """
+    make = partial(makers[0], **form)
+    stream: Callable[..., StreamedPairs] = partial(StreamedPairs, make=makers[1], **form)
     if arguments.streaming:
         documents = stream_documents(arguments.source, config=arguments.dataset_config)
         if arguments.eval_text is not None:

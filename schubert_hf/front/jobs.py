@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import ConversionError, load_for_pretraining, opening, with_our_names
 from ..data.spans import pretraining_makers
-from ..data.streaming import StreamedPairs
 from ..evaluation.loading import tokenizer_of
 from ..evaluation.open_task import open_task
 from ..heads import masked_lm
@@ -92,10 +89,8 @@ def _pretraining_job(
     if tokenizer is None:
         tokenizer = tokenizer_of(model)
     max_length = arguments.max_length or min(MAX_LENGTH, loaded.config.max_position_embeddings)
-    form: dict[str, Any] = {"max_length": max_length, "seed": config.seed}
-    make, texts = pretraining_makers(loaded)
-    stream = partial(StreamedPairs, tokenizer=tokenizer, make=texts, **form)
-    train, held_out = make_examples(arguments, config, partial(make, tokenizer=tokenizer, **form), stream)
+    form = {"tokenizer": tokenizer, "max_length": max_length, "seed": config.seed}
+    train, held_out = make_examples(arguments, config, pretraining_makers(loaded), **form)
     return Job(
         model=loaded,
         tokenizer=tokenizer,

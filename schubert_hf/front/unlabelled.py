@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.columns import load_pairs, split_rows, tokenize_pairs
 from ..data.padding import PaddingCollator
-from ..data.streaming import StreamedPairs
 from ..encoders.cross_encoder import CrossEncoder
 from ..encoders.examples import MAX_LENGTH, example_makers
 from ..encoders.kinds import CROSS, SENTENCE, kind_of
@@ -65,15 +64,14 @@ def outputs_job(
         tokenizer = tokenizer_of(model) if encoder is None else encoder.tokenizer
     longest = loaded.config.max_position_embeddings if encoder is None else encoder.max_length
     max_length = arguments.max_length or min(MAX_LENGTH, longest)
-    form: dict[str, Any] = {"max_length": max_length, "seed": config.seed}
+    form = {"tokenizer": tokenizer, "max_length": max_length, "seed": config.seed}
     if arguments.columns:
         train, held_out = _pairs_of_columns(arguments, head, config, partial(_tokenize, tokenizer, max_length))
     else:
         prompts = tuple(dict.fromkeys(encoder.prompts.values())) if encoder is not None else ()
         pairs = arguments.pairs or isinstance(encoder, CrossEncoder)
-        make, texts = example_makers(loaded, pairs=pairs, prompts=prompts)
-        stream = partial(StreamedPairs, tokenizer=tokenizer, make=texts, **form)
-        train, held_out = make_examples(arguments, config, partial(make, tokenizer=tokenizer, **form), stream)
+        makers = example_makers(loaded, pairs=pairs, prompts=prompts)
+        train, held_out = make_examples(arguments, config, makers, **form)
     collator, own_space = PaddingCollator(tokenizer), arguments.own_space
     return Job(
         model=loaded,
