@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -152,10 +152,12 @@ def move_layer(name: str, layer: int) -> str:
 
 
 def rebuild(model: PreTrainedModel, config: SchuBertConfig) -> PreTrainedModel:
-    """A model of the same class with another config and fresh weights; it has a pooler where `model` has one."""
+    """A model of the same class with another config; it has a pooler where `model` has one.
+
+    Its parameters are on the meta device, so that weights are neither drawn nor held before some are assigned.
+    """
     options = {"add_pooling_layer": model.pooler is not None} if hasattr(model, "pooler") else {}
-    # Fresh weights that are thrown away must not move the caller's random numbers.
-    with torch.random.fork_rng(devices=[]):
+    with init_empty_weights(include_buffers=False):  # buffers that no checkpoint holds are made here
         return type(model)(config, **options)
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from ..heads import MaskedLM
@@ -30,6 +30,19 @@ from .precision import Reduce, exact, summed
 STEPS = 60  # each a pass or two over the tokens
 RIDGE = 1e-3  # of an input's variance, for the linear map that the steps begin with
 RIGHT = 1.0  # where activations begin, in their standard deviations
+ROWS = 2**13  # words at a time
+
+
+def decoder_products(decoder: nn.Linear, columns: Tensor | None = None) -> Tensor:
+    """E_S^T E of a decoder's weight E less what is the same for all words, and its columns S (None: all); float64."""
+    width = decoder.in_features
+    chosen = torch.arange(width) if columns is None else columns
+    products, total = torch.zeros(len(chosen), width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for part in torch.split(decoder.weight, ROWS):
+        rows = exact(part)
+        products += rows[:, chosen].mT @ rows
+        total += rows.sum(0)
+    return products.addr_(total[chosen], total, alpha=-1 / decoder.out_features)
 
 
 def fit_transform(
@@ -47,9 +60,7 @@ def fit_transform(
         targets: what it should give, (tokens, e) each.
         reduce: sums a tensor over processes that see different tokens.
     """
-    weight = exact(head.decoder.weight)
-    weight = weight - weight.mean(0)
-    metric = weight.mT @ weight
+    metric = decoder_products(head.decoder)
     metric = metric / metric.diagonal().mean().clamp(min=torch.finfo(metric.dtype).tiny)
     _begin_linear(head, inputs, targets, reduce)
     _descend(head, inputs, targets, metric.to(targets[0]), reduce, steps)

@@ -22,13 +22,12 @@ transform of its own (see `decoding`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 from transformers import PreTrainedModel
 
@@ -140,8 +139,9 @@ def project_embeddings(model: PreTrainedModel, moments: EmbeddingMoments) -> Pre
         A model that computes the same, to rounding. Entry n of its embeddings is the n-th most important but for the
         last, which makes their mean 0, as LayerNorm would have it.
     """
-    projected = rebuild(model, with_projection(model.config)).to(model.device, model.dtype)
-    projected.load_state_dict(copy.deepcopy(model.state_dict()), strict=False)
+    projected = rebuild(model, with_projection(model.config))
+    # Both share what stays as it is, which nobody changes: what is cut of them is a copy.
+    projected.load_state_dict(model.state_dict(), strict=False, assign=True)
     ours, theirs = embeddings(projected), embeddings(model)
     scale, shift = exact(theirs.norm.weight), exact(theirs.norm.bias)
     if theirs.projection is None:
@@ -155,16 +155,16 @@ def project_embeddings(model: PreTrainedModel, moments: EmbeddingMoments) -> Pre
     turn = _basis(forms)
     if (head := masked_lm(projected)) is not None:
         head.turn(turn)
-    for table in ours.tables:
-        for rows in torch.split(table.weight, ROWS):
-            rows.copy_(exact(rows) @ turn)
-    ours.norm.weight.fill_(1.0)
-    ours.norm.bias.zero_()
     assert ours.projection is not None
-    ours.projection.weight.copy_(weight @ turn)
-    ours.projection.bias.copy_(bias)
-    projected.train(model.training)
-    return projected
+    for own, table in zip(ours.tables, theirs.tables, strict=True):
+        turned = torch.cat([(exact(rows) @ turn).to(rows) for rows in torch.split(table.weight, ROWS)])
+        own.weight = nn.Parameter(turned)
+    made = {"weight": torch.ones_like(theirs.norm.weight), "bias": torch.zeros_like(theirs.norm.bias)}
+    ours.norm.load_state_dict(made, assign=True)
+    made = {"weight": (weight @ turn).to(made["weight"]), "bias": bias.to(made["bias"])}
+    ours.projection.load_state_dict(made, assign=True)
+    projected.tie_weights()
+    return projected.to(model.device).train(model.training)
 
 
 def _normalised(x: Tensor, parts: Embeddings) -> Tensor:

@@ -32,7 +32,7 @@ from ..anatomy import Axis, Sublayer, embeddings, layers
 from ..heads import masked_lm, readers
 from ..training.micro_batches import by_length
 from ..training.objective import real_tokens, sequences
-from .decoding import fit_transform
+from .decoding import decoder_products, fit_transform
 from .least_squares import NormRegression, Regression
 from .plan import PruningPlan
 from .precision import Batch, Reduce, exact
@@ -41,7 +41,6 @@ from .precision import Batch, Reduce, exact
 # the heads that read the stream.
 PARTS = ("outputs", "heads", "filters", "norms", "transform")
 STREAM, EMBEDDING = Axis("hidden", 0), Axis("embedding", -1)  # what the first layer reads; what the decoder reads
-ROWS = 2**13  # words at a time
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 Stream = list[Tensor]  # one tensor per batch, shape (batch, seq, width)
 Map = Callable[[Tensor], Tensor]  # of one batch's tensor
@@ -208,13 +207,7 @@ class _Restoration:
         gone = torch.tensor(sorted(set(range(width)) - set(kept.tolist())), dtype=torch.long)
         if not len(gone):
             return lambda t: self._channels(t, EMBEDDING)
-        products = torch.zeros(len(kept), width, dtype=torch.float64)  # E_S^T E
-        total = torch.zeros(width, dtype=torch.float64)
-        for part in torch.split(decoder.weight, ROWS):
-            rows = exact(part)
-            products += rows[:, kept].mT @ rows
-            total += rows.sum(0)
-        products.addr_(total[kept], total, alpha=-1 / decoder.out_features)
+        products = decoder_products(decoder, kept)
         gram = products[:, kept]
         gram.diagonal().add_(1e-6 * gram.diagonal().mean())
         to_kept = torch.linalg.solve(gram, products[:, gone]).to(decoder.weight)  # (kept, gone)

@@ -37,7 +37,6 @@ def compact(
     """
     plan.check_source(model.config)
     check_tensors(model)
-    # Not on the meta device: buffers that no checkpoint holds are made here.
     smaller = rebuild(model, with_shape(model.config, plan.shape))
     parameters = dict(tensors) if tensors is not None else dict(model.named_parameters(remove_duplicate=False))
     cuts = {}
