@@ -6,7 +6,8 @@ makes a sentence encoder of XLM-R's shape (12 layers, 768 wide, 278M parameters)
 a Unigram model of 250,002 pieces: the text's own words and their parts, its characters, and made-up words of other
 scripts. Then it runs
 
-    schubert prune large/dense --vocabulary 99.9% --target 50% --cost flops --text corpus.txt --output-dir large/small
+    schubert prune large/dense --vocabulary 99.9% --target 50% --cost flops --text corpus.txt --recovery-steps 0 \
+        --output-dir large/small
 
 and opens the result in a process of its own that cannot import this package. Time and peak memory of each step are
 printed. The model knows nothing: what is measured is whether the way is open, and what it takes. On two cores that
@@ -78,9 +79,6 @@ class Arguments:
     pieces: int = option(250_002, "Words of the vocabulary.", least=1000)
     hidden_size: int = option(768, "Width.")
     layers: int = option(12, "Layers.")
-    calibration_examples: int = option(16, "As `schubert prune --calibration-examples`.")
-    eval_examples: int = option(32, "As `schubert prune --eval-examples`.")
-    max_length: int = option(32, "As `schubert prune --max-length`.")
     threads: int = option(2, "Threads on the CPU.")
     seed: int = option(0, "Of weights and made-up words.")
 
@@ -96,9 +94,7 @@ def main() -> None:
         build(arguments, dense)
     command = [sys.executable, "-m", "schubert_hf", "prune", str(dense), "--vocabulary", arguments.vocabulary]
     command += ["--target", arguments.target, "--cost", "flops", "--text", arguments.text, "--output-dir", str(small)]
-    command += ["--rounds", "1", "--recovery-steps", "0", "--report-to", "none", "--threads", str(arguments.threads)]
-    for name in ("calibration_examples", "eval_examples", "max_length"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    command += ["--recovery-steps", "0", "--report-to", "none", "--threads", str(arguments.threads)]
     run("trimmed and pruned", command)
     run("opened in a clean process", [sys.executable, "-c", OPEN, str(small)])
     print(f"{describe_machine(machine())}. Versions: {json.dumps(versions())}")
