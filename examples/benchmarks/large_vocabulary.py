@@ -1,4 +1,4 @@
-"""A multilingual encoder becomes an English one: its vocabulary is trimmed and half of its encoder pruned, in one go.
+r"""A multilingual encoder becomes an English one: its vocabulary is trimmed and half of its encoder pruned, in one go.
 
     python examples/benchmarks/large_vocabulary.py --text corpus.txt --output-dir large
 
