@@ -10,8 +10,8 @@ scripts. Then it runs
         --output-dir large/small
 
 and opens the result in a process of its own that cannot import this package. Time and peak memory of each step are
-printed. The model knows nothing: what is measured is whether the way is open, and what it takes. On two cores that
-others used, too, it took 40 minutes and 5.8 GB, and trimming alone 27 seconds of processor time and 3.5 GB.
+printed. The model knows nothing: what is measured is whether the way is open, and what it takes: 12 minutes and 7.0 GB
+on two cores, half of the time with other work on one of them.
 """
 
 from __future__ import annotations
