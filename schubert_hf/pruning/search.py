@@ -49,6 +49,7 @@ from .units import EMBEDDINGS, STREAM, Group
 FITTED, LEAST, MOST = 2, 1024, 4096
 MEASURED = 2048  # tokens that a plan is measured on
 STEP = 1 / 8  # of stream or embeddings: widths that are tried lie so far apart, and half as far around the best
+HOPELESS = 2  # times the loss at full width
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
 Choose = Callable[[Scores], PruningPlan]
 Widths = Mapping[Group, int]
@@ -117,29 +118,36 @@ class Competition:
         return self.best[1]
 
     def _narrow(self, few: set[str], group: Group, widths: Widths) -> Widths:
-        """Tries ever fewer units of a group as long as that helps; returns the best widths, of others those given."""
+        """Tries ever fewer units of a group as long as that helps; returns the best widths, of others those given.
+
+        At last half a step is tried, too; below the full width only where it may help. A narrower group can win no
+        more than what is lost beside it, so where a whole step loses twice as much, half of it wins nothing.
+        """
         whole = len(self.scores[group])
-        least, best = math.inf, 1.0
+        least, best, last = math.inf, 1.0, 0.0
 
         def fixed(share: float) -> Widths:
             return {**widths, group: round(share * whole)} if share < 1 else widths
 
         def improves(share: float) -> bool | None:
             """None where that width cannot meet the budget."""
-            nonlocal least, best
+            nonlocal least, best, last
             plan = self._plan(few, fixed(share))
             if plan is None:
                 return None
-            loss = self._try(plan, few | {group.dimension for group in fixed(share)})
-            if loss >= least:
+            last = self._try(plan, few | {group.dimension for group in fixed(share)})
+            if last >= least:
                 return False
-            least, best = loss, share
+            least, best = last, share
             return True
 
         for number in range(round(1 / STEP)):
             if improves(1 - number * STEP) is False:
                 break
-        improves(best - STEP / 2 if best == 1 else best + STEP / 2)
+        if best < 1:
+            improves(best + STEP / 2)
+        elif last < HOPELESS * least:
+            improves(1 - STEP / 2)
         return fixed(best)
 
     def _plan(self, kinds: set[str], widths: Widths = MappingProxyType({})) -> PruningPlan | None:

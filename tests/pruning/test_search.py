@@ -89,6 +89,15 @@ def test_kinds_that_cannot_meet_the_budget_are_passed_over():
         compete(model, scores_of(model, "fkv"), 0.35).run()
 
 
+@pytest.mark.parametrize(("worse", "tried"), [(1.9, [36, 32, 34]), (2.1, [36, 32])])
+def test_half_a_step_is_tried_where_a_whole_one_did_not_lose_too_much(worse, tried):
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    rivals = compete(model, scores_of(model, "hfkv"), 0.85)
+    rivals._measure = lambda plan: 1.0 if len(plan.hidden) == 36 else worse
+    assert len(rivals.run().hidden) == 36
+    assert [one["hidden_size"] for one in rivals.tried[1:]] == tried
+
+
 @pytest.mark.parametrize("dimensions", ["fkv", "h", "a", "ha"])
 def test_where_there_is_one_way_nothing_is_measured(dimensions):
     model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
