@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from .configuration_schubert import SchuBertConfig
 from .errors import SchuBertError
@@ -154,10 +154,10 @@ def move_layer(name: str, layer: int) -> str:
 def rebuild(model: PreTrainedModel, config: SchuBertConfig) -> PreTrainedModel:
     """A model of the same class with another config; it has a pooler where `model` has one.
 
-    Its parameters are on the meta device, so that weights are neither drawn nor held before some are assigned.
+    Its weights are whatever memory held: they are about to be replaced, and drawing them would take longer than that.
     """
     options = {"add_pooling_layer": model.pooler is not None} if hasattr(model, "pooler") else {}
-    with init_empty_weights(include_buffers=False):  # buffers that no checkpoint holds are made here
+    with no_init_weights():
         return type(model)(config, **options)
 
 
