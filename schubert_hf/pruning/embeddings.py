@@ -157,12 +157,12 @@ def project_embeddings(model: PreTrainedModel, moments: EmbeddingMoments) -> Pre
         head.turn(turn)
     assert ours.projection is not None
     for own, table in zip(ours.tables, theirs.tables, strict=True):
-        turned = torch.cat([(exact(rows) @ turn).to(rows) for rows in torch.split(table.weight, ROWS)])
-        own.weight = nn.Parameter(turned)
-    made = {"weight": torch.ones_like(theirs.norm.weight), "bias": torch.zeros_like(theirs.norm.bias)}
-    ours.norm.load_state_dict(made, assign=True)
-    made = {"weight": (weight @ turn).to(made["weight"]), "bias": bias.to(made["bias"])}
-    ours.projection.load_state_dict(made, assign=True)
+        own.weight = nn.Parameter(table.weight.clone())
+        for rows in torch.split(own.weight, ROWS):
+            rows.copy_(exact(rows) @ turn)
+    like = theirs.norm.weight
+    ours.norm.load_state_dict({"weight": torch.ones_like(like), "bias": torch.zeros_like(like)}, assign=True)
+    ours.projection.load_state_dict({"weight": (weight @ turn).to(like), "bias": bias.to(like)}, assign=True)
     projected.tie_weights()
     return projected.to(model.device).train(model.training)
 

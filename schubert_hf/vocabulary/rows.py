@@ -42,12 +42,10 @@ def with_rows(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
             )
         setattr(config, name, ids if isinstance(value, list) else next(iter(ids), None))
     config.vocab_size = len(kept)
-    made = rebuild(model, config)
+    made = rebuild(model, config).to(model.dtype)
     rows, sized = torch.tensor(kept), _of_words(model)
     tensors = model.state_dict()
-    made.load_state_dict(
-        {name: tensor[rows] if name in sized else tensor.clone() for name, tensor in tensors.items()}, assign=True
-    )
+    made.load_state_dict({name: tensor[rows] if name in sized else tensor for name, tensor in tensors.items()})
     made.tie_weights()
     return made.to(model.device).train(model.training)
 
