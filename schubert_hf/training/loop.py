@@ -179,7 +179,9 @@ class TrainingLoop:
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
             pulled = [next(batches) for _ in range(0, share, size)]
             self.data_state = pulled[-1].state
-            yield list(by_length((batch.tensors for batch in pulled), self.accelerator.device))
+            tensors, device = (batch.tensors for batch in pulled), self.accelerator.device
+            bfloat16 = self._bfloat16 or self.accelerator.mixed_precision == "bf16"
+            yield list(by_length(tensors, device, few_widths=bfloat16))
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()

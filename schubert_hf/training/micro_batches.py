@@ -15,13 +15,15 @@ FEWEST = 8  # examples per part: matrix products of fewer rows are slower
 WORTH = 0.9  # of the padded tokens must go, or the batch stays whole
 
 
-def by_length(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Iterator[Batch]:
+def by_length(
+    batches: Iterable[Mapping[str, Tensor]], device: torch.device, *, few_widths: bool = False
+) -> Iterator[Batch]:
     """The same batches, on a CPU each of them by `cut_by_length`."""
     for batch in batches:
-        yield from cut_by_length(batch) if device.type == "cpu" else [dict(batch)]
+        yield from cut_by_length(batch, few_widths=few_widths) if device.type == "cpu" else [dict(batch)]
 
 
-def cut_by_length(batch: Mapping[str, Tensor]) -> list[Batch]:
+def cut_by_length(batch: Mapping[str, Tensor], *, few_widths: bool = False) -> list[Batch]:
     """The same examples in up to four batches, those of like length together, each without padding behind its longest.
 
     A step is the same: losses are summed over its examples, and what is padding says nothing. A batch stays whole
@@ -29,6 +31,8 @@ def cut_by_length(batch: Mapping[str, Tensor]) -> list[Batch]:
 
     Args:
         batch: with tensors of shape (batch, ...); those of the mask's shape, floats excepted, are cut like it.
+        few_widths: keep a little padding, so that widths recur: oneDNN compiles a bfloat16 product for each shape
+            that it meets, which takes longer than to multiply.
     """
     mask = batch.get("attention_mask")
     if mask is None or mask.ndim < 2:
@@ -39,9 +43,17 @@ def cut_by_length(batch: Mapping[str, Tensor]) -> list[Batch]:
     order = lengths.argsort(stable=True)
     parts = [part for part in order.tensor_split(max(1, min(PARTS, size // FEWEST))) if len(part)]
     longest = [max(1, int(lengths[part].max())) for part in parts]
+    if few_widths:
+        longest = [min(_next_width(most), width) for most in longest]
     if sum(len(part) * most for part, most in zip(parts, longest, strict=True)) > WORTH * size * width:
         return [dict(batch)]
     return [_cut(take(batch, part.tolist()), most) for part, most in zip(parts, longest, strict=True)]
+
+
+def _next_width(length: int) -> int:
+    """At least `length`: one of four widths in each octave, such as 64, 80, 96, 112, 128, 160."""
+    step = 1 << max(0, (length - 1).bit_length() - 3)
+    return -(-length // step) * step
 
 
 def _cut(batch: Mapping[str, Tensor], width: int) -> Batch:
