@@ -22,7 +22,7 @@ from ..data.stream import Batch, Collator, Stream, for_stream, mix_seed, pull, w
 from ..run.checkpoint import CheckpointError
 from ..run.progress import progress_bar
 from .loop_config import AUTO, LoopConfig, LoopConfigError, learning_rate_factor, parameter_groups
-from .micro_batches import by_length
+from .micro_batches import by_length, sparse_gradients
 from .objective import Objective
 from .precision import bfloat16_on_cpu, has_bfloat16
 from .step import NonFiniteLossError, StepResult
@@ -189,7 +189,9 @@ class TrainingLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         counts = self._count(batches)
-        sums, penalty = self._backward(batches, counts)
+        alone = self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1  # else DDP sums them
+        with sparse_gradients(self.objective, alone and len(batches) > 1):
+            sums, penalty = self._backward(batches, counts)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf))
         result = self._result(sums, counts, penalty, norm, rate)
         # With a gradient scaler an infinite gradient is a matter of course: it skips the step.

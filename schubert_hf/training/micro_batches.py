@@ -1,11 +1,16 @@
-"""Batches cut up by length, so that less padding is computed; on a CPU, where time follows the tokens."""
+"""Batches cut up by length, so that less padding is computed; on a CPU, where time follows the tokens.
+
+Each part looks up a few rows of the tables of embeddings, but their gradients are whole tables, zeroed and added again
+for each part. So they are gathered as rows, and made whole once for a step.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.stream import Batch
 from ..run.memory import examples_in, take
@@ -48,6 +53,21 @@ def cut_by_length(batch: Mapping[str, Tensor], *, few_widths: bool = False) -> l
     if sum(len(part) * most for part, most in zip(parts, longest, strict=True)) > WORTH * size * width:
         return [dict(batch)]
     return [_cut(take(batch, part.tolist()), most) for part, most in zip(parts, longest, strict=True)]
+
+
+@contextlib.contextmanager
+def sparse_gradients(module: nn.Module, enabled: bool) -> Iterator[None]:
+    """Inside it tables of embeddings gather their gradients as rows; behind it these are dense, as optimizers want."""
+    tables = [one for one in module.modules() if isinstance(one, nn.Embedding) and not one.sparse] if enabled else []
+    for table in tables:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.sparse = False
+            if table.weight.grad is not None and table.weight.grad.is_sparse:
+                table.weight.grad = table.weight.grad.to_dense()
 
 
 def _next_width(length: int) -> int:

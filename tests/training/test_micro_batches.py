@@ -4,8 +4,13 @@ import pytest
 import torch
 from oracles import build, ragged
 
-from schubert_hf import SchuBertForQuestionAnswering, SchuBertForTokenClassification, SchuBertModel
-from schubert_hf.training.micro_batches import cut_by_length
+from schubert_hf import (
+    SchuBertForMaskedLM,
+    SchuBertForQuestionAnswering,
+    SchuBertForTokenClassification,
+    SchuBertModel,
+)
+from schubert_hf.training.micro_batches import cut_by_length, sparse_gradients
 from schubert_hf.training.outputs import Outputs
 
 LENGTHS = [3, 12, 4, 11, 5, 3, 12, 7, 6, 5, 4, 3, 8, 10, 9, 3, 4, 6]
@@ -88,3 +93,21 @@ def test_losses_add_up_to_those_of_the_whole(head) -> None:
     for term in objective.terms:
         torch.testing.assert_close(sum(objective(part)[term] for part in parts), whole[term], rtol=1e-4, atol=1e-5)
         assert sum(objective.count(part)[term] for part in parts) == objective.count(batch)[term]
+
+
+@pytest.mark.parametrize("head", [SchuBertModel, SchuBertForMaskedLM], ids=["alone", "tied"])
+def test_gradients_that_are_gathered_as_rows_are_those_of_whole_tables(head) -> None:
+    model = build(head, ragged(hidden_sizes=[36, 36, 36])).eval()
+    parts = cut_by_length({name: x for name, x in padded(LENGTHS).items() if name != "number"})
+    gradients = []
+    for sparse in (False, True):
+        model.zero_grad()
+        with sparse_gradients(model, sparse):
+            for part in parts:
+                model(**part)[0].square().sum().backward()
+        gradients.append({name: x.grad for name, x in model.named_parameters() if x.grad is not None})
+        assert not any(x.grad.is_sparse for x in model.parameters() if x.grad is not None)
+    dense, gathered = gradients
+    assert dense.keys() == gathered.keys()
+    for name, gradient in dense.items():
+        torch.testing.assert_close(gathered[name], gradient, rtol=1e-4, atol=1e-4)
