@@ -3,7 +3,7 @@
 Adam's first step moves every weight by the learning rate, whatever the gradient's size. So one gradient, averaged over
 many examples, gives the loss after a first step at every rate for the price of a forward pass each. The rate with the
 lowest loss says how far the weights can follow the gradient, and each step of a recovery may go about as far. A fold
-of few examples tells that roughly, so the rate is drawn towards a typical one.
+of few examples tells that roughly, so the rate is drawn towards a typical one, less so the more the first step gains.
 
 Where outputs of the dense model are matched, targets are the same each time, and training gets further than a first
 step tells: a sentence encoder at half of its FLOPs wants 2e-4, its first step 1e-5. So the measurement counts less
@@ -22,6 +22,8 @@ START = 1  # in these: where the search begins
 EVALUATIONS = 4  # of the fold, at most: from there to either end
 TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too short for a measurement
 TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
+SURE = 0.02  # of the loss: where the first step takes away so much, the measurement alone counts
+MOST = 1e-3  # a peak: the first step may go further than those that follow can
 TYPICAL_FOLLOWING, TRUST_FOLLOWING = 5e-4, 1 / 3  # the same where outputs of the dense model are matched
 FOLD = 256  # examples, at most
 GRADIENT = 512  # examples, at most, unless a single batch has more
@@ -64,22 +66,29 @@ class Measurement:
         return self.gradient + self.evaluations * self.fold * FORWARD
 
 
-def find_learning_rate(loss_at: Callable[[float], float], evaluations: int, *, follows_dense: bool = False) -> float:
-    """The peak rate of a recovery: best_first_step^TRUST * TYPICAL^(1 - TRUST); see `best_first_step`.
+def find_learning_rate(
+    loss_at: Callable[[float], float], evaluations: int, before: float, *, follows_dense: bool = False
+) -> float:
+    """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust); see `best_first_step`.
 
     Args:
         loss_at, evaluations: see there.
+        before: the loss of the weights after the cut.
         follows_dense: whether outputs of the dense model are matched; see `training.objective.Objective`.
     """
-    typical, trust = (TYPICAL_FOLLOWING, TRUST_FOLLOWING) if follows_dense else (TYPICAL, TRUST)
-    return float(best_first_step(loss_at, evaluations) ** trust * typical ** (1 - trust))
+    rate, lowest = best_first_step(loss_at, evaluations)
+    if follows_dense:
+        return float(rate**TRUST_FOLLOWING * TYPICAL_FOLLOWING ** (1 - TRUST_FOLLOWING))
+    gained = min(1.0, max(0.0, before - lowest) / (SURE * before)) if 0 < before < math.inf else 0.0
+    trust = TRUST + (1 - TRUST) * gained
+    return float(min(MOST, rate**trust * TYPICAL ** (1 - trust)))
 
 
-def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> float:
+def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> tuple[float, float]:
     """The rate of the first step with the lowest loss, as if the loss had one minimum over the rates.
 
     The search goes up from the middle of `MEASURED`, or else down, until the loss rises. The result is the vertex of
-    the parabola, over the logarithm of the rate, through the lowest loss and its neighbours.
+    the parabola, over the logarithm of the rate, through the lowest loss and its neighbours; and that lowest loss.
 
     Args:
         loss_at: gives the loss after a first step at a rate; infinite where it is not finite.
@@ -100,7 +109,7 @@ def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> floa
             break
     below, lowest, above = (losses.get(best + way, math.inf) for way in (-1, 0, 1))
     if not math.isfinite(below + above) or below + above <= 2 * lowest:
-        return MEASURED[best]
+        return MEASURED[best], lowest
     shift = 0.5 * (below - above) / (below - 2 * lowest + above)  # in places, from -0.5 to 0.5
     neighbour = MEASURED[best + (1 if shift > 0 else -1)]
-    return float(MEASURED[best] * (neighbour / MEASURED[best]) ** abs(shift))
+    return float(MEASURED[best] * (neighbour / MEASURED[best]) ** abs(shift)), lowest

@@ -81,7 +81,7 @@ class Recovery(Part):
                 loss, self._best, place = mean_loss(self.accelerator, own, fold), _weights_of(own.model), None
                 read = measurement.fold
                 if rate is None:
-                    rate, place = self._find_rate(objective, own, fold, position + read, description)
+                    rate, place = self._find_rate(objective, own, fold, loss, position + read, description)
                     read += measurement.gradient
                 phases.skip(read, place)
                 self._begun = {"position": position, "places": places, "learning_rate": rate}
@@ -122,9 +122,12 @@ class Recovery(Part):
         return [collate(examples[begin : begin + size]) for begin in range(0, len(examples), size)]
 
     def _find_rate(
-        self, objective: Objective, own: Objective, fold: list[Batch], offset: int, description: str
+        self, objective: Objective, own: Objective, fold: list[Batch], loss: float, offset: int, description: str
     ) -> tuple[float, dict[str, Any] | None]:
-        """The peak rate, and the process's place in the stream after the examples that were read for it."""
+        """The peak rate, and the process's place in the stream after the examples that were read for it.
+
+        `loss`: of the fold, after the cut.
+        """
         if not self.measurement.gradient:
             return TYPICAL, None
         accelerator, before, reference = self.accelerator, self._best, MEASURED[START]
@@ -148,7 +151,7 @@ class Recovery(Part):
                 return mean_loss(accelerator, own, fold)
 
             evaluations = self.measurement.evaluations
-            found = find_learning_rate(loss_at, evaluations, follows_dense=own.follows_dense)
+            found = find_learning_rate(loss_at, evaluations, loss, follows_dense=own.follows_dense)
         accelerator.free_memory()
         if scaler is not None:
             accelerator.scaler.load_state_dict(scaler)

@@ -49,25 +49,47 @@ def test_the_lowest_loss_is_found_where_there_is_one_minimum(best):
         asked.append(rate)
         return float((torch.tensor(rate).log() - torch.tensor(best).log()) ** 2)
 
-    found = best_first_step(loss_at, 4)
+    found, _ = best_first_step(loss_at, 4)
     expected = min(max(best, MEASURED[0]), MEASURED[-1])
     assert found == pytest.approx(expected, rel=0.1)
     assert len(asked) == len(set(asked)) <= 4
 
 
 def test_the_measurement_is_drawn_towards_a_typical_rate():
-    high, low = (rates.find_learning_rate(lambda rate, best=best: abs(rate - best), 4) for best in (1.0, 0.0))
+    def found(loss_at, **kind):
+        return rates.find_learning_rate(loss_at, 4, 1.0, **kind)
+
+    high, low = (found(lambda rate, best=best: 1 + abs(rate - best)) for best in (1.0, 0.0))
     assert 5e-4 < high < MEASURED[-1]
     assert MEASURED[0] < low < 5e-5
-    following = rates.find_learning_rate(lambda rate: rate, 4, follows_dense=True)
+    following = found(lambda rate: 1 + rate, follows_dense=True)
     assert low < following < rates.TYPICAL_FOLLOWING  # which counts more than the measurement
-    middle = rates.find_learning_rate(lambda rate: abs(rate - rates.TYPICAL) ** 0.5, 4)
+    middle = found(lambda rate: 1 + abs(rate - rates.TYPICAL) ** 0.5)
     assert middle == pytest.approx(rates.TYPICAL, rel=0.3)
 
 
+def test_a_first_step_that_gains_much_is_trusted():
+    def found(gain, best=7e-4):
+        """The loss is lowest at `best`, by a share `gain` below that after the cut, which is 2."""
+        return rates.find_learning_rate(
+            lambda rate: 2 * (1 - gain) + (torch.tensor(rate / best).log().item() / 10) ** 2, 4, 2.0
+        )
+
+    little, some, much, more = map(found, (0.0, 0.01, 0.03, 0.5))
+    assert 3e-4 < little < some < much == pytest.approx(7e-4, rel=0.05)
+    assert more == pytest.approx(much)
+    assert found(0.5, best=3e-3) == rates.MOST
+
+
+@pytest.mark.parametrize("before", [0.0, float("inf"), float("nan")])
+def test_a_loss_after_the_cut_that_says_nothing_leaves_the_trust_as_it_is(before):
+    expected = rates.find_learning_rate(lambda rate: rate, 4, 1e-9)
+    assert rates.find_learning_rate(lambda rate: rate, 4, before) == expected
+
+
 def test_a_rate_that_diverges_is_no_error_but_the_worst():
-    found = best_first_step(lambda rate: float("inf") if rate > 5e-5 else rate, 4)
-    assert found == MEASURED[0]
+    found, lowest = best_first_step(lambda rate: float("inf") if rate > 5e-5 else rate, 4)
+    assert found == lowest == MEASURED[0]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 20, 60, 300, 3000])
