@@ -4,6 +4,7 @@ Adam's first step moves every weight by the learning rate, whatever the gradient
 many examples, gives the loss after a first step at every rate for the price of a forward pass each. The rate with the
 lowest loss says how far the weights can follow the gradient, and each step of a recovery may go about as far. A fold
 of few examples tells that roughly, so the rate is drawn towards a typical one, less so the more the first step gains.
+A long recovery has the time to come back from larger steps, and wants them.
 
 Where outputs of the dense model are matched, targets are the same each time, and training gets further than a first
 step tells: a sentence encoder at half of its FLOPs wants 2e-4, its first step 1e-5. So the measurement counts less
@@ -23,6 +24,7 @@ EVALUATIONS = 4  # of the fold, at most: from there to either end
 TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too short for a measurement
 TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
 SURE = 0.02  # of the loss: where the first step takes away so much, the measurement alone counts
+SHORT, LONG = 60, 300  # steps, between which the rate grows with their square root; more were not measured
 MOST = 1e-3  # a peak: the first step may go further than those that follow can
 TYPICAL_FOLLOWING, TRUST_FOLLOWING = 5e-4, 1 / 3  # the same where outputs of the dense model are matched
 FOLD = 256  # examples, at most
@@ -67,13 +69,14 @@ class Measurement:
 
 
 def find_learning_rate(
-    loss_at: Callable[[float], float], evaluations: int, before: float, *, follows_dense: bool = False
+    loss_at: Callable[[float], float], evaluations: int, before: float, steps: int, *, follows_dense: bool = False
 ) -> float:
-    """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust); see `best_first_step`.
+    """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust), more for a long one.
 
     Args:
-        loss_at, evaluations: see there.
+        loss_at, evaluations: see `best_first_step`.
         before: the loss of the weights after the cut.
+        steps: of the recovery.
         follows_dense: whether outputs of the dense model are matched; see `training.objective.Objective`.
     """
     rate, lowest = best_first_step(loss_at, evaluations)
@@ -81,7 +84,8 @@ def find_learning_rate(
         return float(rate**TRUST_FOLLOWING * TYPICAL_FOLLOWING ** (1 - TRUST_FOLLOWING))
     gained = min(1.0, max(0.0, before - lowest) / (SURE * before)) if 0 < before < math.inf else 0.0
     trust = TRUST + (1 - TRUST) * gained
-    return float(min(MOST, rate**trust * TYPICAL ** (1 - trust)))
+    longer = math.sqrt(min(max(steps, SHORT), LONG) / SHORT)
+    return float(min(MOST, longer * rate**trust * TYPICAL ** (1 - trust)))
 
 
 def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> tuple[float, float]:

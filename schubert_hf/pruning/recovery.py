@@ -150,8 +150,8 @@ class Recovery(Part):
                 _load_weights(own.model, {name: value + rate * direction[name] for name, value in before.items()})
                 return mean_loss(accelerator, own, fold)
 
-            evaluations = self.measurement.evaluations
-            found = find_learning_rate(loss_at, evaluations, loss, follows_dense=own.follows_dense)
+            evaluations, steps = self.measurement.evaluations, self.config.recovery_steps
+            found = find_learning_rate(loss_at, evaluations, loss, steps, follows_dense=own.follows_dense)
         accelerator.free_memory()
         if scaler is not None:
             accelerator.scaler.load_state_dict(scaler)

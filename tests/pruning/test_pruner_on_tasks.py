@@ -127,6 +127,6 @@ def test_the_learning_rate_is_found_on_a_task_too(tiny, make_pruner):
         options = {"rounds": 1, "target": 0.8, "recovery_steps": 12, "objective": objective, **data}
         result = make_pruner(head(tiny(**fields)), **options).prune()
         assert result.to_json()["config"]["recovery_learning_rate"] is None
-        least = find_learning_rate(lambda rate: 1 + rate, 4, 1.0)
+        least = find_learning_rate(lambda rate: 1 + rate, 4, 1.0, 12)
         assert MEASURED[0] < least <= result.rounds[0].learning_rate <= MOST
         assert result.rounds[0].best_step in (0, 6, 9, 12)

@@ -57,7 +57,7 @@ def test_the_lowest_loss_is_found_where_there_is_one_minimum(best):
 
 def test_the_measurement_is_drawn_towards_a_typical_rate():
     def found(loss_at, **kind):
-        return rates.find_learning_rate(loss_at, 4, 1.0, **kind)
+        return rates.find_learning_rate(loss_at, 4, 1.0, 20, **kind)
 
     high, low = (found(lambda rate, best=best: 1 + abs(rate - best)) for best in (1.0, 0.0))
     assert 5e-4 < high < MEASURED[-1]
@@ -72,7 +72,7 @@ def test_a_first_step_that_gains_much_is_trusted():
     def found(gain, best=7e-4):
         """The loss is lowest at `best`, by a share `gain` below that after the cut, which is 2."""
         return rates.find_learning_rate(
-            lambda rate: 2 * (1 - gain) + (torch.tensor(rate / best).log().item() / 10) ** 2, 4, 2.0
+            lambda rate: 2 * (1 - gain) + (torch.tensor(rate / best).log().item() / 10) ** 2, 4, 2.0, 20
         )
 
     little, some, much, more = map(found, (0.0, 0.01, 0.03, 0.5))
@@ -81,10 +81,18 @@ def test_a_first_step_that_gains_much_is_trusted():
     assert found(0.5, best=3e-3) == rates.MOST
 
 
+def test_longer_recoveries_have_higher_rates():
+    few, short, middle, long, longer = (
+        rates.find_learning_rate(lambda rate: 1 + rate, 4, 1.0, steps) for steps in (8, 60, 180, 300, 9000)
+    )
+    assert few == short < middle < long == longer
+    assert long == pytest.approx(short * 5**0.5)
+
+
 @pytest.mark.parametrize("before", [0.0, float("inf"), float("nan")])
 def test_a_loss_after_the_cut_that_says_nothing_leaves_the_trust_as_it_is(before):
-    expected = rates.find_learning_rate(lambda rate: rate, 4, 1e-9)
-    assert rates.find_learning_rate(lambda rate: rate, 4, before) == expected
+    expected = rates.find_learning_rate(lambda rate: rate, 4, 1e-9, 20)
+    assert rates.find_learning_rate(lambda rate: rate, 4, before, 20) == expected
 
 
 def test_a_rate_that_diverges_is_no_error_but_the_worst():
