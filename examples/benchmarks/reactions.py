@@ -19,7 +19,7 @@ import gzip
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ MODELS = {
 TEXTS = {"train.txt": ("train.csv.gz", 40000), "valid.txt": ("test.csv.gz", 3000)}  # molecules, reactions
 MOST = 126  # tokens: with two special ones they fit into 128
 # A bracketed atom, an element of two letters, a bond to a numbered ring of two digits, ">>", or a single sign.
-TOKEN = r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|>>|."
+SPLIT = pre_tokenizers.Split(Regex(r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|>>|."), behavior="isolated")
 # From a product back to its reactants, and what is added.
 STEPS = [
     # amides from acids, and from acid chlorides
@@ -99,10 +99,10 @@ def main() -> None:
 
 
 def make_tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
-    """The words of a file, one per line, for text that is cut into `TOKEN`s."""
+    """The words of a file, one per line, for text that is cut up by `SPLIT`."""
     words = {word: number for number, word in enumerate(vocabulary.read_text(encoding="utf-8").splitlines())}
     made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
+    made.pre_tokenizer = SPLIT
     made.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=512, **special)
@@ -124,14 +124,21 @@ def precursors(step: str, product: str) -> list[list[str]]:
     from rdkit import Chem
 
     found = []
-    for molecules in _reaction(step).RunReactants((Chem.MolFromSmiles(product),)):
+    for molecules in _reaction(step).RunReactants((_molecule(product),)):
         if all(Chem.SanitizeMol(one, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE for one in molecules):
             found.append([Chem.MolToSmiles(one) for one in molecules])
     return found
 
 
 def number_of_tokens(line: str) -> int:
-    return len(_splitter().pre_tokenize_str(line))
+    return len(SPLIT.pre_tokenize_str(line))
+
+
+@lru_cache(maxsize=1)  # every step is tried on a product before the next
+def _molecule(product: str) -> Any:
+    from rdkit import Chem
+
+    return Chem.MolFromSmiles(product)
 
 
 @cache
@@ -141,11 +148,6 @@ def _reaction(step: str) -> Any:
 
     rdBase.DisableLog("rdApp.*")
     return AllChem.ReactionFromSmarts(step)
-
-
-@cache
-def _splitter() -> Any:
-    return pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
 
 
 if __name__ == "__main__":

@@ -173,15 +173,14 @@ class TrainingLoop:
             collate_fn=partial(pull, stream, for_stream(collator)),
             num_workers=workers_for(stream, self.config.workers),
         )
+        bfloat16 = self._bfloat16 or self.accelerator.mixed_precision == "bf16"
         batches = iter(loader)
         for step in range(first, stop):
             # Before the batches: a collator of the user's may draw its masks from the global generators.
             set_seed(mix_seed(self.config.seed, step, rank) % 2**32)
             pulled = [next(batches) for _ in range(0, share, size)]
             self.data_state = pulled[-1].state
-            tensors, device = (batch.tensors for batch in pulled), self.accelerator.device
-            bfloat16 = self._bfloat16 or self.accelerator.mixed_precision == "bf16"
-            yield list(by_length(tensors, device, few_widths=bfloat16))
+            yield list(by_length((batch.tensors for batch in pulled), self.accelerator.device, few_widths=bfloat16))
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()
