@@ -3,18 +3,15 @@
 Says on stdout, line by line, what it is about to do: every step, and every file of a checkpoint that is written. With
 `--kill N` it kills itself, as nothing can prevent, before event number N. At the end the result goes to RESULT.
 
-A script where it runs on several processes; else its imports are done once, and every run is a fork of them.
+A script that `forks` runs, on one process or several.
 """
 
 import argparse
-import gc
 import json
 import os
 import signal
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from accelerate import Accelerator
@@ -112,16 +109,7 @@ def prune(arguments):
     accelerator.wait_for_everyone()
 
 
-def main(words, output=None, errors=None):
-    """With files for what is said, where it is called in a fork."""
-    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
-        if path is not None:
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
-    gc.freeze()  # what was imported: to walk through it takes a second at each collection
-    arguments = parse(words)
-    announce(arguments)
-    prune(arguments)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    given = parse(sys.argv[1:])
+    announce(given)
+    prune(given)

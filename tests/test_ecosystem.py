@@ -1,14 +1,12 @@
 """What the README's table says works with a pruned model, a test for each row."""
 
 import contextlib
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from accelerate import init_empty_weights, load_checkpoint_and_dispatch
 from datasets import Dataset
+from forks import run
 from transformers import Trainer, TrainingArguments
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForSequenceClassification
@@ -140,14 +138,15 @@ def test_device_map_of_from_pretrained(ragged, batch, tmp_path, randomised):
 
 # Run as two processes, whose shards are then put together; and as one, on both halves of the batch.
 FSDP = """
-import sys
+import os, sys
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from schubert_hf import load
 torch.set_num_threads(1)
-dist.init_process_group("gloo")
+alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+dist.init_process_group("gloo", **({} if "RANK" in os.environ else alone))
 rank, world = dist.get_rank(), dist.get_world_size()
 model = load(sys.argv[1]).train()
 if world > 1:
@@ -184,15 +183,8 @@ def test_fsdp2_on_two_processes_trains_as_one(ragged, tmp_path):
     results = []
     for processes in (1, 2):
         result = tmp_path / f"{processes}.safetensors"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        run = subprocess.run(
-            [*command, str(tmp_path / "train.py"), str(tmp_path / "model"), str(result)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert result.exists(), run.stderr[-3000:]
+        ended = run(tmp_path / "train.py", tmp_path / "model", result, processes=processes)
+        assert result.exists(), ended.stderr[-3000:]
         results.append(load_file(result))
     one, two = results
     assert one.keys() == two.keys()

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from forks import run as start
 from relatives import CONFIGS, NAMES, QUICK, build, tokenizer_of
 from transformers import AutoTokenizer
 
@@ -80,8 +81,7 @@ def test_the_commands_prune_and_inspect_every_class(family, name, checkpoint, te
 def test_the_command_in_a_process_of_its_own(checkpoint, text_file, tmp_path, run):
     folder, _ = checkpoint("xlm-roberta", "XLMRobertaForSequenceClassification")
     words = ["prune", folder, "--text", text_file, "--target", "60%", "--output-dir", "small", *FLAGS]
-    command = [sys.executable, "-m", "schubert_hf", *map(str, words)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = start("-m", "schubert_hf", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Saved in small, with a page of its own (README.md)." in done.stdout
     found = json.loads(run("inspect", tmp_path / "small", "--json"))

@@ -141,13 +141,18 @@ def test_a_metric_of_the_users_own(tmp_path):
 def test_processes_do_not_get_into_each_others_way(tmp_path):
     """Six at one time, in a folder that stays as it was."""
     script = (
+        "import multiprocessing\n"
         "from schubert_hf.evaluation.metrics import load_metric\n"
-        "for _ in range(20):\n"
-        "    assert load_metric('f1').compute(predictions=[1, 0], references=[1, 1]) == {'f1': 2 / 3}\n"
+        "def compute():\n"
+        "    for _ in range(20):\n"
+        "        assert load_metric('f1').compute(predictions=[1, 0], references=[1, 1]) == {'f1': 2 / 3}\n"
+        "processes = [multiprocessing.get_context('fork').Process(target=compute) for _ in range(6)]\n"
+        "for process in processes: process.start()\n"
+        "for process in processes: process.join()\n"
+        "assert [process.exitcode for process in processes] == [0] * 6\n"
     )
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}  # read by what is imported
     (tmp_path / "here").mkdir()
-    runs = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path / "here", env=environment) for _ in range(6)]
-    assert [run.wait() for run in runs] == [0] * 6
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "here", env=environment, check=True)
     assert not list((tmp_path / "here").iterdir())
     assert not list(Path(tmp_path / "home").rglob("*.arrow"))

@@ -1,11 +1,10 @@
 """Predictions: what the model says of each example alone, in the set's order, from one process and from two."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from forks import run
 
 # Run as one process and as two. Seven examples of different lengths, so that the shares differ, too.
 SCRIPT = """
@@ -52,13 +51,9 @@ with open(f"{sys.argv[1]}.{accelerator.process_index}", "w") as stream:
 def test_each_example_is_predicted_as_if_alone(tmp_path, processes):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    options = launcher if processes > 1 else []
-    run = subprocess.run(
-        [sys.executable, *options, str(script), str(tmp_path / "out")], capture_output=True, text=True, timeout=200
-    )
+    ended = run(script, tmp_path / "out", processes=processes)
     reports = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("out.*"))]
-    assert [report["processes"] for report in reports] == [processes] * processes, run.stderr[-3000:]
+    assert [report["processes"] for report in reports] == [processes] * processes, ended.stderr[-3000:]
     assert all(report == reports[0] for report in reports)
     assert [len(reports[0][term]) for term in ("classification", "start", "end")] == [7, 7, 7]
 

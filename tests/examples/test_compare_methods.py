@@ -1,13 +1,12 @@
 """The study as a user runs it: cells on disk, a run that goes on, tables whose numbers are those of the cells."""
 
 import json
-import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forks import Ended, run
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "benchmarks" / "compare_methods.py"
@@ -21,10 +20,8 @@ STEPS = ["--alpha-steps", "1", "--recovery-steps", "1", "--batch-size", "4", "--
 STEPS += ["--sizes", "80,60", "--max-length", "24", "--multiple-of", "1"]
 
 
-def compare(*arguments: object, by: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *by, str(SCRIPT), *STEPS, "--threads", "1", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250)
+def compare(*arguments: object, processes: int = 1) -> Ended:
+    return run(SCRIPT, *STEPS, "--threads", "1", *arguments, cwd=ROOT, processes=processes)
 
 
 def finished(output: str) -> list[str]:
@@ -97,10 +94,9 @@ def test_cells_are_made_once_and_each_row_can_be_had_alone(bert, text, tmp_path,
 def test_two_processes_make_one_study(bert, text, tmp_path):
     output = tmp_path / "study"
     given = ["--model", bert, "--text", text, "--eval-text", text, "--output-dir", output, "--sizes", "80"]
-    by = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run = compare(*given, "--methods", "uniform,schubert-k", "--seeds", "0", by=by)
+    ended = compare(*given, "--methods", "uniform,schubert-k", "--seeds", "0", processes=2)
     # A finished gloo run sometimes aborts at interpreter exit: what it wrote counts.
-    assert len(finished(run.stdout)) == 2, run.stderr
+    assert len(finished(ended.stdout)) == 2, ended.stderr
     cell = json.loads((output / "cells" / "uniform-seed0-80.json").read_text())
     assert cell["processes"] == 2
     assert (output / "table.md").exists()

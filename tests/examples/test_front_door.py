@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from forks import run
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -50,13 +51,6 @@ def recorded(folder: Path) -> str:
     return json.loads((folder / "pruning.json").read_text())["provenance"]["command"]
 
 
-def start(*words: object, cwd: Path) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *map(str, words)]
-    run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=250)
-    assert run.returncode == 0, run.stderr[-3000:]
-
-
 @pytest.fixture
 def place(bert, text, tmp_path, monkeypatch) -> Path:
     """The working folder of a user with a BERT and a text in it."""
@@ -79,8 +73,12 @@ def test_every_entry_gives_the_same_bits_and_records_what_repeats_it(place, caps
     record = json.loads(Path("command", "pruning.json").read_text(encoding="utf-8"))
     assert record["provenance"]["base_model"]["name"] == "bert"  # a link, by the name that the user knows
     rest = ["--target", "70%", "--text", "text.txt", *FLAGS, "--output-dir"]
-    start("-m", "accelerate.commands.launch", "-m", "schubert_hf", "prune", "bert", *rest, "module", cwd=place)
-    start(ROOT / "examples" / "prune.py", "--model", "bert", *rest, "script", cwd=place)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "-m", "schubert_hf", "prune", "bert", *rest]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launched = subprocess.run([*launcher, "module"], env=environment, capture_output=True, text=True, check=False)
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    ended = run(ROOT / "examples" / "prune.py", "--model", "bert", *rest, "script")
+    assert ended.returncode == 0, ended.stderr[-3000:]
     folders = [place / name for name in ("python", "command", "module", "script")]
     assert len({weights(folder) for folder in folders}) == 1
 

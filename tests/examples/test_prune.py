@@ -1,7 +1,6 @@
-"""examples/prune.py as a user runs it: real processes, files on disk, no network."""
+"""examples/prune.py as a user runs it: real processes and launchers, files on disk, no network."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import Fork, run
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--rounds", "2", "--alpha-steps", "2", "--recovery-steps", "2", "--batch-size", "4", "--eval-examples", "8"]
 LOGITS = """
 import sys, torch
-{imports}
+import schubert_hf
 from transformers import AutoModelForMaskedLM
 model = AutoModelForMaskedLM.from_pretrained(sys.argv[1]).eval()
 ids = torch.arange(5, 21).reshape(2, 8)
@@ -24,32 +24,24 @@ with torch.no_grad():
 """
 
 
+SCRIPT = "examples/prune.py"
 LAUNCH = ["-m", "accelerate.commands.launch"]
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def prune(*arguments: object, by: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(by or []), "examples/prune.py"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-    )
+def launch(*arguments: object, by: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *by, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=250)
 
 
 @pytest.mark.slow
 def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     sources = ["--model", bert, "--text", text, "--max-length", 24]
-    run = prune(*sources, "--target", "0.7", "--output-dir", output, *QUICK, by=LAUNCH)
-    assert run.returncode == 0, run.stderr
-    assert "Widths, layer by layer" in run.stdout
-    assert "Load it with" in run.stdout
+    done = launch(*sources, "--target", "0.7", "--output-dir", output, *QUICK, by=LAUNCH)
+    assert done.returncode == 0, done.stderr
+    assert "Widths, layer by layer" in done.stdout
+    assert "Load it with" in done.stdout
 
     record = json.loads((output / "pruning.json").read_text())
     config = json.loads((output / "config.json").read_text())
@@ -57,21 +49,16 @@ def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, t
     assert config["hidden_sizes"] == record["rounds"][-1]["shape"]["hidden_sizes"]
     assert len(list((output / "checkpoints").glob("round-*"))) == 2
 
-    logits = []
-    for number in range(2):
-        script, result = LOGITS.format(imports="import schubert_hf"), tmp_path / f"logits{number}.pt"
-        subprocess.run([sys.executable, "-c", script, output, result], cwd=tmp_path, check=True)
-        logits.append(torch.load(result, weights_only=True))
+    subprocess.run([sys.executable, "-c", LOGITS, output, tmp_path / "logits.pt"], cwd=tmp_path, check=True)
     from schubert_hf import SchuBertForMaskedLM
 
     model = SchuBertForMaskedLM.from_pretrained(output).eval()
     with torch.no_grad():
         own = model(input_ids=torch.arange(5, 21).reshape(2, 8)).logits
-    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-6)
-    torch.testing.assert_close(logits[0], own, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt", weights_only=True), own, rtol=0, atol=1e-6)
 
     (output / "README.md").unlink()  # as if it had been killed while it wrote the page
-    again = prune(*sources, "--output-dir", output, "--resume", *QUICK)
+    again = run(SCRIPT, *sources, "--output-dir", output, "--resume", *QUICK, cwd=ROOT)
     assert "parameters**, pruned from" in (output / "README.md").read_text()
     assert again.returncode != 0
     assert "already holds a model" in again.stderr
@@ -82,20 +69,20 @@ def test_a_pruned_bert_opens_in_a_new_process_with_the_same_logits(bert, text, t
 def test_two_processes_make_one_run(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     sources = ["--model", bert, "--text", text, "--max-length", 24]
-    run = prune(*sources, "--target", "0.7", "--output-dir", output, *QUICK, by=TWO_PROCESSES)
+    done = launch(*sources, "--target", "0.7", "--output-dir", output, *QUICK, by=TWO_PROCESSES)
     # A finished gloo run sometimes aborts at interpreter exit: what it wrote counts, beside its code.
-    assert (output / "config.json").exists(), run.stderr
+    assert (output / "config.json").exists(), done.stderr
     assert json.loads((output / "pruning.json").read_text())["provenance"]["processes"] == 2
-    assert run.stdout.count("Widths, layer by layer") == 1
+    assert done.stdout.count("Widths, layer by layer") == 1
 
 
 @pytest.mark.slow
 def test_several_sizes_from_a_stream_each_with_a_page(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
     sources = ["--model", bert, "--text", text, "--eval-text", text, "--max-length", 24, "--streaming"]
-    run = prune(*sources, "--target", "80%,70%", "--output-dir", output, *QUICK)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("Widths, layer by layer") == 2
+    done = run(SCRIPT, *sources, "--target", "80%,70%", "--output-dir", output, *QUICK, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Widths, layer by layer") == 2
     for number, name in ((2, "80pct"), (4, "70pct")):
         record = json.loads((output / name / "pruning.json").read_text())
         assert len(record["rounds"]) == number
@@ -108,23 +95,17 @@ def test_several_sizes_from_a_stream_each_with_a_page(bert, text, tmp_path) -> N
 @pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_a_clean_exit(bert, text, tmp_path) -> None:
     output = tmp_path / "pruned"
-    command = [sys.executable, "examples/prune.py", "--model", bert, "--text", text, "--max-length", 24]
-    command += ["--output-dir", output, *QUICK, "--recovery-steps", 100, "--save-steps", 20, "--report-to", "none"]
-    run = subprocess.Popen(
-        [*map(str, command)],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while run.poll() is None and not list((output / "checkpoints").glob("round-000-recovery-*20")):
+    command = [SCRIPT, "--model", bert, "--text", text, "--max-length", 24, "--output-dir", output, *QUICK]
+    command += ["--recovery-steps", 100, "--save-steps", 20, "--report-to", "none"]
+    started = Fork(*command, cwd=ROOT)
+    while started.poll() is None and not list((output / "checkpoints").glob("round-000-recovery-*20")):
         time.sleep(0.05)
-    run.send_signal(signal.SIGTERM)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode == 143, errors[-2000:]
+    started.send_signal(signal.SIGTERM)
+    code, _, errors = started.end()
+    assert code == 143, errors[-2000:]
     assert "stopped by SIGTERM. Resume it with --resume." in errors
     assert "Traceback" not in errors
-    again = prune(*command[2:], "--resume")
+    again = run(*command, "--resume", cwd=ROOT)
     assert again.returncode == 0, again.stderr[-2000:]
     record = json.loads((output / "pruning.json").read_text())
     assert len(record["rounds"]) == 2

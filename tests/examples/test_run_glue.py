@@ -4,37 +4,27 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from forks import Ended, Fork
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
-TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 QUICK = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--learning-rate", "1e-3"]
 SQUAD = ["--max-length", "24", "--stride", "4", "--max-question-length", "6", "--batch-size", "8"]
 SQUAD += ["--epochs", "30", "--eval-steps", "20", "--learning-rate", "1e-2"]
 
 
-def start(script: str, *arguments: object, by: list[str] | None = None) -> subprocess.Popen[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
-        [sys.executable, *(by or []), f"examples/{script}", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(script: str, *arguments: object, processes: int = 1) -> Fork:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return Fork(f"examples/{script}", *arguments, cwd=ROOT, environment=environment, processes=processes)
 
 
-def run(script: str, *arguments: object, by: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    process = start(script, *arguments, by=by)
-    out, err = process.communicate(timeout=250)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def run(script: str, *arguments: object, processes: int = 1) -> Ended:
+    return start(script, *arguments, processes=processes).end()
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +117,7 @@ def test_results_tell_all(tuned):
 @pytest.mark.slow
 def test_two_processes_are_one(tuned, bert, glue, tmp_path):
     given = ["--model", bert, "--task", "sst2", "--data", glue, *QUICK, "--output-dir", tmp_path / "two"]
-    done = run("run_glue.py", *given, by=TWO_PROCESSES)
+    done = run("run_glue.py", *given, processes=2)
     path = tmp_path / "two" / "results.json"
     assert path.exists(), done.stderr[-3000:]  # gloo sometimes aborts at the interpreter's exit, after all is done
     (two,) = json.loads(path.read_text())["results"]
@@ -148,8 +138,8 @@ def test_sigterm_then_resume_is_the_uninterrupted_run(tuned, bert, glue, tmp_pat
     while process.poll() is None and not list(tmp_path.glob("out/sst2/seed-3/checkpoints/step-*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 143, errors[-2000:]
+    code, _, errors = process.end()
+    assert code == 143, errors[-2000:]
     assert "Resume it with --resume" in errors
     assert "Traceback" not in errors
     refused = run("run_glue.py", *arguments)

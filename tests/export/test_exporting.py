@@ -39,14 +39,19 @@ def session(path):
     return lambda inputs: {port.any_name: value for port, value in compiled(inputs).items()}
 
 
-def compare(run, model, inputs, rename=(), where=...):
-    """The largest difference of any output, on a batch of arrays; `where`: of token states."""
+def both(run, model, inputs, rename=()):
+    """Every output of an export and of its model, on a batch of arrays."""
     with torch.no_grad():
         wanted = model(**{name: torch.from_numpy(x) for name, x in inputs.items()})
     found = run(inputs)
-    names = {dict(rename).get(name, name): x for name, x in wanted.items() if x is not None}
+    names = {dict(rename).get(name, name): x.numpy() for name, x in wanted.items() if x is not None}
     assert set(found) == set(names)
-    return max(float(np.abs(np.asarray(found[name]) - x.numpy())[where].max()) for name, x in names.items())
+    return [(np.asarray(found[name]), x) for name, x in names.items()]
+
+
+def compare(run, model, inputs, rename=(), where=...):
+    """The largest difference of any output; `where`: of token states."""
+    return max(float(np.abs(x - wanted)[where].max()) for x, wanted in both(run, model, inputs, rename))
 
 
 def batch(tokenizer, *shape):
@@ -81,18 +86,21 @@ def test_an_encoder_in_onnx(save, tokenizer, tmp_path, capsys):
 @pytest.mark.parametrize("format", FILES)
 @pytest.mark.parametrize("kind", list(MODELS.values()), ids=lambda kind: kind.__name__)
 def test_every_head(save, tokenizer, kind, format, corpus, tmp_path):
-    """Random weights are nothing that int8 likes; a wrong graph agrees with the model by chance alone."""
+    """Random weights are nothing that int8 likes, on a CPU that saturates least of all; a wrong graph is off by 1."""
     if format == "openvino":
         pytest.importorskip("nncf", reason="the extra `export`")
     folder, output = save(kind, num_labels=3), tmp_path / "other"
     made, quantized = export(folder, format, int8=True, text=corpus, output=output)
     assert sorted(made.outputs) == sorted(OUTPUTS.get(kind.__name__, ["logits"]))
     run, model = session(output / FILES[format]), kind.from_pretrained(folder)
+    rename = {"prediction_logits": "logits"}
     for shape in ((1, 1), (1, LONGEST), (7, 3)):
         shape = (shape[0], 2, shape[1]) if "MultipleChoice" in kind.__name__ else shape
-        assert compare(run, model, batch(tokenizer, *shape), {"prediction_logits": "logits"}.items()) < 1e-4
-    assert quantized.quality.pop("neighbours", 1.0) > 0.5
-    assert min(quantized.quality.values()) > 0.7, quantized.quality
+        assert compare(run, model, batch(tokenizer, *shape), rename) < 1e-4
+    inputs = batch(tokenizer, *((7, 2, 9) if "MultipleChoice" in kind.__name__ else (7, 9)))
+    for x, wanted in both(session(output / quantized.file), model, inputs, rename):
+        assert np.linalg.norm(x - wanted) < 0.6 * np.linalg.norm(wanted)
+    assert all(0 <= value <= 1 for value in quantized.quality.values())
     assert (output / quantized.file).exists()
     assert not (folder / quantized.file).exists()
     AutoTokenizer.from_pretrained(output)

@@ -35,7 +35,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., SchuBertConfig]:
     """Layers that differ in all but h, as a pruned BERT has them; without dropout."""
 
@@ -56,7 +56,7 @@ def tiny() -> Callable[..., SchuBertConfig]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_pruner(
     tiny: Callable[..., SchuBertConfig], tokenizer: PreTrainedTokenizerBase
 ) -> Callable[..., SchuBertPruner]:

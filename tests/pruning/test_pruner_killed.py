@@ -4,18 +4,15 @@ Real processes and real signals. KILL_SEED draws other instants.
 """
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import time
-from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import pytest
-from prune_tiny import main
+from forks import Fork
 
 pytestmark = pytest.mark.slow
 
@@ -23,42 +20,19 @@ SCRIPT = Path(__file__).parents[1] / "prune_tiny.py"
 IN_A_CHECKPOINT = ("writing the optimizer", "writing state.json", "flushing")
 INSTANTS = 6
 SEED = int(os.environ.get("KILL_SEED", "0"))
-# Every run is a process of its own, and a fork of one that has imported what it needs.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["prune_tiny"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forkserver():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")]))
-        ensure_running()  # before Python 3.13 it finds what it preloads nowhere else
-
-
-def start(folder, method, *options):
-    """Starts a run that writes into `folder`; gives the process."""
+def start(folder, method, *options, processes=1):
+    """Starts a run that writes into `folder`."""
     folder.mkdir(exist_ok=True)
-    words = [str(folder / "output"), method, str(folder / "result.json"), *options]
-    process = FORKS.Process(target=main, args=(words, folder / "output.txt", folder / "errors.txt"))
-    process.start()
-    return process
+    return Fork(SCRIPT, folder / "output", method, folder / "result.json", *options, processes=processes)
 
 
-def run(folder, method, *options, code=0):
+def run(folder, method, *options, code=0, processes=1):
     """Runs to the end; gives the lines that were printed, and what was said on stderr."""
-    process = start(folder, method, *options)
-    process.join(timeout=240)
-    errors = (folder / "errors.txt").read_text()
-    assert process.exitcode == code, errors[-3000:]
-    return (folder / "output.txt").read_text().splitlines(), errors
-
-
-def run_on_two(folder, method, *options, code=0):
-    folder.mkdir(exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    words = [str(folder / "output"), method, str(folder / "result.json"), *options]
-    done = subprocess.run([sys.executable, *launcher, *words], capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stderr[-3000:]
+    ended = start(folder, method, *options, processes=processes).end()
+    assert ended.returncode == code, ended.stderr[-3000:]
+    return ended.stdout.splitlines(), ended.stderr
 
 
 def outcome(folder):
@@ -107,12 +81,11 @@ def test_killed_again_and_again(whole, tmp_path):
     """A third of the way in every life; it gets there all the same."""
     rng, folder, lives = random.Random(SEED), tmp_path / "run", 0
     while lives < 12:
-        process = start(folder, "schubert", "--kill", str(rng.randint(30, 60)), "--resume")
-        process.join(timeout=120)
+        ended = start(folder, "schubert", "--kill", str(rng.randint(30, 60)), "--resume").end()
         lives += 1
-        if process.exitcode == 0:
+        if ended.returncode == 0:
             break
-        assert process.exitcode == -9
+        assert ended.returncode == -9
     assert lives > 1
     assert outcome(folder) == outcome(whole["schubert"][0])
 
@@ -120,13 +93,14 @@ def test_killed_again_and_again(whole, tmp_path):
 def test_killed_by_the_clock(whole, tmp_path):
     """From outside, whatever it is doing."""
     folder = tmp_path / "run"
-    process, printed = start(folder, "auto"), folder / "output.txt"
+    started = start(folder, "auto")
+    printed = started.files[0]
     while not (printed.exists() and printed.read_text()):
-        assert process.is_alive()
+        assert started.poll() is None
         time.sleep(0.01)
     time.sleep(random.Random(SEED).uniform(0.05, 0.5))
-    process.kill()
-    process.join()
+    started.send_signal(signal.SIGKILL)
+    assert started.end().returncode == -9
     run(folder, "auto", "--resume")
     assert outcome(folder) == outcome(whole["auto"][0])
 
@@ -175,9 +149,9 @@ def test_torn_checkpoints_are_skipped_with_a_warning(whole, tmp_path):
 
 def test_killed_with_two_processes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run_on_two(whole, "schubert")
-    run_on_two(killed, "schubert", "--kill", "30", code=1)
+    run(whole, "schubert", processes=2)
+    run(killed, "schubert", "--kill", "30", code=-9, processes=2)
     assert not (killed / "result.json").exists()
-    run_on_two(killed, "schubert", "--resume")
+    run(killed, "schubert", "--resume", processes=2)
     assert outcome(killed) == outcome(whole)
     assert outcome(killed)[0]["processes"] == 2

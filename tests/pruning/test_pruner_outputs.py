@@ -1,12 +1,11 @@
 """Pruning to match the dense model: every head, every method, stopped and resumed, on one process and on two."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forks import run
 from oracles import QUICK, make_examples
 from torch.nn.functional import normalize
 from watching import WatchedAccelerator, dying_at
@@ -195,12 +194,10 @@ def run_processes(folder, processes):
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT.format(here=str(HERE)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    ended = run(script, folder, processes=processes)
     # Judged by what it wrote: gloo sometimes aborts at the interpreter's exit, after all is done.
     reports = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9].json"))]
-    assert [number for number, _ in reports] == [processes] * processes, run.stderr[-4000:]
+    assert [number for number, _ in reports] == [processes] * processes, ended.stderr[-4000:]
     return [found for _, found in reports]
 
 

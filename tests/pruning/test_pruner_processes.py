@@ -1,11 +1,10 @@
 """Two processes prune as one does, resume, and notice when they have drifted apart. Real processes, over gloo."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forks import run
 from oracles import QUICK
 
 pytestmark = pytest.mark.slow
@@ -103,17 +102,11 @@ def prune(folder, processes, method):
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT.format(here=str(HERE)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    run = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder), method],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    ended = run(script, folder, method, processes=processes)
     # Judged by what it wrote: gloo sometimes aborts at the interpreter's exit, after all is done.
     reports = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9].json"))]
-    assert len(reports) == processes, run.stderr[-4000:]
-    return reports, run.stderr
+    assert len(reports) == processes, ended.stderr[-4000:]
+    return reports, ended.stderr
 
 
 @pytest.mark.parametrize("method", ["auto", "schubert"])

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+from forks import run
 
 pytestmark = pytest.mark.slow
 
@@ -82,18 +81,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("distributed")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
-    calls = {
-        name: subprocess.Popen(
-            [sys.executable, *options, str(script), str(folder / name)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, options in {"one": [], "two": launcher}.items()
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    errors = {
+        name: run(script, folder / name, processes=processes, environment=environment).stderr
+        for name, processes in {"one": 1, "two": 2}.items()
     }
-    errors = {name: call.communicate()[1] for name, call in calls.items()}
     wrote = {}
     for name in ("one.0", "two.0", "two.1"):
         # A finished gloo run sometimes aborts at the interpreter's exit: what it wrote counts.

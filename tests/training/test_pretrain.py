@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 from accelerate import Accelerator
+from forks import Fork
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 from watching import spoiling
 
@@ -124,9 +124,7 @@ def test_leaves_a_model_that_opens(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_interrupted_then_resumed_equals_uninterrupted(run: Run, text_file: Path, tmp_path: Path) -> None:
     through = run("through")
-    call = [sys.executable, "-c", INTERRUPTED, *command(text=text_file, output_dir=tmp_path / "stopped")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    stopped = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+    stopped = Fork("-c", INTERRUPTED, *command(text=text_file, output_dir=tmp_path / "stopped")).end()
     assert stopped.returncode == 128 + signal.SIGINT
     assert "stopped by SIGINT" in stopped.stderr
     assert "Traceback" not in stopped.stderr
