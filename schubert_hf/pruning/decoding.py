@@ -30,7 +30,7 @@ from .precision import Reduce, exact, summed
 STEPS = 60  # each a pass or two over the tokens
 RIDGE = 1e-3  # of an input's variance, for the linear map that the steps begin with
 RIGHT = 1.0  # where activations begin, in their standard deviations
-ROWS = 2**13  # words, and tokens, at a time
+ROWS = 2**13  # words at a time
 
 
 def decoder_products(decoder: nn.Linear, columns: Tensor | None = None) -> Tensor:
@@ -62,8 +62,6 @@ def fit_transform(
     """
     metric = decoder_products(head.decoder)
     metric = metric / metric.diagonal().mean().clamp(min=torch.finfo(metric.dtype).tiny)
-    # Every step goes through all of them, and small batches would take longer.
-    inputs, targets = (torch.cat(list(batches)).split(ROWS) for batches in (inputs, targets))
     _begin_linear(head, inputs, targets, reduce)
     _descend(head, inputs, targets, metric.to(targets[0]), reduce, steps)
 
