@@ -37,7 +37,7 @@ class Fork:
 
     Args:
         words: a script, or `-m` and a module, or `-c` and code; and its arguments.
-        environment: None: that of the tests. What libraries read as they are imported is already read.
+        environment: beside that of the tests. What libraries read as they are imported is already read.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Fork:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.files = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
-        common = dict(os.environ if environment is None else environment)
+        common = {**os.environ, **(environment or {})}
         if processes > 1:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))

@@ -1,7 +1,6 @@
 """examples/run_glue.py, run_squad.py and prune.py --task as a user runs them: real processes, files, no network."""
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -19,7 +18,7 @@ SQUAD += ["--epochs", "30", "--eval-steps", "20", "--learning-rate", "1e-2"]
 
 
 def start(script: str, *arguments: object, processes: int = 1) -> Fork:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    environment = {"ACCELERATE_USE_CPU": "true"}
     return Fork(f"examples/{script}", *arguments, cwd=ROOT, environment=environment, processes=processes)
 
 

@@ -23,6 +23,9 @@ OUTPUTS = {
     "SchuBertForPreTraining": ["logits", "seq_relationship_logits"],
     "SchuBertForQuestionAnswering": ["start_logits", "end_logits"],
 }
+# Without VNNI the sum of two products of bytes is cut off at 16 bits.
+CPU = torch.cpu.get_capabilities()
+SATURATES = CPU["architecture"] == "x86_64" and not (CPU["avx512_vnni"] or CPU["avx_vnni"])
 
 
 def session(path):
@@ -100,7 +103,8 @@ def test_every_head(save, tokenizer, kind, format, corpus, tmp_path):
     inputs = batch(tokenizer, *((7, 2, 9) if "MultipleChoice" in kind.__name__ else (7, 9)))
     for x, wanted in both(session(output / quantized.file), model, inputs, rename):
         assert np.linalg.norm(x - wanted) < 0.6 * np.linalg.norm(wanted)
-    assert all(0 <= value <= 1 for value in quantized.quality.values())
+    assert quantized.quality.pop("neighbours", 1.0) > 0.5
+    assert SATURATES or min(quantized.quality.values()) > 0.7, quantized.quality
     assert (output / quantized.file).exists()
     assert not (folder / quantized.file).exists()
     AutoTokenizer.from_pretrained(output)

@@ -210,6 +210,4 @@ def test_two_processes_match_as_one_does(tmp_path):
     for (plans, losses), (own_plans, own_losses) in zip(main, one, strict=True):
         assert plans == own_plans
         for ours, theirs in zip(losses, own_losses, strict=True):
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():  # an accuracy changes by whole tokens
-                assert ours[name] == pytest.approx(value, rel=1e-3, abs=0.03 if name.endswith("_accuracy") else 0)
+            assert ours == pytest.approx(theirs, rel=1e-3)

@@ -1,7 +1,6 @@
 """Two processes train and evaluate as one does, and stop together."""
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -81,7 +80,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("distributed")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    environment = {"ACCELERATE_USE_CPU": "true"}
     errors = {
         name: run(script, folder / name, processes=processes, environment=environment).stderr
         for name, processes in {"one": 1, "two": 2}.items()
