@@ -29,6 +29,7 @@ for package in ("onnxruntime", "openvino", "nncf"):
 
 HERE = Path(__file__).parent
 PACKAGES = os.environ.get("TRANSFORMERS_JS")  # a folder with node_modules/@huggingface/transformers
+WIDTH = 13
 TEXTS = ["The king sees a cat.", "A sailor hears the old bird at sea every morning 7."]
 
 pytestmark = pytest.mark.slow
@@ -43,8 +44,8 @@ def encoder_folder(save, tmp_path_factory, tokenizer):
     """A sentence encoder: mean pooling, a Dense behind it, normalised."""
 
     def build(*behind, **pooling):
-        folder = save(SchuBertModel)
-        pool = Pooling(17, **{"pooling_mode": "mean", **pooling})
+        folder = save(SchuBertModel, layers=1)
+        pool = Pooling(WIDTH, **{"pooling_mode": "mean", **pooling})
         modules = [Transformer(str(folder), max_seq_length=30), pool, *behind, Normalize()]
         saved = tmp_path_factory.mktemp("encoder") / "encoder"
         SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(saved), create_model_card=False)
@@ -66,7 +67,7 @@ def run_onnx(path, tokenizer, texts):
 
 def test_a_sentence_encoder_with_its_pooling_inside(encoder_folder):
     torch.manual_seed(0)
-    folder = encoder_folder(Dense(17, 6))
+    folder = encoder_folder(Dense(WIDTH, 6))
     (made,) = export(folder, pooled=True)
     assert made.outputs == ("token_embeddings", "sentence_embedding")
     encoder = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
@@ -140,7 +141,7 @@ def test_embeddings_in_transformers_js(encoder_folder, corpus):
 @pytest.mark.parametrize("kind", [SchuBertForMaskedLM, SchuBertForPreTraining])
 def test_masked_words_in_transformers_js(save, tmp_path, kind):
     """Its classes with a head know no type but their own: the page says what to set."""
-    folder = save(kind, tmp_path / "small")
+    folder = save(kind, tmp_path / "small", layers=1)
     export(folder)
     text = ["The king sees a [MASK]."]
     with pytest.raises(RuntimeError, match="Unsupported model type: schubert"):
@@ -163,7 +164,8 @@ def test_what_the_page_says_works_without_this_package(encoder_folder, corpus, t
     for format in ("onnx", "openvino"):
         export(folder, format, pooled=pooled)
     record = Record.of_folder(folder)
-    facts = {"kind": "SentenceTransformer", "width": 17, "dense_width": 17, "map_parameters": 0, "max_length": 30}
+    facts = {"kind": "SentenceTransformer", "width": WIDTH, "dense_width": WIDTH, "map_parameters": 0}
+    facts |= {"max_length": 30}
     run = json.loads((HERE.parent / "hub" / "record.json").read_text())["run"]
     page = render_card(dataclasses.replace(record, run={**run, "encoder": facts}), folder.name)
     code = blocks(page, "python")
@@ -172,11 +174,11 @@ def test_what_the_page_says_works_without_this_package(encoder_folder, corpus, t
     beside = {"cwd": folder.parent, "capture_output": True, "text": True, "timeout": 200, "check": False}
     done = subprocess.run([sys.executable, script], **beside)
     shapes = [eval(line) for line in done.stdout.splitlines()]
-    name, width = ("sentence_embedding", (1, 17)) if pooled else ("last_hidden_state", (1, 4, 17))
+    name, width = ("sentence_embedding", (1, WIDTH)) if pooled else ("last_hidden_state", (1, 4, WIDTH))
     assert [shape[name][-1] for shape in shapes] == [width[-1]] * 2, done.stderr
     if PACKAGES is None or shutil.which("node") is None:
         return
     (tmp_path / "node_modules").symlink_to(Path(PACKAGES) / "node_modules")
     (tmp_path / "page.mjs").write_text(blocks(page, "js"))
     done = subprocess.run(["node", tmp_path / "page.mjs"], **beside)
-    assert "dims: [ 1, 17 ]" in done.stdout, done.stderr
+    assert f"dims: [ 1, {WIDTH} ]" in done.stdout, done.stderr

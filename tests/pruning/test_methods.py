@@ -42,10 +42,8 @@ def test_help_and_pages_come_from_one_table():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_meets_the_budget(make_pruner, method):
-    runs = [
-        make_pruner(deep(), target="70%", method=method, multiple_of=2, recovery_steps=1, calibration_examples=24)
-        for _ in range(2)
-    ]
+    options = {"target": "70%", "dimensions": "auto", "multiple_of": 2, "recovery_steps": 1}
+    runs = [make_pruner(deep(), method=method, calibration_examples=24, **options) for _ in range(2)]
     first, second = (run.prune() for run in runs)
     assert first.model.num_parameters() == first.size <= 0.7 * first.source_size
     assert first.plans == second.plans

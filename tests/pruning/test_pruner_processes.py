@@ -51,7 +51,7 @@ def pruner(seed, output_dir=None, **options):
         output_dir=output_dir,
     )
 
-result = pruner(0, sys.argv[1] + "/result").prune()
+result = pruner(0, sys.argv[1] + "/result", dimensions="auto").prune()
 report = {{"processes": accelerator.num_processes, "plans": [plan.to_json() for plan in result.plans],
           "rounds": [record.to_json() for record in result.rounds]}}
 

@@ -43,7 +43,7 @@ def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, collat
         model = SchuBertForPreTraining(tiny(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1))
         if collator != "ours":
             options["data_collator"] = DataCollatorForLanguageModeling(tokenizer)
-        return make_pruner(model, tmp_path / folder, rounds=3, **options)
+        return make_pruner(model, tmp_path / folder, rounds=3, dimensions="auto", **options)
 
     whole = build("whole").prune()
     with pytest.raises(KeyboardInterrupt):
