@@ -24,7 +24,7 @@ def main() -> None:
         run(*pip, "install", "-q", "hatchling", cwd=folder)
         run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder / "sdist", cwd=ROOT)
         (sdist,) = (folder / "sdist").iterdir()
-        run(*pip, "wheel", "-q", "--no-deps", "-w", folder / "wheel", sdist, cwd=folder)
+        run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder / "wheel", sdist, cwd=folder)
         (wheel,) = (folder / "wheel").iterdir()
         check_content(wheel)
         run(*pip, "install", "-q", "--no-deps", "--force-reinstall", wheel, cwd=folder)

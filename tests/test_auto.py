@@ -91,7 +91,7 @@ def test_fill_mask_pipeline(saved, tokenizer):
 
 @pytest.mark.slow
 def test_a_new_process_opens_it_after_an_import_that_is_light(saved):
-    """The pruner and what it needs are imported on first use."""
+    """The pruner and what it needs are imported on first use, and sentence-transformers not with commands either."""
     folder, model = saved
     code = """
 import sys, torch
@@ -102,9 +102,12 @@ print(all(name in dir(schubert_hf) for name in schubert_hf.__all__), hasattr(sch
 model = AutoModelForMaskedLM.from_pretrained(sys.argv[1])
 print(type(model).__name__)
 print(model(torch.arange(1, 12)[None]).logits.sum().item())
+import schubert_hf.commands.evaluate, schubert_hf.encoders.packages, schubert_hf.front.prune
+print("sentence_transformers" in sys.modules)
 """
-    *light, name, total = run(code, folder)
+    *light, name, total, heavy = run(code, folder)
     assert light == ["[]", "True False"]
+    assert heavy == "False"
     assert name == "SchuBertForMaskedLM"
     assert float(total) == pytest.approx(model(torch.arange(1, 12)[None]).logits.sum().item(), abs=1e-3)
 

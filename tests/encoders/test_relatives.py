@@ -119,19 +119,19 @@ def test_a_reranker(shape, package, rerankers, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [SENTENCE, CROSS])
-def test_they_open_where_this_package_is_not(kind, encoders, rerankers, corpus, tmp_path):
+def test_they_open_where_this_package_is_not(encoders, rerankers, corpus, tmp_path):
+    made = [(SENTENCE, *item) for item in encoders.items()] + [(CROSS, *item) for item in rerankers.items()]
     folders = []
-    for name, make in (encoders if kind == SENTENCE else rerankers).items():
+    for kind, name, make in made:
         small, published = tmp_path / f"{name}-small", tmp_path / f"{name}-published"
         schubert_hf.prune(str(make()), "60%", text=corpus[:30], output_dir=small, **QUICK)
         published.mkdir()
         stage(small, published, f"org/{name}", license="mit", latency=False)
-        folders.append(str(published))
+        folders.append((kind, str(published)))
     script = Path(__file__).parents[1] / "hub" / "open_encoder.py"
     for python in filter(None, (sys.executable, os.environ.get("OLDEST_PYTHON"))):  # see tests/hub/test_opens_anywhere
         done = subprocess.run(
-            [python, str(script), kind, *folders],
+            [python, str(script), *map("=".join, folders)],
             env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
             cwd=tmp_path,
             capture_output=True,
@@ -139,8 +139,8 @@ def test_they_open_where_this_package_is_not(kind, encoders, rerankers, corpus, 
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        for line, folder in zip(done.stdout.splitlines(), folders, strict=True):
-            assert_opened(json.loads(line), kind, folder)
+        for line, published in zip(done.stdout.splitlines(), folders, strict=True):
+            assert_opened(json.loads(line), *published)
 
 
 def assert_opened(found, kind, folder):

@@ -1,6 +1,6 @@
-"""Opens a sentence encoder or cross-encoder as a stranger does: sentence-transformers, this package hidden.
+"""Opens sentence encoders and cross-encoders as a stranger does: sentence-transformers, this package hidden.
 
-    python open_encoder.py CLASS NAME-OR-FOLDER...
+    python open_encoder.py CLASS=NAME-OR-FOLDER...
 
 Prints JSON, a line for each: what it gives for two texts.
 """
@@ -14,8 +14,7 @@ sys.meta_path.insert(0, Hide())
 
 import sentence_transformers  # noqa: E402
 
-kind, *names = sys.argv[1:]
-for name in names:
+for kind, name in (word.split("=", 1) for word in sys.argv[1:]):
     model = getattr(sentence_transformers, kind)(name, device="cpu", trust_remote_code=True)
     assert type(model[0].model).__module__.startswith("transformers_modules."), type(model[0].model)
     if kind == "CrossEncoder":

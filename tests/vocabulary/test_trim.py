@@ -278,7 +278,7 @@ def test_the_command_prints_what_changes(folder, text_file, tmp_path, capsys):
 def test_the_result_opens_in_a_clean_process(corpus, tmp_path, tokenizer):
     dense = _encoder(tmp_path / "bert", tokenizer)
     schubert_hf.trim(dense, "100%", text=[text[:50] for text in corpus], output_dir=tmp_path / "small")
-    command = [sys.executable, str(HUB / "open_encoder.py"), "SentenceTransformer", str(tmp_path / "small")]
+    command = [sys.executable, str(HUB / "open_encoder.py"), f"SentenceTransformer={tmp_path / 'small'}"]
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stderr
