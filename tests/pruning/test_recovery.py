@@ -15,7 +15,7 @@ from watching import WatchedAccelerator, WatchedObjective, dying_at, spoiling
 from schubert_hf.data.streaming import StreamedPairs
 from schubert_hf.pruning import learning_rate as rates
 from schubert_hf.pruning import recovery
-from schubert_hf.pruning.learning_rate import FORWARD, MEASURED, Measurement, best_first_step
+from schubert_hf.pruning.learning_rate import FORWARD, Measurement
 from schubert_hf.run.checkpoint import newest_checkpoint
 from schubert_hf.training.objective import PretrainingObjective
 
@@ -40,79 +40,6 @@ def unmasked(examples):
 
 def untimed(result):
     return [{**record.to_json(), "seconds": None} for record in result.rounds]
-
-
-@pytest.mark.parametrize("best", [1e-6, 6e-5, 1e-4, 7e-4, 1.0])
-def test_the_lowest_loss_is_found_where_there_is_one_minimum(best):
-    asked = []
-
-    def loss_at(rate):
-        asked.append(rate)
-        return float((torch.tensor(rate).log() - torch.tensor(best).log()) ** 2)
-
-    found, _ = best_first_step(loss_at, 4)
-    expected = min(max(best, MEASURED[0]), MEASURED[-1])
-    assert found == pytest.approx(expected, rel=0.1)
-    assert len(asked) == len(set(asked)) <= 4
-
-
-def test_the_measurement_is_drawn_towards_a_typical_rate():
-    def found(loss_at, **kind):
-        return rates.find_learning_rate(loss_at, 4, 1.0, 20, **kind)
-
-    high, low = (found(lambda rate, best=best: 1 + abs(rate - best)) for best in (1.0, 0.0))
-    assert 5e-4 < high < MEASURED[-1]
-    assert MEASURED[0] < low < 5e-5
-    following = found(lambda rate: 1 + rate, follows_dense=True)
-    assert low < following < rates.TYPICAL_FOLLOWING  # which counts more than the measurement
-    middle = found(lambda rate: 1 + abs(rate - rates.TYPICAL) ** 0.5)
-    assert middle == pytest.approx(rates.TYPICAL, rel=0.3)
-
-
-def test_a_first_step_that_gains_much_is_trusted():
-    def found(gain, best=7e-4):
-        """The loss is lowest at `best`, by a share `gain` below that after the cut, which is 2."""
-        return rates.find_learning_rate(
-            lambda rate: 2 * (1 - gain) + (torch.tensor(rate / best).log().item() / 10) ** 2, 4, 2.0, 20
-        )
-
-    little, some, much, more = map(found, (0.0, 0.01, 0.03, 0.5))
-    assert 3e-4 < little < some < much == pytest.approx(7e-4, rel=0.05)
-    assert more == pytest.approx(much)
-    assert found(0.5, best=3e-3) == rates.MOST
-
-
-def test_longer_recoveries_have_higher_rates():
-    few, short, middle, long, longer = (
-        rates.find_learning_rate(lambda rate: 1 + rate, 4, 1.0, steps) for steps in (8, 60, 180, 300, 9000)
-    )
-    assert few == short < middle < long == longer
-    assert long == pytest.approx(short * 5**0.5)
-
-
-@pytest.mark.parametrize("before", [0.0, float("inf"), float("nan")])
-def test_a_loss_after_the_cut_that_says_nothing_leaves_the_trust_as_it_is(before):
-    expected = rates.find_learning_rate(lambda rate: rate, 4, 1e-9, 20)
-    assert rates.find_learning_rate(lambda rate: rate, 4, before, 20) == expected
-
-
-def test_a_rate_that_diverges_is_no_error_but_the_worst():
-    found, lowest = best_first_step(lambda rate: float("inf") if rate > 5e-5 else rate, 4)
-    assert found == lowest == MEASURED[0]
-
-
-@pytest.mark.parametrize("steps", [1, 7, 8, 20, 60, 300, 3000])
-@pytest.mark.parametrize("batch_size", [1, 8, 32, 256])
-def test_a_measurement_takes_at_most_a_fifth(steps, batch_size):
-    measurement = Measurement.of(steps, batch_size)
-    assert measurement.cost <= steps * batch_size / 5
-    assert measurement.gradient % batch_size == 0
-    assert bool(measurement.gradient) == bool(measurement.evaluations)
-    if steps >= 10 and batch_size > 1:
-        assert measurement.gradient
-    # Together with its three evaluations in the recovery and one before, where that is not tiny.
-    if steps * batch_size >= 320:
-        assert 4 * measurement.fold * FORWARD <= 0.07 * steps * batch_size
 
 
 def test_the_budget_is_what_is_computed(make_pruner):
@@ -219,31 +146,37 @@ def test_a_gradient_that_is_not_finite_is_left_to_the_recovery(make_pruner):
     assert make_pruner(accelerator=accelerator, **LONG).prune().rounds[0].learning_rate == rates.TYPICAL
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("where", ["fold", "gradient", "evaluation", "first", "middle", "last"])
-def test_killed_in_it_and_resumed_is_uninterrupted(make_pruner, tokenizer, tmp_path, where, streamed):
+@pytest.fixture(scope="module", params=[False, True], ids=["examples", "stream"])
+def long(request, make_pruner, tokenizer, tmp_path_factory):
+    """Makes a pruner with a folder to write into; and what it gives without interruption."""
+
     def build(folder, **watched):
         corpus = IterableDataset.from_generator(documents, gen_kwargs={"files": [0, 1, 2, 3]})
-        train = StreamedPairs(corpus, tokenizer, max_length=20) if streamed else make_examples(300)
+        train = StreamedPairs(corpus, tokenizer, max_length=20) if request.param else make_examples(300)
         options = {**LONG, "calibration_examples": 16, "save_steps": 4}
-        return make_pruner(output_dir=tmp_path / folder, train_dataset=train, **options, **watched)
+        return make_pruner(output_dir=folder, train_dataset=train, **options, **watched)
 
-    whole = build("whole").prune()
+    return build, build(tmp_path_factory.mktemp("whole")).prune()
+
+
+@pytest.mark.parametrize("where", ["fold", "gradient", "evaluation", "first", "middle", "last"])
+def test_killed_in_it_and_resumed_is_uninterrupted(long, tmp_path, where):
+    build, whole = long
     taken = {"gradient": 0, "first": 1, "middle": 8, "last": 12}  # the rate is measured with a step of its own
     accelerator = dying_at(*([taken[where]] if where in taken else []))
-    begun = tmp_path / "resumed" / "checkpoints" / "round-000-learning-rate-0000000"
+    begun = tmp_path / "checkpoints" / "round-000-learning-rate-0000000"
 
     def read(_, trained):
         if begun.exists() and not trained and len(accelerator.steps) == {"fold": 0, "evaluation": 1}.get(where):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build("resumed", accelerator=accelerator, objective=lambda model: WatchedObjective(model, read)).prune()
-    newest = newest_checkpoint(tmp_path / "resumed" / "checkpoints").name
+        build(tmp_path, accelerator=accelerator, objective=lambda model: WatchedObjective(model, read)).prune()
+    newest = newest_checkpoint(tmp_path / "checkpoints").name
     steps = {"first": "recovery-0000000", "middle": "recovery-0000004", "last": "recovery-0000008"}
     assert newest == f"round-000-{steps.get(where, 'learning-rate-0000000')}"
     torch.rand(5)
-    resumed = build("resumed").prune(resume=True)
+    resumed = build(tmp_path).prune(resume=True)
     assert untimed(resumed) == untimed(whole)
     assert same_weights(resumed.model, whole.model)
 
