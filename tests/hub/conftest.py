@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,20 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from standin import Hub
+from strangers import TOKEN, clean_environment
 from transformers import BertTokenizer
 
 import schubert_hf
 from schubert_hf import SchuBertConfig, SchuBertForPreTraining
 
 HERE = Path(__file__).parent
-TOKEN = "hf_secret"
-
-
-def clean_environment(home, **variables):
-    """What a stranger's process has: its own HF_HOME, nothing of ours on its path."""
-    ours = ("PYTHON", "HF_", "TRANSFORMERS_", "PYTEST", "COV_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", **variables}
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,22 @@
 """Sentence encoders and cross-encoders on the Hub, and opened in a clean process where our package is out of reach."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import HERE, TOKEN, clean_environment
 from huggingface_hub import ModelCard
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from strangers import TOKEN, run_clean
 
 from schubert_hf import SchuBertForSequenceClassification
 from schubert_hf.commands import main
 from schubert_hf.encoders.cross_encoder import CrossEncoder as OpenedCrossEncoder
 from schubert_hf.encoders.sentence_encoder import SentenceEncoder
 
+SCRIPT = Path(__file__).with_name("open_encoder.py")
 FACTS = {"kind": "SentenceTransformer", "width": 15, "dense_width": 15, "map_parameters": 180, "texts": 99}
 FIGURES = {"max_length": 17, "cosine": 0.9512, "rank_correlation": 0.9, "neighbours": 0.8}
 
@@ -52,21 +52,6 @@ def reranker(folder, record, tmp_path):
     return target, opened.source.predict([("word1 word2", "word3")])
 
 
-def open_without_us(place, *words, **variables):
-    """What each gives, in one process; words as open_encoder.py takes them."""
-    place.mkdir()
-    run = subprocess.run(
-        [sys.executable, str(HERE / "open_encoder.py"), *words],
-        env=clean_environment(place / "home", **variables),
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()[-len(words) :]]
-
-
 @pytest.mark.slow
 def test_they_open_anywhere_from_disk_and_from_the_hub(encoder, reranker, worker, hub, tmp_path):
     folder, expected = encoder
@@ -74,9 +59,10 @@ def test_they_open_anywhere_from_disk_and_from_the_hub(encoder, reranker, worker
     assert {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"} <= files
     assert {"1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "README.md"} <= files
     here = f"SentenceTransformer={folder}", f"CrossEncoder={reranker[0]}"
-    offline, scores = open_without_us(tmp_path / "offline", *here, HF_HUB_OFFLINE="1")
     there = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
-    (online,) = open_without_us(tmp_path / "online", "SentenceTransformer=org/encoder", **there)
+    lines = run_clean(tmp_path / "offline", SCRIPT, *here, HF_HUB_OFFLINE="1")
+    lines += run_clean(tmp_path / "online", SCRIPT, "SentenceTransformer=org/encoder", **there)
+    offline, scores, online = map(json.loads, lines)
     for *settings, embedding in (offline, online):
         assert settings == [{"query": "word7 ", "document": ""}, "dot", 17]
         assert embedding == pytest.approx(expected.tolist(), abs=1e-5)

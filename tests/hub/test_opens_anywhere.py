@@ -5,18 +5,18 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import HERE, TOKEN, clean_environment
+from strangers import TOKEN, run_clean
 
 import schubert_hf
 from schubert_hf.auto import auto_map
 from schubert_hf.hub.page import OLDEST_TRANSFORMERS
 
+SCRIPT = Path(__file__).with_name("open_anywhere.py")
 PYTHONS = {
     "this": sys.executable,
     **({"oldest": os.environ["OLDEST_PYTHON"]} if "OLDEST_PYTHON" in os.environ else {}),
@@ -42,17 +42,8 @@ def published(worker, session_hub, build, tmp_path_factory):
 @pytest.mark.parametrize("python", PYTHONS)
 def test_without_this_package(published, session_hub, tmp_path, python):
     revision, (older, newer) = published
-    (tmp_path / "elsewhere").mkdir()
-    done = subprocess.run(
-        [PYTHONS[python], str(HERE / "open_anywhere.py"), "org/small", revision],
-        env=clean_environment(tmp_path / "home", HF_ENDPOINT=session_hub.url, HF_TOKEN=TOKEN),
-        cwd=tmp_path / "elsewhere",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    words, there = (SCRIPT, "org/small", revision), {"HF_ENDPOINT": session_hub.url, "HF_TOKEN": TOKEN}
+    found = json.loads(run_clean(tmp_path / "elsewhere", *words, python=PYTHONS[python], **there)[-1])
     expected = {auto: name.partition(".")[2] for auto, name in auto_map().items() if auto != "AutoConfig"}
     assert found["heads"] == expected
     assert found["logits"] == pytest.approx(newer, abs=1e-3)
@@ -75,15 +66,7 @@ AutoTokenizer.from_pretrained("org/small")
 print(type(model).__module__, model(torch.arange(1, 8)[None]).logits.sum().item())
 """
     ours = str(Path(schubert_hf.__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=clean_environment(tmp_path / "home", HF_ENDPOINT=session_hub.url, HF_TOKEN=TOKEN, PYTHONPATH=ours),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    module, total = done.stdout.split()
+    there = {"HF_ENDPOINT": session_hub.url, "HF_TOKEN": TOKEN, "PYTHONPATH": ours}
+    ((module, total),) = map(str.split, run_clean(tmp_path / "elsewhere", "-c", code, **there))
     assert module == "schubert_hf.modeling_schubert"
     assert float(total) == pytest.approx(published[1][1], abs=1e-3)
