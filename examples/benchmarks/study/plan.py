@@ -8,6 +8,8 @@ from schubert_hf import PruningConfig
 
 from .rows import Row
 
+SCRATCH_RATE = 1e-3  # that of examples/pretrain.py
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,4 +39,6 @@ class Plan:
             multiple_of=self.multiple_of,
             seed=1000 * seed + stage,
             **(row.settings if row.kind == "pruned" else {"method": "uniform"}),
+            # The recovery's rate is found for weights that know something.
+            **({"recovery_learning_rate": SCRATCH_RATE} if row.kind == "scratch" else {}),
         )
