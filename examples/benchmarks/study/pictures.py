@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def draw_widths(cells: Iterable[Mapping[str, Any]], dense: Mapping[str, Sequence
             plain(axes, spines=("left", "bottom"))
             if row == rows[0]:
                 axes.set_title(title, color=TEXT, fontsize=11)
-        line[0].set_ylabel(f"{row}\n%", color=TEXT, fontsize=9)
+        line[0].set_ylabel(textwrap.fill(row, 14) + "\n%", color=TEXT, fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("layer", color=TEXT, fontsize=10)
     handles = [Line2D([], [], color=shades[size], marker=".", label=f"{size} %") for size in sizes]
