@@ -38,7 +38,7 @@ class Plan:
             eval_examples=self.eval_examples,
             multiple_of=self.multiple_of,
             seed=1000 * seed + stage,
+            # A rate is found for weights that know something.
+            recovery_learning_rate=SCRATCH_RATE if row.kind == "scratch" else None,
             **(row.settings if row.kind == "pruned" else {"method": "uniform"}),
-            # The recovery's rate is found for weights that know something.
-            **({"recovery_learning_rate": SCRATCH_RATE} if row.kind == "scratch" else {}),
         )
