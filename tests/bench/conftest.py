@@ -1,3 +1,5 @@
+"""A BERT and a pruned model to time, saved in folders."""
+
 import pytest
 import transformers
 
