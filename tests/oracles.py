@@ -51,6 +51,17 @@ def save_edited(model: Any, edit: Callable[[dict[str, Tensor]], Any], folder: Pa
     return folder
 
 
+def same_weights(ours: Any, theirs: Any) -> bool:
+    """Whether two models have the same tensors, bit for bit."""
+    ours, theirs = ours.state_dict(), theirs.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def untimed(result: Any) -> list[dict[str, Any]]:
+    """The records of a run's rounds, without how long they took."""
+    return [{**record.to_json(), "seconds": None} for record in result.rounds]
+
+
 def make_examples(number: int, seed: int = 0) -> list[dict[str, Any]]:
     """Sentence pairs that count upwards; B goes on where A stopped, or starts anywhere."""
     rng = random.Random(seed)

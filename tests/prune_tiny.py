@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from oracles import QUICK, make_examples
+from oracles import QUICK, make_examples, untimed
 from transformers import BertTokenizerFast
 
 from schubert_hf import PruningConfig, SchuBertConfig, SchuBertForPreTraining, SchuBertPruner
@@ -80,7 +80,7 @@ def prune(arguments):
     tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
     torch.manual_seed(0)
     model = SchuBertForPreTraining(SchuBertConfig(**SHAPE, vocab_size=99, max_position_embeddings=23))  # with dropout
-    quick = {**QUICK, "method": arguments.method, "alpha_steps": 5, "micro_batch_size": 4}
+    quick = {**QUICK, "dimensions": "auto", "method": arguments.method, "alpha_steps": 5, "micro_batch_size": 4}
     quick |= {"recovery_steps": arguments.recovery_steps, "save_steps": arguments.save_steps}
     config = PruningConfig(**{**quick, "rounds": 1, "target": "80%,60%", "teacher_weight": 1.0})
     accelerator = Accelerator(cpu=True)
@@ -100,7 +100,7 @@ def prune(arguments):
     report = {
         "processes": accelerator.num_processes,
         "plans": [plan.to_json() for plan in result.plans],
-        "rounds": [{**record.to_json(), "seconds": None} for record in result.rounds],
+        "rounds": untimed(result),
         "weights": fingerprint(result.model),
         "events": events,
     }

@@ -1,14 +1,12 @@
 """`schubert prune` and `schubert inspect` on a tiny checkpoint of every class; opened where this package is not."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from forks import run as start
 from relatives import CONFIGS, NAMES, QUICK, build, tokenizer_of
+from strangers import PYTHONS, run_clean
 from transformers import AutoTokenizer
 
 import schubert_hf
@@ -127,16 +125,8 @@ def test_published_folders_open_without_this_package(checkpoint, corpus, tmp_pat
         with torch.no_grad():
             expected.append([type(tokenizer).__name__, family, small(**given)[0].double().sum().item()])
         asked.append([str(published), ending.removeprefix("Model")])
-    for python in filter(None, (sys.executable, os.environ.get("OLDEST_PYTHON"))):  # see tests/hub/test_opens_anywhere
-        done = subprocess.run(
-            [python, "-c", OPEN, json.dumps(asked)],
-            env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        for got, want in zip(json.loads(done.stdout.splitlines()[-1]), expected, strict=True):
+    for name, python in PYTHONS.items():
+        lines = run_clean(tmp_path / name, "-c", OPEN, json.dumps(asked), python=python, HF_HUB_OFFLINE="1")
+        for got, want in zip(json.loads(lines[-1]), expected, strict=True):
             assert got[:2] == want[:2]
             assert got[2] == pytest.approx(want[2], abs=1e-3)

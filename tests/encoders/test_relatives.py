@@ -2,9 +2,6 @@
 
 import gc
 import json
-import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import torch
 from published import make_sentence_transformer, write_repository
 from relatives import QUICK, build, tokenizer_of
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from strangers import PYTHONS, run_clean
 from transformers import AutoTokenizer
 
 import schubert_hf
@@ -129,18 +127,11 @@ def test_they_open_where_this_package_is_not(encoders, rerankers, corpus, tmp_pa
         stage(small, published, f"org/{name}", license="mit", latency=False)
         folders.append((kind, str(published)))
     script = Path(__file__).parents[1] / "hub" / "open_encoder.py"
-    for python in filter(None, (sys.executable, os.environ.get("OLDEST_PYTHON"))):  # see tests/hub/test_opens_anywhere
-        done = subprocess.run(
-            [python, str(script), *map("=".join, folders)],
-            env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        for line, published in zip(done.stdout.splitlines(), folders, strict=True):
-            assert_opened(json.loads(line), *published)
+    for name, python in PYTHONS.items():
+        words = script, *map("=".join, folders)
+        lines = run_clean(tmp_path / name, *words, python=python, HF_HUB_OFFLINE="1")
+        for line, (kind, folder) in zip(lines, folders, strict=True):
+            assert_opened(json.loads(line), kind, folder)
 
 
 def assert_opened(found, kind, folder):

@@ -20,7 +20,8 @@ RAGGED = {
 def save(tmp_path_factory, tokenizer):
     """Save a tiny model of a class, or its first layers, with weights that matter; returns its folder.
 
-    Tracing takes as long as a model has layers: what is about heads, or about other libraries, is content with one.
+    Tracing takes as long as a model has layers: heads are content with two, of different widths, other libraries with
+    one.
     """
 
     def save(kind, folder=None, layers=3, **fields):

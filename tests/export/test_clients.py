@@ -141,7 +141,7 @@ def test_embeddings_in_transformers_js(encoder_folder, corpus):
 @pytest.mark.parametrize("kind", [SchuBertForMaskedLM, SchuBertForPreTraining])
 def test_masked_words_in_transformers_js(save, tmp_path, kind):
     """Its classes with a head know no type but their own: the page says what to set."""
-    folder = save(kind, tmp_path / "small", layers=1)
+    folder = save(kind, tmp_path / "small", layers=2)
     export(folder)
     text = ["The king sees a [MASK]."]
     with pytest.raises(RuntimeError, match="Unsupported model type: schubert"):

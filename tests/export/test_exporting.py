@@ -92,7 +92,7 @@ def test_every_head(save, tokenizer, kind, format, corpus, tmp_path):
     """Random weights are nothing that int8 likes, on a CPU that saturates least of all; a wrong graph is off by 1."""
     if format == "openvino":
         pytest.importorskip("nncf", reason="the extra `export`")
-    layers = 3 if kind is SchuBertModel else 1
+    layers = 3 if kind is SchuBertModel else 2
     folder, output = save(kind, layers=layers, num_labels=3), tmp_path / "other"
     made, quantized = export(folder, format, int8=True, text=corpus, output=output)
     assert sorted(made.outputs) == sorted(OUTPUTS.get(kind.__name__, ["logits"]))

@@ -4,23 +4,17 @@
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from strangers import TOKEN, run_clean
+from strangers import PYTHONS, TOKEN, run_clean
 
 import schubert_hf
 from schubert_hf.auto import auto_map
 from schubert_hf.hub.page import OLDEST_TRANSFORMERS
 
 SCRIPT = Path(__file__).with_name("open_anywhere.py")
-PYTHONS = {
-    "this": sys.executable,
-    **({"oldest": os.environ["OLDEST_PYTHON"]} if "OLDEST_PYTHON" in os.environ else {}),
-}
 
 
 @pytest.fixture(scope="module")

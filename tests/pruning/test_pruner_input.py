@@ -20,7 +20,7 @@ from schubert_hf.training.objective import ObjectiveError
     [
         ({"target": "100M"}, BudgetError, "less than the model's own"),
         ({"target": "nonsense"}, BudgetError, "give a size like"),
-        ({"target": 0.01}, BudgetError, "the smallest that removing 'hfakv' can reach"),
+        ({"target": 0.01, "dimensions": "auto"}, BudgetError, "the smallest that removing 'hfakve' can reach"),
         ({"target": 0.6, "dimensions": "k"}, BudgetError, "the smallest that removing 'k' can reach"),
         ({"tokenizer": None}, PruningDataError, "Give `data_collator`, or `tokenizer`"),
         ({"train_dataset": []}, PruningDataError, "`train_dataset`: The set of examples is empty"),

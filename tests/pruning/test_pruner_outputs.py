@@ -53,9 +53,8 @@ def data_for(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_head_is_pruned_to_match_itself(name, tiny, make_pruner, tmp_path):
     fields = {"num_labels": 3} if "Classification" in name else {}
-    pruner = make_pruner(
-        make_model(name, tiny(**fields)), tmp_path / "small", target="70%", objective=Outputs(), **data_for(name)
-    )
+    model, options = make_model(name, tiny(**fields)), {"target": "70%", "dimensions": "auto", **data_for(name)}
+    pruner = make_pruner(model, tmp_path / "small", objective=Outputs(), **options)
     result = pruner.prune()
     assert result.kept <= 0.7
     terms = pruner.objective.terms
@@ -179,7 +178,8 @@ config = SchuBertConfig(**shape, vocab_size=99, max_position_embeddings=23, hidd
 accelerator, found = Accelerator(cpu=True), []
 for name, pool in (("SchuBertModel", embed), ("SchuBertForPreTraining", None)):
     result = SchuBertPruner(
-        make_model(name, config), PruningConfig(**{{**QUICK, "micro_batch_size": 4}}), accelerator=accelerator,
+        make_model(name, config), PruningConfig(**{{**QUICK, "dimensions": "auto", "micro_batch_size": 4}}),
+        accelerator=accelerator,
         tokenizer=BertTokenizerFast(vocab={{word: number for number, word in enumerate(words)}}),
         train_dataset=make_examples(100), eval_dataset=make_examples(24, seed=1), objective=Outputs(embed=pool),
     ).prune()

@@ -43,7 +43,7 @@ def pruner(seed, output_dir=None, **options):
     torch.manual_seed(seed)
     config = SchuBertConfig(**shape, vocab_size=99, max_position_embeddings=23,
                             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    settings = PruningConfig(**{{**QUICK, "micro_batch_size": 4, **options}},
+    settings = PruningConfig(**{{**QUICK, "dimensions": "auto", "micro_batch_size": 4, **options}},
                              method="auto" if sys.argv[2] == "auto" else "schubert")
     return SchuBertPruner(
         SchuBertForPreTraining(config), settings, tokenizer=tokenizer,
@@ -51,7 +51,7 @@ def pruner(seed, output_dir=None, **options):
         output_dir=output_dir,
     )
 
-result = pruner(0, sys.argv[1] + "/result", dimensions="auto").prune()
+result = pruner(0, sys.argv[1] + "/result").prune()
 report = {{"processes": accelerator.num_processes, "plans": [plan.to_json() for plan in result.plans],
           "rounds": [record.to_json() for record in result.rounds]}}
 

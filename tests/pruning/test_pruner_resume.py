@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from oracles import make_examples
+from oracles import make_examples, same_weights, untimed
 from transformers import DataCollatorForLanguageModeling
 from watching import WatchedAccelerator, WatchedObjective
 
@@ -29,11 +29,6 @@ def dying_in_round_two(folder):
 def signalled(number, taken):
     """An accelerator that sends the process a signal in one step of all."""
     return WatchedAccelerator(lambda step: os.kill(os.getpid(), number) if step.taken == taken else None)
-
-
-def same_weights(ours, theirs):
-    ours, theirs = ours.state_dict(), theirs.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 @pytest.mark.parametrize("collator", ["ours", "of transformers"])
@@ -58,8 +53,7 @@ def test_resumed_is_uninterrupted(make_pruner, tiny, tokenizer, tmp_path, collat
     assert resumed.plans == whole.plans
     assert same_weights(resumed.model, whole.model)
     assert resumed.model.config.to_dict() == whole.model.config.to_dict()
-    untimed = [{**record.to_json(), "seconds": None} for record in resumed.rounds]
-    assert untimed == [{**record.to_json(), "seconds": None} for record in whole.rounds]
+    assert untimed(resumed) == untimed(whole)
     written = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("whole", "resumed")]
     assert written[0] == written[1]
 
@@ -151,8 +145,7 @@ def test_a_notebook_stops_a_pruner_and_resumes_the_same_object(make_pruner, tmp_
         resumed = pruner.prune(resume=True)
         assert resumed.plans == whole.plans
         assert same_weights(resumed.model, whole.model)
-        untimed = [[{**record.to_json(), "seconds": None} for record in result.rounds] for result in (whole, resumed)]
-        assert untimed[0] == untimed[1]
+        assert untimed(resumed) == untimed(whole)
 
 
 def test_without_a_folder_the_same_object_begins_again(make_pruner):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
-from oracles import documents, make_examples
+from oracles import documents, make_examples, same_weights
 from watching import dying_at
 
 from schubert_hf.data.stream import StreamError
@@ -45,8 +45,7 @@ def test_resumed_is_uninterrupted(make_pruner, streamed, tmp_path, monkeypatch, 
             continue
     assert lives == 4
     assert resumed.plans == whole.plans
-    theirs = whole.model.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in resumed.model.state_dict().items())
+    assert same_weights(resumed.model, whole.model)
 
 
 def test_no_count_is_claimed(make_pruner, streamed, tmp_path):
@@ -92,5 +91,4 @@ def test_another_stream_is_another_run(make_pruner, streamed, tmp_path, monkeypa
 def test_the_same_object_begins_again_where_the_stream_began(make_pruner, streamed):
     pruner = make_pruner(train_dataset=streamed(), rounds=1)
     first, second = pruner.prune(), pruner.prune()
-    theirs = second.model.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in first.model.state_dict().items())
+    assert same_weights(first.model, second.model)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
-from oracles import documents, make_examples
+from oracles import documents, make_examples, same_weights, untimed
 from watching import WatchedAccelerator, WatchedObjective, dying_at, spoiling
 
 from schubert_hf.data.streaming import StreamedPairs
@@ -23,11 +23,6 @@ SEARCHED = {"rounds": 1, "recovery_steps": 12, "save_steps": 2}  # long enough f
 LONG = {**SEARCHED, "dimensions": "fakv"}  # one plan, which is found at once
 
 
-def same_weights(ours, theirs):
-    theirs = theirs.state_dict()
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
-
-
 def unmasked(examples):
     """A collator whose labels are the examples themselves."""
     names = ("input_ids", "token_type_ids")
@@ -36,10 +31,6 @@ def unmasked(examples):
     labels = {"labels": padded["input_ids"], "attention_mask": (padded["input_ids"] > 0).long()}
     follows = torch.tensor([example["next_sentence_label"] for example in examples])
     return {**padded, **labels, "next_sentence_label": follows}
-
-
-def untimed(result):
-    return [{**record.to_json(), "seconds": None} for record in result.rounds]
 
 
 def test_the_budget_is_what_is_computed(make_pruner):

@@ -1,8 +1,6 @@
 """`schubert_hf.trim` and `schubert trim`: every family, any head, and encoders; encoded as before, bit for bit."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 import transformers
 from relatives import CONFIGS, PREFIX, build, tokenizer_of
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from strangers import run_clean
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
@@ -278,8 +277,6 @@ def test_the_command_prints_what_changes(folder, text_file, tmp_path, capsys):
 def test_the_result_opens_in_a_clean_process(corpus, tmp_path, tokenizer):
     dense = _encoder(tmp_path / "bert", tokenizer)
     schubert_hf.trim(dense, "100%", text=[text[:50] for text in corpus], output_dir=tmp_path / "small")
-    command = [sys.executable, str(HUB / "open_encoder.py"), f"SentenceTransformer={tmp_path / 'small'}"]
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)[0] == dense.prompts
+    words = HUB / "open_encoder.py", f"SentenceTransformer={tmp_path / 'small'}"
+    (line,) = run_clean(tmp_path / "elsewhere", *words, HF_HUB_OFFLINE="1")
+    assert json.loads(line)[0] == dense.prompts

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schubert_hf import PruningConfig
+from schubert_hf.training.pretraining import PretrainingConfig
 
 from .rows import Row
-
-SCRATCH_RATE = 1e-3  # that of examples/pretrain.py
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Plan:
             eval_examples=self.eval_examples,
             multiple_of=self.multiple_of,
             seed=1000 * seed + stage,
-            # A rate is found for weights that know something.
-            recovery_learning_rate=SCRATCH_RATE if row.kind == "scratch" else None,
+            # A rate is found for weights that know something; others have that of examples/pretrain.py.
+            recovery_learning_rate=PretrainingConfig.learning_rate if row.kind == "scratch" else None,
             **(row.settings if row.kind == "pruned" else {"method": "uniform"}),
         )

@@ -1,10 +1,16 @@
-"""Processes as strangers have them: a folder and a HF_HOME of their own, nothing of ours on their path."""
+"""Processes as strangers have them: a folder and a HF_HOME of their own, nothing of ours on their path.
+
+`OLDEST_PYTHON` names another interpreter, with the oldest transformers that published files promise; CI sets it.
+"""
 
 import os
 import subprocess
 import sys
 
 TOKEN = "hf_secret"
+PYTHONS = {"this": sys.executable}
+if "OLDEST_PYTHON" in os.environ:
+    PYTHONS["oldest"] = os.environ["OLDEST_PYTHON"]
 
 
 def clean_environment(home, **variables):
