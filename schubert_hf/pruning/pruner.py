@@ -166,7 +166,7 @@ class SchuBertPruner:
             last = progress.records[-1] if progress.records else None
             before = last.after_recovery if last else self._evaluate(f"{name} before the cut")
             progress.open = {"size_before": last.size if last else self.budget.source_size, "before": before}
-        round_, clock.seconds = progress.open, progress.open.setdefault("seconds", {})
+        round_, clock.seconds, progress.clock = progress.open, progress.open.setdefault("seconds", {}), clock
         clock.lap("evaluation")
         if "after_cut" not in round_:
             self._cut(name, number, round_, clock)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..cost import format_size
 from ..run.checkpoint import save_model, write_json
 from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_files
-from ..run.progress import format_seconds
+from ..run.progress import Clock, format_seconds
 from ..run.session import Part
 from ..shape import Shape
 from ..shipping import ship
@@ -72,13 +72,17 @@ class Progress(Part):
         records: one per finished round.
         plans: one per round that has been cut.
         open: fields of the current round's record, as they become known; None between two.
+        clock: of the current round. What is saved has the seconds until then, so that a resumed run adds its own.
     """
 
     records: list[RoundRecord] = field(default_factory=list)
     plans: list[PruningPlan] = field(default_factory=list)
     open: dict[str, Any] | None = None
+    clock: Clock | None = None
 
     def state(self) -> dict[str, Any]:
+        if self.open is not None and self.clock is not None:
+            self.clock.lap("recovery" if "after_cut" in self.open else "selection")
         return {
             "rounds": [record.to_json() for record in self.records],
             "plans": [plan.to_json() for plan in self.plans],

@@ -148,6 +148,21 @@ def test_a_notebook_stops_a_pruner_and_resumes_the_same_object(make_pruner, tmp_
         assert untimed(resumed) == untimed(whole)
 
 
+def test_a_resumed_recovery_has_the_seconds_before_it_was_stopped(make_pruner, tmp_path):
+    """A thousand more are written into the checkpoint, which no run of these tests takes."""
+    options = {"output_dir": tmp_path, "rounds": 1, "recovery_steps": 5}
+    with pytest.raises(Interrupted):
+        make_pruner(accelerator=signalled(signal.SIGTERM, 3), **options).prune()
+    path = newest_checkpoint(tmp_path / "checkpoints") / "state.json"
+    state = json.loads(path.read_text())
+    seconds = state["progress"]["open"]["seconds"]
+    assert seconds["recovery"] > 0
+    seconds["recovery"] += 1000
+    path.write_text(json.dumps(state))
+    resumed = make_pruner(**options).prune(resume=True)
+    assert resumed.rounds[0].seconds["recovery"] > seconds["recovery"]
+
+
 def test_without_a_folder_the_same_object_begins_again(make_pruner):
     pruner = make_pruner(recovery_steps=3, accelerator=signalled(signal.SIGTERM, 0))
     with pytest.raises(Interrupted):
