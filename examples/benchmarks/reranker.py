@@ -122,19 +122,18 @@ def main() -> None:
     (arguments,) = parse("Makes a reranker, and compares rerankers.", Arguments)
     with script(arguments.threads):
         encoder, output = SentenceTransformer(arguments.encoder), Path(arguments.output_dir)
-        named = {name: name for name in arguments.rerankers.split(",") if name}
+        folders = [name for name in arguments.rerankers.split(",") if name]
         if arguments.train:
             if not (output / "model" / "config.json").exists():
                 make(arguments, encoder, output)
-            named = {str(output / "model"): str(output / "model"), **named}
+            folders.insert(0, str(output / "model"))
         held_out = Questions.read([Path(arguments.dev)], arguments.questions)
         candidates = search(*embed(encoder, held_out))
         rows = [["ranked by", f"MRR@{TOP}"], [":---", "---:"]]
         rows.append(["the encoder", f"{mean_reciprocal_rank(held_out.right, candidates):.3f}"])
-        for name, folder in named.items():
-            reranker = CrossEncoder(folder, trust_remote_code=True)
-            ranked = rerank(reranker, held_out, candidates)
-            rows.append([name, f"{mean_reciprocal_rank(held_out.right, ranked):.3f}"])
+        for folder in dict.fromkeys(folders):
+            ranked = rerank(CrossEncoder(folder, trust_remote_code=True), held_out, candidates)
+            rows.append([folder, f"{mean_reciprocal_rank(held_out.right, ranked):.3f}"])
         print(markdown(rows))
 
 
@@ -150,13 +149,19 @@ def search(asked: Tensor, sentences: Tensor) -> list[list[int]]:
     return [[int(hit["corpus_id"]) for hit in found] for found in hits]
 
 
+def pair(questions: Questions, candidates: list[list[int]]) -> list[tuple[str, str]]:
+    """Each question with each of its candidates, in their order."""
+    return [
+        (question, questions.sentences[number])
+        for question, found in zip(questions.asked, candidates, strict=True)
+        for number in found
+    ]
+
+
 def rerank(reranker: CrossEncoder, questions: Questions, candidates: list[list[int]]) -> list[list[int]]:
     """The candidates in the order of their scores by a reranker."""
-    numbers = [number for found in candidates for number in found]
-    asked = [question for question, found in zip(questions.asked, candidates, strict=True) for _ in found]
-    scores = reranker.predict([(one, questions.sentences[number]) for one, number in zip(asked, numbers, strict=True)])
-    left = iter(scores.tolist())
-    scored = [[(-next(left), number) for number in found] for found in candidates]
+    scores = iter(reranker.predict(pair(questions, candidates)).tolist())
+    scored = [[(-next(scores), number) for number in found] for found in candidates]
     return [[number for _, number in sorted(found)] for found in scored]
 
 
@@ -175,9 +180,8 @@ def make(arguments: Arguments, encoder: Any, output: Path) -> None:
     candidates = search(*embeddings)
     output.mkdir(parents=True, exist_ok=True)
     with (output / "pairs.jsonl").open("w", encoding="utf-8") as file:
-        for question, found in zip(questions.asked, candidates, strict=True):
-            for number in found:
-                file.write(json.dumps({"question": question, "sentence": questions.sentences[number]}) + "\n")
+        for question, sentence in pair(questions, candidates):
+            file.write(json.dumps({"question": question, "sentence": sentence}) + "\n")
     length = min(MAX_LENGTH, encoder.max_seq_length)
     reranker = CrossEncoder(arguments.encoder, num_labels=1, max_length=length)
     number, rng = arguments.steps * arguments.batch_size, random.Random(arguments.seed)
