@@ -2,7 +2,8 @@
 
 Which are the best is decided on a fold: training examples that are read before the recovery and not trained on in it.
 The weights right after the cut compete, so a recovery may be wasted, but harms nothing. The learning rate is found on
-the same fold, where the user gives none.
+the same fold, where the user gives none; and should it turn out far too high, the recovery goes back to its best
+weights and continues at a lower one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .config import PruningConfig
 from .learning_rate import MEASURED, START, TYPICAL, Measurement, find_learning_rate
 
 logger = logging.getLogger(__name__)
-MOMENTS = (0.5, 0.75, 1.0)  # of the recovery, at which its weights are compared
+MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the recovery, at which its weights are compared
+WORSE, LOWER = 1.2, 0.25  # a loss so many times the best one takes it back there, and its learning rate to a quarter
 
 
 class Recovery(Part):
@@ -62,7 +64,8 @@ class Recovery(Part):
             description: of progress bars and messages.
 
         Returns:
-            `learning_rate`, the peak; `best_step`, after which the weights were the best, 0 for those after the cut.
+            `learning_rate`, the peak, that of its end where it was lowered; `best_step`, after which the weights were
+            the best, 0 for those after the cut.
 
         Raises:
             Interrupted, NonFiniteLossError: see `Phases.run`.
@@ -95,18 +98,31 @@ class Recovery(Part):
     def _train(self, objective: Objective, own: Objective, fold: list[Batch], description: str) -> None:
         assert self._begun is not None
         config = self.config.recovery_loop(self._begun["learning_rate"])
+        loop = TrainingLoop(self.accelerator, objective, own.model.named_parameters(), config)
         moments = {max(1, round(moment * config.steps)) for moment in MOMENTS}
 
         def compare(result: StepResult) -> bool:
             step, begun = result.step + 1, self._begun
-            if begun is not None and step in moments:
-                loss = mean_loss(self.accelerator, own, fold)
-                if loss < begun["best_loss"]:
-                    self._begun = {**begun, "best_loss": loss, "best_step": step}
-                    self._best = _weights_of(own.model)
+            if begun is None or step not in moments:
+                return False
+            loss = mean_loss(self.accelerator, own, fold)
+            if loss < begun["best_loss"]:
+                self._begun = {**begun, "best_loss": loss, "best_step": step}
+                self._best = _weights_of(own.model)
+            elif (
+                self.config.recovery_learning_rate is None
+                and loss > WORSE * begun["best_loss"]
+                and step < config.steps
+            ):
+                loop.learning_rate *= LOWER
+                self._begun = {**begun, "learning_rate": loop.learning_rate}
+                _load_weights(own.model, self._best)
+                if self.accelerator.is_main_process:
+                    message = "%s recovery: step %d is worse than step %d, from which it continues at %.2g."
+                    logger.warning(message, description, step, begun["best_step"], loop.learning_rate)
+                return True  # so that nothing goes back to before the change
             return False
 
-        loop = TrainingLoop(self.accelerator, objective, own.model.named_parameters(), config)
         setting = "recovery_learning_rate"
         self.phases.run("recovery", loop, f"{description} recovery", setting=setting, on_step=compare, save_first=True)
         self.accelerator.free_memory()

@@ -114,7 +114,7 @@ def judged(losses, at=lambda _: None):
     return {"accelerator": accelerator, "objective": Judged}
 
 
-LOSSES = {0: 50.0, 6: 30.0, 9: 40.0, 12: 45.0}
+LOSSES = {0: 50.0, 3: 40.0, 6: 30.0, 9: 40.0, 12: 45.0}
 
 
 def test_the_best_moment_wins(make_pruner):
@@ -130,6 +130,38 @@ def test_the_best_moment_wins(make_pruner):
     assert result.rounds[0].best_step == 6
     assert all(torch.equal(weights[6][name], value) for name, value in result.model.state_dict().items())
     assert any(not torch.equal(weights[11][name], value) for name, value in result.model.state_dict().items())
+
+
+HARMED = {3: 90.0, 6: -1.0, 9: 90.0}  # after these steps; where it is at its best it goes back from 9 to 6
+
+
+def test_a_rate_that_is_found_and_harms_is_lowered(make_pruner, caplog):
+    """Back to the best weights, at a quarter of the rate; a rate that is given stays."""
+    weights, plain = [], WatchedAccelerator()
+
+    def keep(step):
+        model = watched["accelerator"].objective.model
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    watched = judged(HARMED, keep)
+    with caplog.at_level(logging.WARNING, logger=recovery.__name__):
+        result = make_pruner(**LONG, **watched).prune()
+    found = make_pruner(**LONG, accelerator=plain).prune().rounds[0].learning_rate
+    after = weights[1:]  # so many steps, each as it is found by the next; the first of all measured the rate
+    for step, best in ((3, 0), (9, 6)):
+        assert all(torch.equal(after[best][name], value) for name, value in after[step].items())
+    factors = [1] * 3 + [1 / 4] * 6 + [1 / 16] * 3
+    steps = zip(watched["accelerator"].steps[1:], plain.steps[1:], factors, strict=True)
+    assert all(one.rate == pytest.approx(factor * other.rate) for one, other, factor in steps)
+    assert result.rounds[0].best_step == 6
+    assert result.rounds[0].learning_rate == pytest.approx(found / 16)
+    assert [message.partition(" at ")[0] for message in caplog.messages if "worse" in message] == [
+        f"round 1/1 recovery: step {step} is worse than step {best}, from which it continues"
+        for step, best in ((3, 0), (9, 6))
+    ]
+    given = judged(HARMED)
+    make_pruner(**LONG, recovery_learning_rate=1e-3, **given).prune()
+    assert given["accelerator"].steps[-1].rate > 1e-3 / 16
 
 
 def test_a_gradient_that_is_not_finite_is_left_to_the_recovery(make_pruner):
@@ -172,20 +204,21 @@ def test_killed_in_it_and_resumed_is_uninterrupted(long, tmp_path, where):
     assert same_weights(resumed.model, whole.model)
 
 
-def test_a_signal_after_the_best_moment_keeps_the_best_weights(make_pruner, tmp_path):
-    """The best weights are in the checkpoint, though those that are trained have gone on."""
+@pytest.mark.parametrize(("losses", "rate", "stopped"), [(LOSSES, 1e-3, 9), (HARMED, None, 4), (HARMED, None, 10)])
+def test_a_signal_after_the_best_moment_keeps_the_best_weights(make_pruner, tmp_path, losses, rate, stopped):
+    """The best weights are in the checkpoint, though those that are trained have gone on, and so is a lower rate."""
 
     def prune(folder, at=lambda _: None, **options):
-        watched = judged(LOSSES, at)
-        return make_pruner(output_dir=tmp_path / folder, recovery_learning_rate=1e-3, **watched, **LONG).prune(
-            **options
-        )
+        watched = judged(losses, at)
+        settings = {"output_dir": tmp_path / folder, "recovery_learning_rate": rate, **LONG}
+        return make_pruner(**settings, **watched).prune(**options)
 
     whole = prune("whole")
     with pytest.raises(KeyboardInterrupt):
-        prune("stopped", lambda step: os.kill(os.getpid(), signal.SIGINT) if step.number == 9 else None)
+        prune("stopped", lambda step: os.kill(os.getpid(), signal.SIGINT) if step.number == stopped else None)
     resumed = prune("stopped", resume=True)
-    assert resumed.rounds[0].best_step == whole.rounds[0].best_step == 6
+    assert untimed(resumed) == untimed(whole)
+    assert whole.rounds[0].best_step == 6
     assert same_weights(resumed.model, whole.model)
 
 
@@ -195,7 +228,7 @@ def test_half_the_rate_after_a_bad_step_keeps_the_best_weights(make_pruner):
     result = make_pruner(**{**LONG, "save_steps": 7}, recovery_learning_rate=1e-3, accelerator=accelerator).prune()
     assert [step.number for step in accelerator.steps] == [*range(11), *range(7, 12)]
     assert result.rounds[0].halved == ["recovery"]
-    assert result.rounds[0].best_step in (0, 6, 9, 12)
+    assert result.rounds[0].best_step in (0, 3, 6, 9, 12)
 
 
 def test_the_fold_is_not_trained_on(make_pruner):
