@@ -6,9 +6,8 @@ lowest loss says how far the weights can follow the gradient, and each step of a
 of few examples tells that roughly, so the rate is drawn towards a typical one, less so the more the first step gains.
 A long recovery has the time to come back from larger steps, and wants them.
 
-Where outputs of the dense model are matched, targets are the same each time, and training gets further than a first
-step tells: a sentence encoder at half of its FLOPs wants 2e-4, its first step 1e-5. So the measurement counts less
-there, and the typical rate is higher.
+Where outputs of the dense model are matched, the loss is a distance from it. There training gets much further than the
+best first step, and a first step that harms tells more: the rate is the one at which it doubles the distance.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ START = 1  # in these: where the search begins
 EVALUATIONS = 4  # of the fold, at most: from there to either end
 TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too short for a measurement
 TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
-TYPICAL_FOLLOWING, TRUST_FOLLOWING = 5e-4, 1 / 3  # the same where outputs of the dense model are matched
 SURE = 0.02  # of the loss: where the first step takes away so much, the measurement alone counts
 SHORT, LONG = 60, 300  # steps, between which the rate grows with their square root; more were not measured
-MOST = 1e-3  # a peak: the first step may go further than those that follow can
+LEAST, MOST = 1e-6, 1e-3  # peaks: the first step may go further than those that follow can
+FARTHEST = 10.0  # that a rate is from the next one which is tried for `doubling_rate`
 FOLD = 256  # examples, at most
 GRADIENT = 512  # examples, at most, unless a single batch has more
 FORWARD = 1 / 3  # of a training example's time takes one that is only evaluated
@@ -71,7 +70,7 @@ class Measurement:
 def find_learning_rate(
     loss_at: Callable[[float], float], evaluations: int, before: float, steps: int, *, follows_dense: bool = False
 ) -> float:
-    """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust), more for a long one.
+    """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust) or `doubling_rate`, more if it is long.
 
     Args:
         loss_at, evaluations: see `best_first_step`.
@@ -79,13 +78,30 @@ def find_learning_rate(
         steps: of the recovery.
         follows_dense: whether outputs of the dense model are matched; see `training.objective.Objective`.
     """
-    rate, lowest = best_first_step(loss_at, evaluations)
+    longer = math.sqrt(min(max(steps, SHORT), LONG) / SHORT)
     if follows_dense:
-        return float(rate**TRUST_FOLLOWING * TYPICAL_FOLLOWING ** (1 - TRUST_FOLLOWING))
+        return min(MOST, longer * doubling_rate(loss_at, evaluations, before))
+    rate, lowest = best_first_step(loss_at, evaluations)
     gained = min(1.0, max(0.0, before - lowest) / (SURE * before)) if 0 < before < math.inf else 0.0
     trust = TRUST + (1 - TRUST) * gained
-    longer = math.sqrt(min(max(steps, SHORT), LONG) / SHORT)
     return float(min(MOST, longer * rate**trust * TYPICAL ** (1 - trust)))
+
+
+def doubling_rate(loss_at: Callable[[float], float], evaluations: int, before: float) -> float:
+    """The rate of the first step after which the loss is twice what it was after the cut, from `LEAST` to `MOST`.
+
+    What the loss has grown by is taken to be quadratic in the rate: each evaluation leads to the next rate.
+
+    Args:
+        loss_at, evaluations: see `best_first_step`.
+        before: the loss of the weights after the cut.
+    """
+    rate = TYPICAL
+    for _ in range(evaluations):
+        grown = loss_at(rate) / before - 1 if before > 0 else math.inf
+        factor = FARTHEST if grown <= FARTHEST**-2 else max(grown**-0.5, 1 / FARTHEST)
+        rate = min(MOST, max(LEAST, factor * rate))
+    return rate
 
 
 def best_first_step(loss_at: Callable[[float], float], evaluations: int) -> tuple[float, float]:
