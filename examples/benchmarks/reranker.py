@@ -174,8 +174,14 @@ def mean_reciprocal_rank(right: Sequence[int], ranked: Sequence[list[int]]) -> f
 
 
 def make(arguments: Arguments, encoder: Any, output: Path) -> None:
-    """Trains the reranker, and writes it and the pairs without labels."""
+    """Trains the reranker, and writes it and the pairs without labels.
+
+    Raises:
+        PruningConfigError: there are fewer sentences than a list to rank has.
+    """
     questions = Questions.read([Path(name) for name in arguments.train.split(",")])
+    if (known := len(questions.sentences)) <= WRONG:
+        raise PruningConfigError(f"`train` has {known} different sentences; a list to rank takes {1 + WRONG} of them.")
     embeddings = embed(encoder, questions)
     candidates = search(*embeddings)
     output.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
+from schubert_hf.pruning.config import PruningConfigError
+
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "reranker.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
@@ -52,6 +54,15 @@ def test_the_right_sentence_holds_the_answer(squad):
     assert found.near == [[0, 2], [1, 2], [1]]
     some = example.Questions.read([squad], 1)
     assert (len(some.asked), some.sentences) == (1, found.sentences)
+
+
+def test_fewer_sentences_than_a_list_has_are_refused(squad, tmp_path):
+    paragraphs = json.loads(squad.read_text())["data"][0]["paragraphs"]
+    squad.write_text(json.dumps({"data": [{"paragraphs": paragraphs[:1]}]}))
+    arguments = example.Arguments(dev=str(squad), train=str(squad))
+    with pytest.raises(PruningConfigError, match="has 3 different sentences; a list to rank takes 4 of them"):
+        example.make(arguments, None, tmp_path / "reranker")
+    assert not (tmp_path / "reranker").exists()
 
 
 def test_lists_hold_the_right_sentence_and_different_wrong_ones(squad):
