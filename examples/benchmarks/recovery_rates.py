@@ -56,6 +56,8 @@ class Arguments:
     text: str = option(str(DEFAULT / "text" / "train.txt"), "Text to train on: a file or folder.")
     eval_text: str = option(str(DEFAULT / "text" / "valid.txt"), "Held-out text.")
     objective: str = option("auto", "The pruner's objective.")
+    pairs: bool = option(False, "Read pairs of texts, as a reranker does; see `schubert prune --help`.")
+    pair_columns: str | None = option(None, "The columns of `--text` that hold them.")
     task: str | None = option(None, "Train a fine-tuned model on its task instead: a task of GLUE.")
     data: str | None = option(None, "With --task: a folder with the official files. Default: the Hub.")
     cost: str = option("parameters", "Of which the targets are percent: parameters or flops.")
@@ -155,7 +157,9 @@ class Bench:
 
     def _shown(self, losses: dict[str, float]) -> str:
         value = abs(self._lost(losses))
-        return f"{value:.3f}" if self.sign > 0 else f"{value:.1f}"
+        if self.sign < 0:
+            return f"{value:.1f}"
+        return f"{value:.3f}" if value > 0.1 else f"{value:.4f}"  # a distance from the dense outputs can be small
 
     def _pruned(self, target: str) -> PreTrainedModel:
         if self.small is None:
@@ -198,7 +202,7 @@ class Bench:
 
 def open_model(arguments: Arguments) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The dense model, and what `SchuBertPruner` takes beside it."""
-    names = ("model", "text", "eval_text", "objective", "task", "data", "max_length")
+    names = ("model", "text", "eval_text", "objective", "pairs", "pair_columns", "task", "data", "max_length")
     given = {name: getattr(arguments, name) for name in names}
     if arguments.task is not None:
         given |= {"text": None, "eval_text": None}

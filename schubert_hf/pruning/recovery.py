@@ -29,7 +29,10 @@ from .learning_rate import MEASURED, START, TYPICAL, Measurement, find_learning_
 
 logger = logging.getLogger(__name__)
 MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the recovery, at which its weights are compared
-WORSE, LOWER = 1.2, 0.25  # a loss so many times the best one takes it back there, and its learning rate to a quarter
+WORSE, LOWER = (
+    0.2,
+    0.25,
+)  # a loss that is worse than the best by a fifth of it goes back there, to a quarter of the rate
 
 
 class Recovery(Part):
@@ -100,20 +103,17 @@ class Recovery(Part):
         config = self.config.recovery_loop(self._begun["learning_rate"])
         loop = TrainingLoop(self.accelerator, objective, own.model.named_parameters(), config)
         moments = {max(1, round(moment * config.steps)) for moment in MOMENTS}
+        finds_rate = self.config.recovery_learning_rate is None
 
         def compare(result: StepResult) -> bool:
             step, begun = result.step + 1, self._begun
             if begun is None or step not in moments:
                 return False
-            loss = mean_loss(self.accelerator, own, fold)
-            if loss < begun["best_loss"]:
+            loss, best = mean_loss(self.accelerator, own, fold), begun["best_loss"]
+            if loss < best:
                 self._begun = {**begun, "best_loss": loss, "best_step": step}
                 self._best = _weights_of(own.model)
-            elif (
-                self.config.recovery_learning_rate is None
-                and loss > WORSE * begun["best_loss"]
-                and step < config.steps
-            ):
+            elif finds_rate and loss - best > WORSE * abs(best) and step < config.steps:
                 loop.learning_rate *= LOWER
                 self._begun = {**begun, "learning_rate": loop.learning_rate}
                 _load_weights(own.model, self._best)
