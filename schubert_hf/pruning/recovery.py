@@ -91,7 +91,7 @@ class Recovery(Part):
                     read += measurement.gradient
                 phases.skip(read, place)
                 self._begun = {"position": position, "places": places, "learning_rate": rate}
-                self._begun |= {"best_step": 0, "best_loss": loss}
+                self._begun |= {"cut_loss": loss, "best_step": 0, "best_loss": loss}
             self._train(objective, own, fold, description)
         begun, self._begun = self._begun, None
         _load_weights(own.model, self._best)
@@ -109,16 +109,16 @@ class Recovery(Part):
             step, begun = result.step + 1, self._begun
             if begun is None or step not in moments:
                 return False
-            loss, best = mean_loss(self.accelerator, own, fold), begun["best_loss"]
-            if loss < best:
+            loss, cut = mean_loss(self.accelerator, own, fold), begun["cut_loss"]
+            if loss < begun["best_loss"]:
                 self._begun = {**begun, "best_loss": loss, "best_step": step}
                 self._best = _weights_of(own.model)
-            elif finds_rate and loss - best > WORSE * abs(best) and step < config.steps:
+            elif finds_rate and loss - cut > WORSE * abs(cut) and step < config.steps:
                 loop.learning_rate *= LOWER
                 self._begun = {**begun, "learning_rate": loop.learning_rate}
                 _load_weights(own.model, self._best)
                 if self.accelerator.is_main_process:
-                    message = "%s recovery: step %d is worse than step %d, from which it continues at %.2g."
+                    message = "%s recovery: step %d is worse than the cut; it continues from step %d at %.2g."
                     logger.warning(message, description, step, begun["best_step"], loop.learning_rate)
                 return True  # so that nothing goes back to before the change
             return False

@@ -132,7 +132,7 @@ def test_the_best_moment_wins(make_pruner):
     assert any(not torch.equal(weights[11][name], value) for name, value in result.model.state_dict().items())
 
 
-HARMED = {3: 90.0, 6: -1.0, 9: 90.0}  # after these steps; where it is at its best it goes back from 9 to 6
+HARMED = {3: 90.0, 6: -1.0, 9: 90.0}  # after these steps; 6 is the best
 
 
 def test_a_rate_that_is_found_and_harms_is_lowered(make_pruner, caplog):
@@ -155,10 +155,15 @@ def test_a_rate_that_is_found_and_harms_is_lowered(make_pruner, caplog):
     assert all(one.rate == pytest.approx(factor * other.rate) for one, other, factor in steps)
     assert result.rounds[0].best_step == 6
     assert result.rounds[0].learning_rate == pytest.approx(found / 16)
-    assert [message.partition(" at ")[0] for message in caplog.messages if "worse" in message] == [
-        f"round 1/1 recovery: step {step} is worse than step {best}, from which it continues"
+    assert [message.rpartition(" at ")[0] for message in caplog.messages if "worse" in message] == [
+        f"round 1/1 recovery: step {step} is worse than the cut; it continues from step {best}"
         for step, best in ((3, 0), (9, 6))
     ]
+    waned = judged(
+        {6: -3.0, 9: 0.0}
+    )  # worse than the best by half, as a small fold's noise can be, but not than the cut
+    make_pruner(**LONG, **waned).prune()
+    assert [step.rate for step in waned["accelerator"].steps] == [step.rate for step in plain.steps]
     given = judged(HARMED)
     make_pruner(**LONG, recovery_learning_rate=1e-3, **given).prune()
     assert given["accelerator"].steps[-1].rate > 1e-3 / 16
