@@ -29,10 +29,8 @@ from .learning_rate import MEASURED, START, TYPICAL, Measurement, find_learning_
 
 logger = logging.getLogger(__name__)
 MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the recovery, at which its weights are compared
-WORSE, LOWER = (
-    0.2,
-    0.25,
-)  # a loss that is worse than the best by a fifth of it goes back there, to a quarter of the rate
+WORSE = 0.2  # of the loss after the cut: where one on the way is higher by more, the rate that was found is too high
+LOWER = 0.25  # of such a rate is what the recovery continues at, from its best weights
 
 
 class Recovery(Part):
