@@ -113,7 +113,7 @@ class Recovery(Part):
                 self._best = _weights_of(own.model)
             elif finds_rate and loss - cut > WORSE * abs(cut) and step < config.steps:
                 loop.learning_rate *= LOWER
-                self._begun = {**begun, "learning_rate": loop.learning_rate}
+                self._begun = {**begun, "learning_rate": LOWER * begun["learning_rate"]}  # which may run halved
                 _load_weights(own.model, self._best)
                 if self.accelerator.is_main_process:
                     message = "%s recovery: step %d is worse than the cut; it continues from step %d at %.2g."

@@ -43,8 +43,7 @@ class TrainingLoop:
             parameter that is not in `parameters` wants a gradient.
 
     Attributes:
-        learning_rate: the peak, the config's unless changed on the way.
-        learning_rate_scale: that the learning rate of every step is multiplied by.
+        learning_rate: the peak, the config's unless lowered on the way.
         data_state: this process's place, after the last step, in a stream that is read in order; None for a stream
             that is addressed by number.
     """
@@ -64,7 +63,7 @@ class TrainingLoop:
         self.config = config
         self.penalty = penalty
         self.step = 0
-        self.learning_rate, self.learning_rate_scale = config.learning_rate, 1.0
+        self.learning_rate = config.learning_rate
         self.data_state: dict[str, Any] | None = None
         self.names, self.parameters = list(trained), list(trained.values())
         self.terms = objective.terms
@@ -185,7 +184,7 @@ class TrainingLoop:
 
     def _train_step(self, batches: list[Batch]) -> StepResult:
         self.objective.train()
-        rate = self.learning_rate * self._learning_rate_factor(self.step) * self.learning_rate_scale
+        rate = self.learning_rate * self._learning_rate_factor(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         counts = self._count(batches)

@@ -171,7 +171,8 @@ class Phases(Part):
             self.phase, self._step, self._loop = None, 0, None
 
     def _begin(self, name: str, loop: TrainingLoop, save_first: bool) -> None:
-        loop.learning_rate_scale = 0.5 if name in self.halved else 1.0
+        if name in self.halved:
+            loop.learning_rate /= 2
         if self._resumed is not None and self.phase == name:
             loop.load_state(self._step, self._resumed)
             save_first = False
@@ -195,7 +196,7 @@ class Phases(Part):
             if part is self or part.state() != states[part_name]:
                 part.load_state(states[part_name], others.get(part_name, tensors))
         loop.load_state(self._step, tensors)
-        loop.learning_rate_scale = 0.5
+        loop.learning_rate /= 2
         self.halved.append(name)
 
     def _gather(self, place: dict[str, Any] | None) -> None:

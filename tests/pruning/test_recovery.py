@@ -159,9 +159,8 @@ def test_a_rate_that_is_found_and_harms_is_lowered(make_pruner, caplog):
         f"round 1/1 recovery: step {step} is worse than the cut; it continues from step {best}"
         for step, best in ((3, 0), (9, 6))
     ]
-    waned = judged(
-        {6: -3.0, 9: 0.0}
-    )  # worse than the best by half, as a small fold's noise can be, but not than the cut
+    # Worse than the best by half, as a small fold's noise can be, but not than the cut.
+    waned = judged({6: -3.0, 9: 0.0})
     make_pruner(**LONG, **waned).prune()
     assert [step.rate for step in waned["accelerator"].steps] == [step.rate for step in plain.steps]
     given = judged(HARMED)
