@@ -39,10 +39,10 @@ def test_a_first_step_that_gains_much_is_trusted():
             lambda rate: 2 * (1 - gain) + (torch.tensor(rate / best).log().item() / 10) ** 2, 4, 2.0, 20
         )
 
-    little, some, much, more = map(found, (0.0, 0.01, 0.03, 0.5))
-    assert 3e-4 < little < some < much == pytest.approx(7e-4, rel=0.05)
-    assert more == pytest.approx(much)
-    assert found(0.5, best=3e-3) == rates.MOST
+    little, some, sure, much, more = map(found, (0.0, 0.01, rates.SURE, rates.MUCH, 0.5))
+    assert 3e-4 < little < some < sure == pytest.approx(7e-4, rel=0.15)
+    assert much == pytest.approx(rates.FARTHER * 7e-4, rel=0.05) == more
+    assert found(0.5, best=3e-3) == rates.HIGHEST
 
 
 @pytest.mark.parametrize("doubles", [3e-6, 3e-5, 1.8e-4, 8e-4])

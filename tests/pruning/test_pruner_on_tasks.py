@@ -16,7 +16,7 @@ from schubert_hf.evaluation.objectives import (
     QuestionAnsweringObjective,
     RegressionObjective,
 )
-from schubert_hf.pruning.learning_rate import MEASURED, MOST, find_learning_rate
+from schubert_hf.pruning.learning_rate import HIGHEST, MEASURED, find_learning_rate
 
 METHODS = ["schubert", "auto"]
 HEADS: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
@@ -128,5 +128,5 @@ def test_the_learning_rate_is_found_on_a_task_too(tiny, make_pruner):
         result = make_pruner(head(tiny(**fields)), **options).prune()
         assert result.to_json()["config"]["recovery_learning_rate"] is None
         least = find_learning_rate(lambda rate: 1 + rate, 4, 1.0, 12)
-        assert MEASURED[0] < least <= result.rounds[0].learning_rate <= MOST
+        assert MEASURED[0] < least <= result.rounds[0].learning_rate <= HIGHEST
         assert result.rounds[0].best_step in (0, 6, 9, 12)
