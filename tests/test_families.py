@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from oracles import save_edited
-from relatives import NAMES, PREFIX, assert_same, build, inputs
+from relatives import CONFIGS, NAMES, PREFIX, assert_same, build, inputs
 
 from schubert_hf import (
     SchuBertConfig,
@@ -180,6 +180,13 @@ def test_checkpoints_that_do_not_fit(edit, words, tmp_path):
     folder = save_edited(build("roberta", "RobertaForMaskedLM"), edit, tmp_path)
     with pytest.raises(SchuBertLoadError, match=words):
         load(folder)
+
+
+def test_other_positions_than_absolute_ones_are_refused(tmp_path):
+    config = {**CONFIGS["roberta"], "model_type": "roberta", "position_embedding_type": "relative_key_query"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SchuBertConfigError, match="'relative_key_query', allowed is 'absolute'"):
+        SchuBertConfig.from_pretrained(tmp_path)
 
 
 def test_the_masked_lm_head_has_an_activation_of_its_own():

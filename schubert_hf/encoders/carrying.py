@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..conversion import why_not_opened
 from ..data.sources import first_line
 from ..run.progress import quiet
 from ..shipping import ship
@@ -38,11 +40,14 @@ def open_library(kind: str, given: Any) -> Any:
     import sentence_transformers
     import torch
 
+    options = {"dtype": torch.float32, "use_safetensors": True}
     try:
         # A pooler that the checkpoint lacks is drawn: the same for every process, and for a run that is resumed.
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            opened = getattr(sentence_transformers, kind)(given, device="cpu", model_kwargs={"dtype": torch.float32})
+            opened = getattr(sentence_transformers, kind)(given, device="cpu", model_kwargs=options)
+    except SafetensorError as error:
+        raise EncoderError(f"`{given}` cannot be opened: {why_not_opened(given, error)}") from error
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
         raise EncoderError(
             f"`{given}` cannot be opened as a {kind}: {first_line(error)} Give a folder that "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from ..conversion import load, opening
+from ..conversion import load, load_for_pretraining, opening
 from ..data.padding import PaddingCollator
 from ..data.pairs import split_sentences
+from ..data.stream import Batch
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
 from ..evaluation.agreement import agreement
@@ -21,11 +24,14 @@ from ..evaluation.evenly import evenly
 from ..evaluation.loading import load_tokenizer
 from ..evaluation.paraphrases import average_precision, read_paraphrases
 from ..evaluation.retrieval import rank_paragraphs, read_questions
+from ..training.reading import head_of
 from .examples import unlabelled_examples
 from .sentence_encoder import SentenceEncoder
 
 WORDS = 4  # shorter sentences are headings
 TEXTS = 1000
+BATCH = 32
+BY_TEXT = ("SequenceClassification", "NextSentencePrediction", "MultipleChoice")  # heads that answer of whole texts
 
 # Figures by measurement, of the pruned and of the dense model.
 Figures = dict[str, dict[str, float]]
@@ -137,14 +143,44 @@ def evaluate_agreement(model: str, dense: str, text: Any, *, texts: int = TEXTS,
         SchuBertError: a model or the text cannot be opened, or the models have other heads.
     """
     documents = load_documents(text)
-    opened = []
-    for name in (model, dense):
-        with opening(name):
-            opened.append(load(name, dtype=torch.float32))
+    with opening(model):
+        own = load(model, dtype=torch.float32)
+    # Many a BERT has both pretraining heads and names one; what was pruned from it has and names both.
+    open_dense = load_for_pretraining if head_of(own) == "PreTraining" else load
+    with opening(dense):
+        whole = open_dense(dense, dtype=torch.float32)
     tokenizer = load_tokenizer(dense)
-    some = unlabelled_examples(dense, opened[1], tokenizer, documents, texts, seed=seed)
-    figures = agreement(opened[0], opened[1], some, PaddingCollator(tokenizer))
+    some = unlabelled_examples(dense, whole, tokenizer, documents, texts, seed=seed)
+    same, reads = some, tokenizer
+    if own.config.vocab_size != whole.config.vocab_size:
+        if (head := head_of(whole)) not in BY_TEXT:
+            raise EvaluationDataError(
+                f"`{model}` has {own.config.vocab_size:,} words and `{dense}` {whole.config.vocab_size:,}, and what a "
+                f"{head} model says, it says of words. Trim the dense model alike (`schubert trim`), and give that."
+            )
+        reads = load_tokenizer(model)
+        same = [_retokenized(example, tokenizer, reads, own.config.max_position_embeddings) for example in some]
+    figures = agreement(own, whole, zip(_batches(same, reads), _batches(some, tokenizer), strict=True))
     return {"text": {**figures, "texts": len(some)}}
+
+
+def _batches(examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Batch]:
+    collate = PaddingCollator(tokenizer)
+    for start in range(0, len(examples), BATCH):
+        yield collate([examples[number] for number in range(start, min(start + BATCH, len(examples)))])
+
+
+def _retokenized(
+    example: dict[str, Any], dense: PreTrainedTokenizerBase, own: PreTrainedTokenizerBase, longest: int
+) -> dict[str, Any]:
+    """An example of one tokenizer, of one or two texts or choices, as another one reads it, of `longest` at most."""
+    ids = example["input_ids"]
+    if isinstance(ids[0], Sequence):
+        choices = [_retokenized({"input_ids": choice}, dense, own, longest) for choice in ids]
+        return {name: [choice[name] for choice in choices] for name in choices[0]}
+    special = set(dense.all_special_ids) - {dense.unk_token_id}
+    runs = [list(run) for between, run in groupby(ids, key=special.__contains__) if not between]
+    return {**own(*map(dense.decode, runs), truncation="longest_first", max_length=longest)}
 
 
 def read_sentences(text: Any, number: int) -> list[str]:

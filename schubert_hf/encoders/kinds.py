@@ -21,6 +21,7 @@ MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 TRANSFORMER = "sentence_bert_config.json"  # settings of its first module
 # What may stand behind the transformer: each reads the pooled vector and writes it back.
 BEHIND = ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+WEIGHTED = ("Dense", "LayerNorm")  # those that have weights in their folder
 
 
 class EncoderError(SchuBertError):
@@ -52,10 +53,19 @@ def is_sentence_encoder(model: Any) -> bool:
 def check_checkpoint(name: str) -> None:
     """Raises `EncoderError` for a sentence encoder that cannot be pruned, before any of it is opened.
 
-    That matters: sentence-transformers runs the code of a local folder without asking.
+    That matters: sentence-transformers runs the code of a local folder without asking, and unpickles the weights of a
+    module where it finds no others.
     """
     modules = read(name, MODULES) or []
     check_modules(f"`{name}`", [str(module["type"]) for module in modules])
+    for module in modules[2:]:
+        kind = str(module["type"]).rpartition(".")[2]
+        if kind in WEIGHTED and _find(name, f"{module.get('path')}/model.safetensors") is None:
+            raise EncoderError(
+                f"`{name}` has no safetensors weights of its {kind}. A pytorch_model.bin is not read, since that "
+                "unpickles what it holds. If you trust it, convert it once: `SentenceTransformer(name)."
+                "save_pretrained(folder)`."
+            )
     folder = modules[0].get("path") or ""
     config = read(name, f"{folder}/config.json" if folder else "config.json") or {}
     check_family(f"`{name}`", config.get("model_type"))
@@ -99,11 +109,17 @@ def check_family(name: str, family: str | None) -> None:
 
 def read(name: str, file: str) -> Any:
     """A JSON file of a checkpoint, a folder or a name on the Hub; None where it is not there or cannot be read."""
-    find = partial(cached_file, _raise_exceptions_for_missing_entries=False)
     try:
-        path = find(name, file, _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
-        if path is None:
-            return None
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        path = _find(name, file)
+        return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _find(name: str, file: str) -> str | None:
+    """Where a file of a checkpoint is, fetched from the Hub if need be; None where it is not there."""
+    find = partial(cached_file, _raise_exceptions_for_missing_entries=False)
+    found: str | None = find(
+        name, file, _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False
+    )
+    return found

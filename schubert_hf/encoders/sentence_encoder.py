@@ -5,6 +5,7 @@ These modules themselves are run, so every pooling is exactly theirs, and differ
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from . import carrying
 from .kinds import SENTENCE, EncoderError, check_checkpoint, check_family, check_modules, is_sentence_encoder
 
 POOLED = "sentence_embedding"  # what the modules behind the transformer read and write
-DENSE_WIDTH = "dense_width"  # the module's name
+DENSE_WIDTH = "dense_width"  # the module's name; with a number where an encoder that is pruned again has one
 # Weight (dense pooled width, own pooled width) and bias of the map that leads back to the dense model's width.
 Map = tuple[Tensor, Tensor]
 
@@ -106,15 +107,17 @@ class SentenceEncoder:
         """
         from sentence_transformers.sentence_transformer.modules import Dense
 
-        (_, (place, pooling), *behind) = self.source._modules.items()
+        (_, (place, pooling), *others) = self.source._modules.items()
         settings = {**pooling.get_config_dict(), "embedding_dimension": model.config.hidden_size}
         modules = [(place, type(pooling)(**settings))]
+        behind = [(name, copy.deepcopy(module).requires_grad_(True)) for name, module in others]  # `finish` froze them
         if dense_map is not None:
             weight, bias = (part.detach().to("cpu", torch.float32) for part in dense_map)
             made = Dense(
                 weight.shape[1], weight.shape[0], activation_function=None, init_weight=weight, init_bias=bias
             )
-            modules.append((DENSE_WIDTH, made))
+            taken = DENSE_WIDTH in self.source._modules
+            modules.append((f"{DENSE_WIDTH}_{len(self.source)}" if taken else DENSE_WIDTH, made))
         return carrying.carried(self.source, model, [*modules, *behind], tokenizer).eval()
 
     def save(self, folder: str | Path, model: PreTrainedModel, dense_map: Map | None = None) -> None:

@@ -78,7 +78,7 @@ class Family:
             fields = CONFIG_MAPPING[model_type].from_dict(dict(given)).to_dict()
         except Exception as error:  # each check there raises another class
             raise SchuBertConfigError(f"The config of a {model_type!r} is not valid: {error}") from error
-        for name in ("use_cache", "transformers_version", "position_embedding_type"):
+        for name in ("use_cache", "transformers_version"):
             fields.pop(name, None)
         named = [self.our_class(name) or name for name in fields.get("architectures") or ()]
         fields |= {"architectures": named or None, "model_type": SchuBertConfig.model_type, "family": model_type}

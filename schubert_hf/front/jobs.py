@@ -45,7 +45,7 @@ def open_job(
         model = with_our_names(model)
     if arguments.task is not None:
         return _task_job(arguments, model, arguments.task, tokenizer)
-    encoder = open_encoder(model) if objective in ("auto", "outputs") else None
+    encoder = open_encoder(model, plain=objective == "outputs") if objective in ("auto", "outputs") else None
     if encoder is None and objective != "outputs" and not arguments.columns and not arguments.pairs:
         loaded = with_pretraining_heads(model, must=objective == "pretraining")
         if loaded is not None:

@@ -14,7 +14,7 @@ from ..data.columns import load_pairs, split_rows, tokenize_pairs
 from ..data.padding import PaddingCollator
 from ..encoders.cross_encoder import CrossEncoder
 from ..encoders.examples import MAX_LENGTH, example_makers
-from ..encoders.kinds import CROSS, SENTENCE, kind_of
+from ..encoders.kinds import CROSS, SENTENCE, EncoderError, kind_of
 from ..encoders.packages import packager
 from ..encoders.sentence_encoder import SentenceEncoder
 from ..evaluation.loading import load_as_saved, tokenizer_of
@@ -25,14 +25,24 @@ from .arguments import PruneArguments, SettingError
 from .job import Job, describe_texts, make_examples
 
 
-def open_encoder(model: Any) -> SentenceEncoder | CrossEncoder | None:
+def open_encoder(model: Any, *, plain: bool = False) -> SentenceEncoder | CrossEncoder | None:
     """A model of sentence-transformers, taken apart; None for any other model.
+
+    Args:
+        plain: take a checkpoint of another kind, whose modules would be lost, as a plain model.
 
     Raises:
         EncoderError: it is one that cannot be opened or pruned.
         SettingError: it is no model at all.
     """
     kind = kind_of(model)
+    if kind not in (None, SENTENCE, CROSS) and not (plain and isinstance(model, str)):
+        name = f"`{model}`" if isinstance(model, str) else "`model`"
+        raise EncoderError(
+            f"{name} is a {kind} of sentence-transformers. Allowed are {SENTENCE} and {CROSS}. To take the "
+            "transformer inside it as a plain model, give a folder with it alone, or prune this one with "
+            '`objective="outputs"`.'
+        )
     if kind is None and not isinstance(model, str | PreTrainedModel):
         raise SettingError(
             f"`model` is a {type(model).__name__}. Give a folder, a name on the Hub, a model of transformers, or a "

@@ -257,7 +257,7 @@ class SchuBertPruner:
         """The result of the rounds that are done; written, where they have met a target."""
         reached = self.budget.reached(len(self.progress.records))
         result = PruningResult(
-            model=self.model.eval(),
+            model=self.model.eval().requires_grad_(True),  # objectives freeze what their loss does not reach
             source=Shape.of(self.dense.config),
             rounds=tuple(self.progress.records),
             plans=tuple(self.progress.plans),

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
@@ -76,3 +78,31 @@ def test_a_text_that_is_too_short(sentence_transformer):
     for text in ([""], ["One."]):
         with pytest.raises(ValueError, match=r"[Tt]ext"):
             schubert_hf.prune(sentence_transformer(), "60%", text=text)
+
+
+@pytest.mark.parametrize("module", [None, "2_Dense"])
+def test_weights_that_would_be_unpickled(sentence_transformer, tmp_path, module):
+    sentence_transformer(dense=13).save_pretrained(str(tmp_path))
+    place = tmp_path / (module or "")
+    torch.save(load_file(place / "model.safetensors"), place / "pytorch_model.bin")
+    (place / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match=f"no .*safetensors.*{'unpickles' if module else ''}"):
+        schubert_hf.prune(str(tmp_path), "60%", text=["A text."])
+
+
+def test_damaged_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(EncoderError, match="its weights are damaged"):
+        schubert_hf.prune(str(folder), "60%", text=["A text."])
+
+
+def test_modules_that_would_be_lost(folder, corpus):
+    """A sparse encoder's: only the user can say that they are not wanted."""
+    settings = folder / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_type": "SparseEncoder"}))
+    for job in (schubert_hf.prune, schubert_hf.trim):
+        with pytest.raises(EncoderError, match="is a SparseEncoder of sentence-transformers"):
+            job(str(folder), "60%", text=corpus)
+    quick = {"recovery_steps": 0, "calibration_examples": 8, "eval_examples": 4, "batch_size": 4, "threads": 1}
+    assert schubert_hf.prune(str(folder), "80%", text=corpus, objective="outputs", **quick).package is None

@@ -4,7 +4,9 @@ import json
 import sys
 
 import pytest
+from transformers import BertForPreTraining, BertForSequenceClassification, BertForTokenClassification, BertModel
 
+import schubert_hf
 from schubert_hf.commands import main
 
 
@@ -66,3 +68,37 @@ def test_other_models_have_no_index(cross_encoder, data):
     cross_encoder.save_pretrained(str(data / "cross"))
     with pytest.raises(SystemExit, match="is no sentence encoder; `--squad`"):
         main(["evaluate", str(data / "cross"), "--dense", str(data / "cross"), "--squad", str(data / "dev.json")])
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_trimmed_classifier_is_asked_in_its_own_words(bert_folder, data, capsys, pairs):
+    """Words that the text does not use are gone, so nothing but the numbers of the others has changed."""
+    dense = bert_folder(BertForSequenceClassification, num_labels=1 if pairs else 5)
+    schubert_hf.trim(str(dense), "99.99%", text=str(data / "text.txt"), output_dir=data / "trimmed")
+    trimmed = schubert_hf.load(data / "trimmed")
+    assert trimmed.config.vocab_size < schubert_hf.load(dense).config.vocab_size
+    given = ["--dense", dense, "--text", data / "text.txt", "--max-texts", 20]
+    found = evaluate(capsys, data / "trimmed", *given)
+    assert found["text"]["logits"] == pytest.approx(1)
+
+
+def test_a_tagger_of_other_words_cannot_be_compared(bert_folder, data):
+    dense = bert_folder(BertForTokenClassification)
+    schubert_hf.trim(str(dense), "90%", text=str(data / "text.txt"), output_dir=data / "trimmed")
+    with pytest.raises(SystemExit, match=r"Trim the dense model alike \(`schubert trim`\)"):
+        main(["evaluate", str(data / "trimmed"), "--dense", str(dense), "--text", str(data / "text.txt")])
+
+
+def test_pretraining_heads_that_only_the_weights_name_are_compared(bert_folder, data, capsys):
+    dense = bert_folder(BertForPreTraining)
+    config = json.loads((dense / "config.json").read_text())
+    (dense / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    schubert_hf.SchuBertForPreTraining.from_pretrained(dense).save_pretrained(data / "both")
+    found = evaluate(capsys, data / "both", "--dense", dense, "--text", data / "text.txt", "--max-texts", 12)
+    assert found["text"]["mlm_logits"] == found["text"]["nsp_logits"] == 1
+
+
+def test_bare_encoders_have_nothing_to_agree_on(bert_folder, data):
+    dense = str(bert_folder(BertModel))
+    with pytest.raises(SystemExit, match="is a SchuBertModel, which has no head"):
+        main(["evaluate", dense, "--dense", dense, "--text", str(data / "text.txt")])

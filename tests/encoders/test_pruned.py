@@ -60,6 +60,26 @@ def test_the_width_stays_where_channels_were_cut(sentence_transformer, corpus, t
     assert facts["cosine"] > 0.7
 
 
+def test_a_result_is_pruned_again(sentence_transformer, corpus, tmp_path):
+    """Each time with channels cut, so that two maps lead back to the dense width."""
+    cut = {"dimensions": "h", "multiple_of": 1, "recovery_steps": 0}
+    prune(sentence_transformer(), "85%", corpus, **cut, output_dir=tmp_path / "once")
+    once = SentenceTransformer(str(tmp_path / "once"), device="cpu")
+    again = prune(once, "85%", corpus, **cut, output_dir=tmp_path / "again")
+    assert again.model.config.hidden_size < once[0].model.config.hidden_size
+    opened = SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    assert len(opened) == len(once) + 1
+    expected = torch.tensor(once.encode(TEXTS))
+    found = torch.tensor(opened.encode(TEXTS))
+    assert torch.allclose(found, torch.tensor(again.package.model.encode(TEXTS)))
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.7
+
+
+def test_nothing_of_a_result_is_frozen(sentence_transformer, corpus):
+    result = prune(sentence_transformer("cls", 13), "75%", corpus)
+    assert all(parameter.requires_grad for parameter in result.package.model.parameters())
+
+
 def test_own_space_leaves_embeddings_narrow(sentence_transformer, corpus, tmp_path):
     result = prune(
         sentence_transformer(), "75%", corpus, dimensions="h", own_space=True, output_dir=tmp_path / "small"
