@@ -9,6 +9,7 @@ from datasets import Dataset, Value, concatenate_datasets, load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..run.progress import map_rows, quiet
+from .files import load_files
 from .pairs import require_pairable
 from .sources import READ_ERRORS, TextSourceError, files_by_reader, first_line, local_path
 from .spans import FEATURES
@@ -107,7 +108,7 @@ def _read(source: str | Path, config: str | None, split: str) -> Dataset:
             by_reader.pop("text", None)
             if not by_reader:
                 raise TextSourceError(f"`{source}` has no columns. Pairs are read from {SUFFIXES} files.")
-            parts = [load_dataset(kind, data_files=files, split="train") for kind, files in by_reader.items()]
+            parts = [load_files(kind, files) for kind, files in by_reader.items()]
             return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     except TextSourceError:
         raise

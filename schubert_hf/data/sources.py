@@ -37,6 +37,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from ..errors import SchuBertError
 from ..run.progress import quiet
 from ..run.provenance import with_code
+from .files import load_files
 
 # What `datasets` calls the reader of each kind of file.
 READERS = {".txt": "text", ".text": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -160,8 +161,7 @@ def files_by_reader(path: Path) -> dict[str, list[str]]:
     by_reader: dict[str, list[str]] = {}
     for file in sorted(path.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        reader = _reader_of(file)
-        if reader is not None and not hidden and file.is_file() and file.stat().st_size:
+        if not hidden and (reader := _reader_of(file)) and file.is_file() and file.stat().st_size:
             by_reader.setdefault(reader, []).append(str(file))
     if not by_reader:
         raise TextSourceError(
@@ -185,7 +185,7 @@ def _has_lines_alone(file: Path) -> bool:
 
 def _read(kind: str, files: list[str], cache: bool, streaming: bool) -> Any:
     name = f"`{files[0]}`" + (f" and the {len(files) - 1} files after it" if len(files) > 1 else "")
-    options: dict[str, Any] = {"data_files": files, "split": "train", "streaming": streaming}
+    options: dict[str, Any] = {"streaming": streaming}
     reader = "text" if kind == LINES else kind
     if reader == "text":  # a blank line ends a document; the other kinds have one document per row
         options["sample_by"] = "line" if kind == LINES else "paragraph"
@@ -193,9 +193,9 @@ def _read(kind: str, files: list[str], cache: bool, streaming: bool) -> Any:
         options |= BLOCK
     try:
         with quiet(), contextlib.nullcontext() if cache else tempfile.TemporaryDirectory() as folder:
-            dataset = load_dataset(reader, cache_dir=folder, keep_in_memory=not cache, **options)
+            dataset = load_files(reader, files, cache_dir=folder, keep_in_memory=not cache, **options)
             if streaming and reader == "parquet" and "text" in dataset.column_names:  # reads no other column then
-                dataset = load_dataset(reader, columns=["text"], **options)
+                dataset = load_files(reader, files, columns=["text"], **options)
             dataset = _select_text(dataset, name)
             return _tidy(dataset, files[0]) if reader == "text" else dataset
     except TextSourceError:

@@ -134,6 +134,14 @@ def test_pairs_are_read_from_columns(kind, tokenizer, tmp_path):
     assert (len(train), len(held_out)) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["pairs[1].jsonl", "[pairs].csv", "p*.parquet"])
+def test_a_name_of_pairs_is_no_pattern(name, tmp_path):
+    for file, words in ((name, "wanted"), ("pairs1.jsonl", "other"), ("p.csv", "other"), ("p2.parquet", "other")):
+        rows = Dataset.from_dict({"a": [words], "b": [words]})
+        getattr(rows, f"to_{file.rpartition('.')[2].replace('jsonl', 'json')}")(tmp_path / file)
+    assert load_pairs(tmp_path / name, ("a", "b")).to_dict() == {"a": ["wanted"], "b": ["wanted"]}
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -96,6 +96,29 @@ def test_bad_files_give_one_clear_error(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["notes[1]", "[x]", "a]", "a[", "star*", "q?", "[!a]", "{a,b}"])
+@pytest.mark.parametrize("place", ["file", "folder", "working folder"])
+def test_a_name_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str) -> None:
+    """Beside what it would match as a pattern, and in a folder of such a name."""
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / f"{name}.txt").write_text(TEXT)
+    for other in ("notes1", "x", "star2", "q1", "b"):
+        (folder / f"{other}.txt").write_text("Of another file.\n\nNot to be read.\n")
+        (tmp_path / other).mkdir()
+        (tmp_path / other / f"{name}.txt").write_text("Of another folder.\n\nNot to be read.\n")
+    source = folder / f"{name}.txt"
+    if place == "folder":
+        for file in set(folder.iterdir()) - {source}:
+            file.unlink()
+        source = folder
+    if place == "working folder":
+        monkeypatch.chdir(folder)
+        source = Path("..", name, source.name)
+    assert stripped(load_documents(source)) == WANTED
+    assert [row["text"].strip() for row in stream_documents(source)] == WANTED
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     for source in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "nowhere.txt", "./nowhere", "~/nowhere.xz"):
         with pytest.raises(TextSourceError, match="does not exist"):
