@@ -168,13 +168,16 @@ def load_tokenizer(
         The tokenizer; it gives no `token_type_ids` where the model has one segment only.
 
     Raises:
-        ConversionError: there is none, or it knows more word pieces than the model.
+        ConversionError: there is none, it needs a package that is missing, or it knows more word pieces than the
+            model.
         SchuBertConfigError: the checkpoint is no BERT.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         why = first_line(error)
+        if isinstance(error, ImportError):  # what to install may be in any of its lines
+            why = " ".join(str(error).split())
         if "tiktoken" in why:  # which transformers tries where it cannot read a SentencePiece model, and asks for
             why = "its SentencePiece model is read by a package that is missing. `pip install sentencepiece protobuf`."
         raise ConversionError(f"`{name_or_path}` has no tokenizer beside its weights that opens: {why}") from error

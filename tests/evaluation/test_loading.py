@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from schubert_hf import SchuBertForMaskedLM
 from schubert_hf.conversion import ConversionError
@@ -102,6 +103,23 @@ def test_tokenizers(tmp_path, encoder):
     with pytest.raises(ConversionError, match="word pieces, the model"):
         load_tokenizer(encoder, model.config)
     assert json.loads((encoder / "config.json").read_text())["model_type"] == "bert"
+
+
+def test_a_tokenizer_whose_package_is_missing(tmp_path, encoder, monkeypatch):
+    shutil.copyfile(encoder / "config.json", tmp_path / "config.json")
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nw1\n")
+    settings = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    monkeypatch.setitem(sys.modules, "fugashi", None)  # as if it were not installed
+    with pytest.raises(ConversionError, match=f"`{tmp_path}` has no tokenizer .* that opens: You need to install fug"):
+        load_tokenizer(tmp_path)
+
+    def requires(*_):
+        raise ImportError("\nX requires the Y library. Check out the\ninstallation page: https://y and restart.\n")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", requires)
+    with pytest.raises(ConversionError, match=r"opens: X requires the Y library\. .* page: https://y and restart\.$"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_is_held_against_its_own_model(tmp_path, encoder):
