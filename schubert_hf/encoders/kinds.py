@@ -66,9 +66,18 @@ def check_checkpoint(name: str) -> None:
                 "unpickles what it holds. If you trust it, convert it once: `SentenceTransformer(name)."
                 "save_pretrained(folder)`."
             )
-    folder = modules[0].get("path") or ""
+    folder = transformer_folder(modules)
     config = read(name, f"{folder}/config.json" if folder else "config.json") or {}
     check_family(f"`{name}`", config.get("model_type"))
+
+
+def transformer_folder(modules: Any) -> str:
+    """Where in a checkpoint its transformer lies: "" for its root; old sentence encoders have "0_Transformer".
+
+    Args:
+        modules: what its modules.json holds; None where there is none.
+    """
+    return str(modules[0].get("path") or "") if isinstance(modules, list) and modules else ""
 
 
 def check_modules(name: str, types: Sequence[str]) -> None:

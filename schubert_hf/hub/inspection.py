@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from ..configuration_schubert import ARCHITECTURES, SchuBertConfig
+from ..encoders.kinds import MODULES, read, transformer_folder
 from ..run.output import PRUNING_RECORD, TRIMMING_RECORD
 from ..shape import DIMENSIONS, Shape, with_shape
 from .errors import FAILURES, InspectError, RecordError, explain
@@ -212,4 +213,5 @@ def _open(name: str, revision: str | None) -> Inspection:
                 f"{explain(error, name, sends=False)}"
             ) from None
     record = read_json(folder / PRUNING_RECORD) or read_json(folder / TRIMMING_RECORD)
-    return Inspection.of_json(name, read_config(folder), record)
+    config = read_config(folder / transformer_folder(read(str(folder), MODULES)))
+    return Inspection.of_json(name, config, record)
