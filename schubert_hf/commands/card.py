@@ -39,5 +39,5 @@ class Card:
             add_results(folder, [Path(path) for path in self.results], [Path(path) for path in self.base_results])
         elif self.base_results:
             raise RecordError("`base_results` is given without `results`. Give both.")
-        write_page(folder, self.name or folder.resolve().name, license=self.license, latency=self.latency)
+        write_page(folder, self.name, license=self.license, latency=self.latency)
         sys.stdout.write(f"Wrote {folder / README}\n")

@@ -138,7 +138,7 @@ def run_prune(
 
     def finish(result: PruningResult) -> None:
         assert result.output_dir is not None
-        write_page(result.output_dir, result.output_dir.name)
+        write_page(result.output_dir)
         if on_result is not None:
             on_result(result)
 

@@ -230,7 +230,7 @@ def _write(result: TrimResult, output: Path, base: dict[str, Any], command: str)
     with result_files(output) as files:
         save_shipped(files, result.model, result.tokenizer, result.package)
         write_json(files / TRIMMING_RECORD, record)
-    write_page(output, output.name)
+    write_page(output)
 
 
 def _plain(value: Any) -> Any:

@@ -22,14 +22,15 @@ README = "README.md"
 PAGE_DATA = "record.json"
 
 
-def write_page(folder: Path, name: str, *, license: str | None = None, latency: bool = False) -> None:
+def write_page(folder: Path, name: str | None = None, *, license: str | None = None, latency: bool = False) -> None:
     """Writes README.md, its pictures and `.eval_results/` into a model's folder, from the data in it.
 
     Args:
-        name: of the model on the page.
+        name: of the model on the page; by default the folder's.
         license: see `Record.of_folder`.
         latency: measure it first, unless the folder holds a `latency.json`.
     """
+    name = name or folder.resolve().name  # `.` has none
     record = Record.of_folder(folder, license=license)
     if latency:
         record = record.measured(folder)
@@ -52,7 +53,7 @@ def update_page(folder: Path) -> bool:
     name = folder.resolve().name
     if not is_generated(text) or f"\n# {name}\n" not in text:
         return False
-    write_page(folder, name, license=ModelCard(text).data.license)
+    write_page(folder, license=ModelCard(text).data.license)
     return True
 
 
@@ -62,7 +63,7 @@ def write_missing_pages(output: Path) -> list[Path]:
     whole = [folder for folder in folders if all((folder / name).exists() for name in (MARKER, PRUNING_RECORD))]
     missing = [folder for folder in whole if not (folder / README).exists()]
     for folder in missing:
-        write_page(folder, folder.name)
+        write_page(folder)
     return missing
 
 

@@ -80,6 +80,12 @@ def test_nothing_of_a_result_is_frozen(sentence_transformer, corpus):
     assert all(parameter.requires_grad for parameter in result.package.model.parameters())
 
 
+def test_a_page_in_the_working_folder_has_its_name(sentence_transformer, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prune(sentence_transformer(), "90%", corpus, output_dir=".")
+    assert f"\n# {tmp_path.name}\n" in Path("README.md").read_text()
+
+
 def test_own_space_leaves_embeddings_narrow(sentence_transformer, corpus, tmp_path):
     result = prune(
         sentence_transformer(), "75%", corpus, dimensions="h", own_space=True, output_dir=tmp_path / "small"

@@ -189,6 +189,13 @@ def test_a_kill_while_the_page_is_written_loses_nothing(folder, monkeypatch, kil
     assert not [path for path in folder.iterdir() if "page" in path.name]
 
 
+@pytest.mark.parametrize("write", [write_page, write_missing_pages])
+def test_a_page_has_the_folders_name(folder, monkeypatch, write):
+    monkeypatch.chdir(folder)
+    write(Path())
+    assert f"\n# {folder.name}\n" in (folder / "README.md").read_text()
+
+
 def test_nothing_tells_whose_machine_it_was(folder):
     write_page(folder, "org/small", latency=True)
     for path in [*folder.glob("*.json"), folder / "README.md"]:

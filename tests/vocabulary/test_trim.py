@@ -254,7 +254,7 @@ def test_texts_and_folders_that_cannot_be_used(folder, corpus, tmp_path):
         schubert_hf.trim(folder, tmp_path / "empty.txt")
 
 
-def test_the_command_prints_what_changes(folder, text_file, tmp_path, capsys):
+def test_the_command_prints_what_changes(folder, text_file, tmp_path, capsys, monkeypatch):
     keep = tmp_path / "keep.txt"
     keep.write_text("Ġthe\nĠking\n", encoding="utf-8")
     for vocabulary in ("280", "80%", str(keep)):
@@ -269,6 +269,10 @@ def test_the_command_prints_what_changes(folder, text_file, tmp_path, capsys):
         assert f"--vocabulary {Path(vocabulary).name}" in record["command"]
         assert after <= 280 or vocabulary != "280"
     assert {"Ġthe", "Ġking"} <= set(AutoTokenizer.from_pretrained(output).get_vocab())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    main(["trim", folder, "--vocabulary", "280", "--text", str(text_file), "--output-dir", "."])
+    assert "\n# here\n" in Path("README.md").read_text()
     with pytest.raises(SystemExit, match="error: `model` and `vocabulary` are missing"):
         main(["trim"])
 
