@@ -180,7 +180,7 @@ def _retokenized(
         return {name: [choice[name] for choice in choices] for name in choices[0]}
     special = set(dense.all_special_ids) - {dense.unk_token_id}
     runs = [list(run) for between, run in groupby(ids, key=special.__contains__) if not between]
-    return {**own(*map(dense.decode, runs), truncation="longest_first", max_length=longest)}
+    return {**own(*map(dense.decode, runs[:2]), truncation="longest_first", max_length=longest)}
 
 
 def read_sentences(text: Any, number: int) -> list[str]:
