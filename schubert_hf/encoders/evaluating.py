@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from ..conversion import load, load_for_pretraining, opening
 from ..data.padding import PaddingCollator
 from ..data.pairs import split_sentences
-from ..data.stream import Batch
 from ..data.text import load_documents
 from ..errors import EvaluationDataError
 from ..evaluation.agreement import agreement
@@ -160,14 +160,12 @@ def evaluate_agreement(model: str, dense: str, text: Any, *, texts: int = TEXTS,
             )
         reads = load_tokenizer(model)
         same = [_retokenized(example, tokenizer, reads, own.config.max_position_embeddings) for example in some]
-    figures = agreement(own, whole, zip(_batches(same, reads), _batches(some, tokenizer), strict=True))
+    batches = [
+        DataLoader(examples, BATCH, collate_fn=PaddingCollator(used))
+        for examples, used in ((same, reads), (some, tokenizer))
+    ]
+    figures = agreement(own, whole, zip(*batches, strict=True))
     return {"text": {**figures, "texts": len(some)}}
-
-
-def _batches(examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Iterator[Batch]:
-    collate = PaddingCollator(tokenizer)
-    for start in range(0, len(examples), BATCH):
-        yield collate([examples[number] for number in range(start, min(start + BATCH, len(examples)))])
 
 
 def _retokenized(

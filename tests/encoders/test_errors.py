@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from relatives import QUICK
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
@@ -99,10 +100,8 @@ def test_damaged_weights(folder):
 
 def test_modules_that_would_be_lost(folder, corpus):
     """A sparse encoder's: only the user can say that they are not wanted."""
-    settings = folder / "config_sentence_transformers.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_type": "SparseEncoder"}))
+    edit(folder / "config_sentence_transformers.json", lambda settings: settings.update(model_type="SparseEncoder"))
     for job in (schubert_hf.prune, schubert_hf.trim):
         with pytest.raises(EncoderError, match="is a SparseEncoder of sentence-transformers"):
             job(str(folder), "60%", text=corpus)
-    quick = {"recovery_steps": 0, "calibration_examples": 8, "eval_examples": 4, "batch_size": 4, "threads": 1}
-    assert schubert_hf.prune(str(folder), "80%", text=corpus, objective="outputs", **quick).package is None
+    assert schubert_hf.prune(str(folder), "80%", text=corpus, objective="outputs", **QUICK).package is None

@@ -40,7 +40,8 @@ def test_a_first_step_that_gains_much_is_trusted():
         )
 
     little, some, sure, much, more = map(found, (0.0, 0.01, rates.SURE, rates.MUCH, 0.5))
-    assert 3e-4 < little < some < sure == pytest.approx(7e-4, rel=0.15)
+    assert 3e-4 < little < some < sure
+    assert sure == pytest.approx((1 + (rates.FARTHER - 1) * rates.SURE / rates.MUCH) * 7e-4, rel=0.05)
     assert much == pytest.approx(rates.FARTHER * 7e-4, rel=0.05) == more
     assert found(0.5, best=3e-3) == rates.HIGHEST
 
