@@ -1,7 +1,7 @@
 """The metrics of GLUE as `evaluate.Metric` subclasses that need no network, and every metric by its name.
 
 `evaluate.load("accuracy")` downloads code from the Hub; these are local. They are computed by scikit-learn and scipy,
-which the extra `eval` installs, and are fractions or correlations.
+and are fractions or correlations.
 """
 
 from __future__ import annotations
