@@ -16,12 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..cli import python_call
 from ..data.streaming import StreamedPairs
 from ..hub.publishing import Published, check_ready, publish
-from ..hub.writing import write_missing_pages, write_page
+from ..hub.writing import check_page_free, write_missing_pages, write_page
 from ..pruning.config import PruningConfig
 from ..pruning.pruner import SchuBertPruner
-from ..pruning.result import PruningResult
+from ..pruning.result import PruningResult, result_folders
 from ..run.network import hub_asked_once
-from ..run.output import check_output_folder
 from ..run.processes import make_accelerator, use_all_cores
 from ..run.progress import without_loading_bars
 from ..run.tracking import begin_tracking, tracker_options
@@ -125,7 +124,8 @@ def run_prune(
         if arguments.resume and accelerator.is_main_process:
             for folder in write_missing_pages(output):
                 _logger.warning("Wrote the missing page of %s.", folder)
-        check_output_folder(output)
+        for folder in result_folders(output, config.targets):
+            check_page_free(folder)
     if arguments.push_to_hub is not None:
         check_ready(arguments.push_to_hub)
     given, trimmed = arguments, None

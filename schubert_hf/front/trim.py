@@ -23,7 +23,7 @@ from ..encoders.kinds import CROSS, SENTENCE
 from ..encoders.packages import Package
 from ..encoders.sentence_encoder import SentenceEncoder
 from ..evaluation.loading import load_as_saved, tokenizer_of
-from ..hub.writing import write_page
+from ..hub.writing import check_page_free, write_page
 from ..pruning.result import save_shipped
 from ..run.checkpoint import write_json
 from ..run.network import hub_asked_once
@@ -107,6 +107,7 @@ def trim(
     output = None if output_dir is None else Path(output_dir)
     if output is not None:
         check_output_folder(output)
+        check_page_free(output)
     selection = Selection.parse(vocabulary)
     if selection.words is None and text is None:
         raise SettingError(

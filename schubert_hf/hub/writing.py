@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ..run.checkpoint import atomic_folder
-from ..run.output import MARKER, PRUNING_RECORD
+from ..run.output import MARKER, PRUNING_RECORD, OutputFolderError
 from .evaluations import eval_result_files
 from .inspection import Inspection, inspect_preset
 from .page import ROUNDS, WIDTHS, has_text, is_generated, render_card
@@ -87,8 +87,17 @@ def write_preset(preset: str, folder: Path) -> None:
 def handwritten_page(folder: Path) -> str | None:
     """The README.md of a folder, if somebody wrote or edited it."""
     path = folder / README
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return text if has_text(text) and not is_generated(text) else None
+
+
+def check_page_free(folder: Path) -> None:
+    """Raises `OutputFolderError` where the page of a model that is still to be written would replace another one."""
+    if not (folder / MARKER).exists() and handwritten_page(folder) is not None:
+        raise OutputFolderError(
+            f"`{folder}` holds a {README} that is no page of this package's, and the model's page would replace it. "
+            "Give another output folder, or move the file."
+        )
 
 
 def _write(folder: Path, inspection: Inspection, texts: dict[str, str], run: dict[str, Any] | None = None) -> None:

@@ -29,6 +29,7 @@ from schubert_hf.conversion import ConversionError
 from schubert_hf.data.sources import TextSourceError
 from schubert_hf.errors import SchuBertError
 from schubert_hf.front.arguments import SettingError
+from schubert_hf.run.output import OutputFolderError
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
@@ -248,6 +249,19 @@ def test_bad_input_is_one_clear_error(settings, error, words, place) -> None:
         schubert_hf.prune(**given)
     assert isinstance(raised.value, SchuBertError)
     assert {path.name for path in place.iterdir()} == {"bert", "text.txt"}
+
+
+@pytest.mark.parametrize(("target", "folder"), [("70%", "."), ("80%,70%", "80pct")])
+def test_a_page_that_somebody_wrote_is_not_written_over(target, folder, place) -> None:
+    Path("out", folder).mkdir(parents=True)
+    page = Path("out", folder, "README.md")
+    page.write_text("# My notes\n")
+    with pytest.raises(OutputFolderError, match=r"README.md that is no page of this package's.*another output folder"):
+        schubert_hf.prune("bert", target, text="text.txt", output_dir="out", **QUICK)
+    with pytest.raises(OutputFolderError, match=r"or move the file"):
+        schubert_hf.trim("bert", "90%", text="text.txt", output_dir=page.parent)
+    assert [path for path in Path("out").rglob("*") if path.is_file()] == [page]
+    assert page.read_text() == "# My notes\n"
 
 
 def test_the_script_is_the_command_with_a_default(monkeypatch) -> None:
