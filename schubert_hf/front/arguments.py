@@ -117,6 +117,7 @@ class PruneArguments:
     private: bool = option(False, "With --push-to-hub: only you and your organisation see it.")
 
     def __post_init__(self) -> None:
+        self._check_values()
         if self.objective not in OBJECTIVES:
             raise SettingError(f"`objective` is {self.objective!r}; allowed is {', '.join(OBJECTIVES)}.")
         if self.task is None and self.objective == "task":
@@ -139,6 +140,11 @@ class PruneArguments:
         self._check_pairs()
         if self.push_to_hub is not None and self.output_dir is None:
             raise SettingError("`push_to_hub` needs `output_dir`. Give a folder, or call `result.push_to_hub(...)`.")
+
+    def _check_values(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str) and not value.strip():  # as a path, "" is the working folder: nobody means that
+                raise SettingError(f"`{name}` is empty. Give a value, or leave it out.")
 
     def _check_pairs(self) -> None:
         wanted = [name for name in ("pairs", "pair_columns") if getattr(self, name)]
