@@ -100,7 +100,7 @@ def pool(
     for start in range(0, len(order), BATCH):
         batch = send_to_device(collator([texts[number] for number in order[start : start + BATCH]]), model.device)
         states = used(**inputs_of(batch)).last_hidden_state
-        found.append(encoder.pool(states, real_tokens(batch).long()).float().cpu())
+        found.append(encoder.pool(states, real_tokens(batch).long(), batch["input_ids"]).float().cpu())
     return torch.cat(found)[torch.tensor(order).argsort()]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..conversion import with_our_names
+from ..data.frame import Frame
 from . import carrying
 from .kinds import SENTENCE, EncoderError, check_checkpoint, check_family, check_modules, is_sentence_encoder
 
@@ -74,9 +76,32 @@ class SentenceEncoder:
         """Whether a module behind the pooling needs the pooled vector's width, whatever the model's own is."""
         return any(type(module).__name__ in ("Dense", "LayerNorm") for module in list(self.source)[2:])
 
-    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token states (batch, seq, h) and their mask (batch, seq) to what the pooling alone gives."""
-        features = {"token_embeddings": states, "attention_mask": attention_mask}
+    @cached_property
+    def left_out(self) -> list[list[int]]:
+        """The prompts, with what stands before a text, that the pooling leaves out: word pieces, the longest first."""
+        if getattr(self.source[1], "include_prompt", True):
+            return []
+        start, prompts = Frame.of(self.tokenizer).start, [text for text in self.prompts.values() if text]
+        found = [[*start, *self.tokenizer(text, add_special_tokens=False)["input_ids"]] for text in prompts]
+        return sorted(found, key=len, reverse=True)
+
+    def pool(self, states: Tensor, attention_mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        """Token states (batch, seq, h) and their mask (batch, seq) to what the pooling alone gives.
+
+        Args:
+            input_ids: (batch, seq), by which prompts are known that the pooling leaves out. None: no text has one.
+        """
+        if input_ids is None or not self.left_out:
+            return self._pool(states, attention_mask, 0)
+        starts, rows = self.left_out, input_ids.tolist()
+        lengths = [next((len(ids) for ids in starts if row[: len(ids)] == ids), 0) for row in rows]
+        # The module takes one length for all rows.
+        groups = {length: [row for row, own in enumerate(lengths) if own == length] for length in set(lengths)}
+        parts = [self._pool(states[group], attention_mask[group], length) for length, group in groups.items()]
+        return torch.cat(parts)[torch.tensor([row for group in groups.values() for row in group]).argsort()]
+
+    def _pool(self, states: Tensor, attention_mask: Tensor, prompt_length: int) -> Tensor:
+        features = {"token_embeddings": states, "attention_mask": attention_mask, "prompt_length": prompt_length}
         pooled: Tensor = self.source[1](features)[POOLED]
         return pooled
 
@@ -87,9 +112,9 @@ class SentenceEncoder:
             features = module.to(pooled.device).eval().requires_grad_(False)(features)
         return features[POOLED]
 
-    def embed(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token states (batch, seq, h) and their mask (batch, seq) to embeddings (batch, width), differentiably."""
-        return self.finish(self.pool(states, attention_mask))
+    def embed(self, states: Tensor, attention_mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        """Token states (batch, seq, h) and the rest of `pool` to embeddings (batch, width), differentiably."""
+        return self.finish(self.pool(states, attention_mask, input_ids))
 
     def with_model(
         self,

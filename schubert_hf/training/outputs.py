@@ -27,8 +27,9 @@ from .differences import Bernoulli, Categorical, Difference, Projected, Squared
 from .objective import Objective, ObjectiveError, Predictions, freeze_second_bias, real_tokens
 from .reading import HEADS, Given, head_of, items, read
 
-# From token states (batch, seq, h) and their attention mask (batch, seq) to embeddings (batch, width).
-Embed = Callable[[Tensor, Tensor], Tensor]
+# From token states (batch, seq, h), their attention mask (batch, seq) and, with `embeds_ids`, their word pieces to
+# embeddings (batch, width).
+Embed = Callable[..., Tensor]
 EXAMPLES = 16  # of the sample, at a time
 RIDGE = 1e-2  # of the channels that predict those that were cut: a share of their variance
 
@@ -55,6 +56,7 @@ class Outputs:
 
     Attributes:
         embed: pools token states to sentence embeddings, differentiably, on the device of the states; None: states.
+        embeds_ids: whether `embed` also takes the word pieces, by which it may leave a prompt out.
         draws: random directions per example that scores are taken from.
         temperature: that logits are divided by.
         seed: of the directions.
@@ -63,6 +65,7 @@ class Outputs:
     """
 
     embed: Embed | None = None
+    embeds_ids: bool = False
     draws: int = 4
     temperature: float = 1.0
     seed: int = 0
@@ -78,7 +81,7 @@ class Outputs:
         Raises:
             ObjectiveError: the dense model's outputs are not finite.
         """
-        reference = _measure(dense.eval(), sample, self.embed, temperature)
+        reference = _measure(dense.eval(), sample, self, temperature)
         return replace(self, reference=reference, temperature=temperature, seed=seed)
 
     def narrowed(self, channels: Sequence[int]) -> Outputs:
@@ -192,7 +195,7 @@ class OutputsObjective(Objective):
 
     def _give(self, batch: Batch, model: PreTrainedModel, hidden_states: bool) -> Given:
         lift = self.lift if model is self.model else None
-        return _give(self.head, self.terms, model, batch, self.recipe.embed, lift, hidden_states)
+        return _give(self.head, self.terms, model, batch, self.recipe, lift, hidden_states)
 
 
 def _terms(model: PreTrainedModel, embed: Embed | None) -> tuple[str, ...]:
@@ -213,11 +216,11 @@ def _give(
     terms: tuple[str, ...],
     model: PreTrainedModel,
     batch: Batch,
-    embed: Embed | None,
+    recipe: Outputs,
     lift: tuple[Tensor, Tensor] | None = None,
     hidden_states: bool = False,
 ) -> Given:
-    if embed is None:
+    if recipe.embed is None:
         given = read(head, model, batch, hidden_states=hidden_states)
         return given._replace(outputs=dict(zip(terms, given.outputs.values(), strict=True)))
     inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
@@ -227,22 +230,23 @@ def _give(
     states = found.last_hidden_state
     if lift is not None:
         states = torch.nn.functional.linear(states, *lift)
-    embedding = embed(states, real.long()).float()
+    ids = (batch["input_ids"],) if recipe.embeds_ids else ()
+    embedding = recipe.embed(states, real.long(), *ids).float()
     outputs = {**dict.fromkeys(terms, embedding), "states": states[real].float()}
     return Given(outputs, found.hidden_states or ())
 
 
 @torch.no_grad()
-def _measure(dense: PreTrainedModel, sample: Batch, embed: Embed | None, temperature: float) -> Reference:
+def _measure(dense: PreTrainedModel, sample: Batch, recipe: Outputs, temperature: float) -> Reference:
     """Scales of the terms, and moments of the last hidden states, on the first training examples."""
-    head, terms, config = head_of(dense), _terms(dense, embed), dense.config
+    head, terms, config = head_of(dense), _terms(dense, recipe.embed), dense.config
     states: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(sample["input_ids"]), EXAMPLES):
         some = send_to_device({name: x[start : start + EXAMPLES] for name, x in sample.items()}, dense.device)
         if head == "":
             states.append(read(head, dense, some).outputs["states"].cpu())
-        for term, output in _give(head, terms, dense, some, embed).outputs.items():
+        for term, output in _give(head, terms, dense, some, recipe).outputs.items():
             if not bool(torch.isfinite(output).all()):
                 raise ObjectiveError(
                     f"What the dense model gives (`{term}`) is not finite on the first training examples. Look for "
@@ -250,7 +254,7 @@ def _measure(dense: PreTrainedModel, sample: Batch, embed: Embed | None, tempera
                 )
             if term in ("score", "embedding"):
                 found.setdefault(term, []).append(output)
-    if embed is not None:
+    if recipe.embed is not None:
         anchors = torch.cat(found["embedding"])  # (examples, width)
         similar = anchors @ anchors.mT
         apart = similar[~torch.eye(len(similar), dtype=torch.bool, device=similar.device)]
