@@ -119,6 +119,15 @@ def test_a_name_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert [row["text"].strip() for row in stream_documents(source)] == WANTED
 
 
+def test_two_colons_in_a_path_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a::b").mkdir()
+    for source in (tmp_path / "a::b" / "text.txt", tmp_path / "c::d.txt"):
+        source.write_text(TEXT)
+        for load in (load_documents, stream_documents):
+            with pytest.raises(TextSourceError, match=r"cannot be read as text: its path has a `::`.*Rename"):
+                load(source)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     for source in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "nowhere.txt", "./nowhere", "~/nowhere.xz"):
         with pytest.raises(TextSourceError, match="does not exist"):
