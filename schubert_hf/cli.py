@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -191,7 +192,9 @@ def python_call(function: str, *given: tuple[str, Any], **named: Any) -> str:
 def _public(value: Any) -> str:
     """A value as text; of a path, the last part."""
     text = str(value)
-    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
+    with contextlib.suppress(OSError):  # a text is longer than names may be
+        return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
+    return text
 
 
 def _flag(option: dataclasses.Field[Any]) -> str:

@@ -137,10 +137,10 @@ def first_line(error: BaseException) -> str:
 def local_path(source: str | Path) -> Path | None:
     """The path of a local file or folder; None for the name of a dataset on the Hub."""
     path = Path(source).expanduser()
-    if path.exists():
-        return path
-    local = isinstance(source, Path) or source.startswith((".", "/", "~"))
-    if local or path.suffix.lower() in {*READERS, *COMPRESSED}:
+    with contextlib.suppress(OSError):  # a text is longer than names may be
+        if source != "" and path.exists():
+            return path
+    if isinstance(source, Path) or source[:1] in (".", "/", "~") or path.suffix.lower() in {*READERS, *COMPRESSED}:
         raise TextSourceError(f"`{source}` does not exist. Give an existing text file or folder, or a dataset's name.")
     if re.search(r"\s", name := str(source)):
         shown = name if len(name) <= 60 else f"{name[:60]}..."

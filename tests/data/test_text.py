@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset
 from huggingface_hub import HfApi
 
+from schubert_hf.cli import python_call
 from schubert_hf.data.text import TextSourceError, load_documents, split_documents, stream_documents
 
 TEXT = "First one. It has two sentences.\n\nSecond one. It has two, too.\n"
@@ -126,6 +127,21 @@ def test_two_colons_in_a_path_are_named(tmp_path: Path) -> None:
         for load in (load_documents, stream_documents):
             with pytest.raises(TextSourceError, match=r"cannot be read as text: its path has a `::`.*Rename"):
                 load(source)
+
+
+def test_a_text_is_told_from_a_name() -> None:
+    text = "No name is as long as this text. " * 9
+    with pytest.raises(TextSourceError, match=r"no file `No name is as .*\.\.\.`.*text itself is a list of documents"):
+        load_documents(text)
+    assert python_call("prune", text=text) == f'prune(text="{text}")'
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TextSourceError, match="`` is not a local file"):
+        load_documents("")
+    assert stripped(load_documents(Path())) == WANTED
 
 
 def test_nothing_there(tmp_path: Path) -> None:
