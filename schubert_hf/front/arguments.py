@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..errors import SchuBertError
 from ..pruning.config import PruningConfig
-from ..training.loop_config import option
+from ..training.loop_config import check_ranges, option
 from ..vocabulary.selection import Selection
 
 VOCABULARY = (
@@ -56,7 +56,8 @@ class PruneArguments:
     """What to prune, on which text, and where to put it.
 
     Raises:
-        SettingError: an objective that does not exist, or settings that contradict each other.
+        SettingError: a value out of its range, an objective that does not exist, or settings that contradict each
+            other.
     """
 
     model: str | PreTrainedModel | None = option(
@@ -102,15 +103,15 @@ class PruneArguments:
         None, "Prune a fine-tuned model on its task, with the loss of its head: a task of GLUE, squad or squad_v2."
     )
     data: str | None = option(None, "With --task: a folder with the official files. Default: the Hub.")
-    max_train_examples: int | None = option(None, "With --task: train on at most this many examples.")
+    max_train_examples: int | None = option(None, "With --task: train on at most this many examples.", least=1)
     streaming: bool = option(False, "Read the text while training, for corpora too large to be prepared first.")
     output_dir: str | None = option("pruned", "Folder for the result and its checkpoints.")
-    max_length: int | None = option(None, "Word pieces per example. Default: 128; 384 for the SQuADs.")
+    max_length: int | None = option(None, "Word pieces per example. Default: 128; 384 for the SQuADs.", least=1)
     report_to: str = option(
         "tensorboard", 'Trackers, e.g. "tensorboard,wandb", or "none". TensorBoard logs are in logs/.'
     )
     resume: bool = option(False, "Resume the run whose checkpoints are in --output-dir.")
-    threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.")
+    threads: int | None = option(None, "Threads of a single process on the CPU. Default: one per core.", least=1)
     push_to_hub: str | None = option(
         None, "Publish the result under this name on the Hub; with several targets each name ends in its size."
     )
@@ -142,6 +143,7 @@ class PruneArguments:
             raise SettingError("`push_to_hub` needs `output_dir`. Give a folder, or call `result.push_to_hub(...)`.")
 
     def _check_values(self) -> None:
+        check_ranges(self, SettingError)
         for name, value in vars(self).items():
             if isinstance(value, str) and not value.strip():  # as a path, "" is the working folder: nobody means that
                 raise SettingError(f"`{name}` is empty. Give a value, or leave it out.")

@@ -15,7 +15,7 @@ from ..evaluation.open_task import open_task
 from ..heads import masked_lm
 from ..pruning.config import PruningConfig
 from ..training.objective import PretrainingObjective
-from .arguments import PruneArguments
+from .arguments import PruneArguments, SettingError
 from .job import Job, describe_texts, make_examples
 from .unlabelled import open_encoder, outputs_job
 
@@ -41,6 +41,11 @@ def open_job(
     """
     model, objective = arguments.model, arguments.objective
     assert model is not None
+    if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+        raise SettingError(
+            f"`tokenizer` is a {type(tokenizer).__name__}. Give a tokenizer of transformers, such as "
+            "`AutoTokenizer.from_pretrained(folder)`, or leave it out where it is beside the model."
+        )
     if isinstance(model, PreTrainedModel):
         model = with_our_names(model)
     if arguments.task is not None:
