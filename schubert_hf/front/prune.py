@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,6 +95,7 @@ def prune(
             tracker.finish()
 
 
+@torch.inference_mode(mode=False)  # a notebook may have switched gradients off
 @without_loading_bars()
 def run_prune(
     arguments: PruneArguments,

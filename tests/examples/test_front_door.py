@@ -126,6 +126,16 @@ def test_a_model_and_a_text_in_memory_give_the_same_and_nothing_is_written(place
     assert {path.name for path in place.iterdir()} == {"bert", "text.txt"}
 
 
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_are_switched_on(place, without_gradients) -> None:
+    expected = schubert_hf.prune("bert", 0.7, text="text.txt", **QUICK).model.state_dict()
+    with without_gradients():
+        found = schubert_hf.prune("bert", 0.7, text="text.txt", **QUICK).model.state_dict()
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not any(tensor.is_inference() for tensor in found.values())
+
+
 def test_a_stream_of_documents_in_memory_is_that_of_their_file(place) -> None:
     texts = schubert_hf.load_documents("text.txt")["text"][:]
     settings = {"eval_text": "text.txt", "streaming": True, **QUICK}
