@@ -50,6 +50,9 @@ class CrossEncoder:
                 "classifier's head."
             )
         model = source[0].model = with_our_names(model)
+        if model.config.num_labels > 1 and type(source.activation_fn).__name__ == "Sigmoid":
+            # Each label's score counts by itself, which a softmax over the labels would not see.
+            model.config.problem_type = "multi_label_classification"
         longest = model.config.max_position_embeddings
         return cls(model, source.tokenizer, min(source.max_seq_length or longest, longest), source)
 

@@ -21,6 +21,8 @@ def agreement(
 ) -> dict[str, float]:
     """The share of equal predictions by term, such as `logits`; of a single score, Spearman's rank correlation.
 
+    Where several labels may be right, a prediction is all of them together.
+
     Args:
         own, dense: with the same head.
         batches: of the same examples, as each of the two reads them; a tagger counts tokens, any other head examples.
@@ -39,6 +41,8 @@ def agreement(
             f"The models are a {type(own).__name__} and a {type(dense).__name__}, with {own.config.num_labels} and "
             f"{dense.config.num_labels} labels. Give two with the same head."
         )
+    kinds = {getattr(one.config, "problem_type", None) for one in (own, dense)}
+    several = head == "SequenceClassification" and "multi_label_classification" in kinds
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for pair in batches:
         ours, theirs = (
@@ -47,15 +51,21 @@ def agreement(
         )
         for term, logits in ours.items():
             found.setdefault(term, []).append((logits.cpu(), theirs[term].cpu()))
-    return {term: agree(*(torch.cat(part) for part in zip(*pairs, strict=True))) for term, pairs in found.items()}
+    joined = {term: [torch.cat(part) for part in zip(*pairs, strict=True)] for term, pairs in found.items()}
+    return {term: agree(*logits, several=several) for term, logits in joined.items()}
 
 
-def agree(own: Tensor, dense: Tensor) -> float:
+def agree(own: Tensor, dense: Tensor, *, several: bool = False) -> float:
     """The share of equal predictions; of a single score, Spearman's rank correlation. Logits of (items, labels).
+
+    Args:
+        several: whether any number of the labels may be right, those with logits above 0.
 
     Raises:
         EvaluationDataError: a single score has fewer than three items.
     """
+    if several and own.shape[-1] > 1:
+        return float(((own > 0) == (dense > 0)).all(-1).float().mean())
     if own.shape[-1] > 1:
         return float((own.argmax(-1) == dense.argmax(-1)).float().mean())
     if len(own) < 3:

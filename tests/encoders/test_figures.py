@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from schubert_hf.errors import EvaluationDataError
+from schubert_hf.evaluation.agreement import agree
 from schubert_hf.evaluation.embeddings import compare_embeddings
 from schubert_hf.evaluation.paraphrases import average_precision, read_paraphrases
 from schubert_hf.evaluation.retrieval import rank_paragraphs, read_questions
@@ -24,6 +25,14 @@ def test_equal_embeddings_agree_wholly_and_turned_ones_but_for_their_place():
     assert turned == pytest.approx({"cosine": 0.5, "rank_correlation": 1, "neighbours": 1})
     narrow = compare_embeddings(dense[:, :1], dense)
     assert "cosine" not in narrow
+
+
+def test_predictions_of_one_label_and_of_several():
+    """Of several labels, two models agree where all of them lie on the same side of 0, whichever is the largest."""
+    own = torch.tensor([[2.0, 1.0, -1.0], [2.0, -1.0, -1.0], [-1.0, -2.0, -3.0]])
+    dense = torch.tensor([[1.0, 2.0, -1.0], [2.0, 1.0, -1.0], [-3.0, -2.0, -1.0]])
+    assert agree(own, dense) == pytest.approx(1 / 3)
+    assert agree(own, dense, several=True) == pytest.approx(2 / 3)
 
 
 def test_neighbours_are_counted_without_the_text_itself():

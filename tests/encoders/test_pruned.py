@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import BertForSequenceClassification
 
 import schubert_hf
+from schubert_hf import PruningConfig
+from schubert_hf.conversion import convert_bert
+from schubert_hf.front.arguments import PruneArguments
+from schubert_hf.front.jobs import open_job
 
 QUICK = {
     "rounds": 1,
@@ -108,3 +113,18 @@ def test_a_cross_encoder_keeps_its_settings(cross_encoder, corpus, tmp_path):
     in_memory = prune(cross_encoder, "70%", corpus)
     assert torch.equal(in_memory.model.classifier.weight, result.model.classifier.weight)
     assert Path(tmp_path / "small" / "modeling_schubert.py").exists()
+
+
+@pytest.mark.parametrize(("activation", "seen"), [(torch.nn.Sigmoid, True), (torch.nn.Softmax, False)])
+def test_the_level_of_several_scores_is_kept_where_each_counts_by_itself(bert_folder, corpus, activation, seen):
+    """A sigmoid's scores rise where all logits do, which a softmax does not see."""
+    folder = bert_folder(BertForSequenceClassification, num_labels=3)
+    dense = CrossEncoder(str(folder), device="cpu", max_length=24, activation_fn=activation())
+    job = open_job(PruneArguments(model=dense, text=corpus, max_length=24), PruningConfig(eval_examples=8))
+    batch = job.collator([job.held_out[number] for number in range(8)])
+    risen = convert_bert(job.model)
+    with torch.no_grad():
+        risen.classifier.bias += 2
+    loss = job.objective.taught_by(job.model, batch, temperature=1.0, seed=0)(risen)(batch)["logits"]
+    assert (loss.item() > 0.1) == seen
+    assert dense.config.problem_type is None
