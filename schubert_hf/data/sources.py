@@ -21,7 +21,6 @@ import datasets
 import fsspec
 from datasets import (
     Dataset,
-    Features,
     IterableDataset,
     Value,
     concatenate_datasets,
@@ -87,37 +86,6 @@ def read_text(
         )
     parts = [_read(reader, files, cache, streaming) for reader, files in by_reader.items()]
     return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-
-
-def documents_in_memory(source: Any) -> Dataset:
-    """A list of documents, or a dataset with the column `text`, as a dataset with that column alone.
-
-    Raises:
-        TextSourceError: it is neither, or holds no text.
-    """
-    if isinstance(source, Dataset):
-        column = source.features.get("text")
-        if not isinstance(column, Value) or column.dtype not in ("string", "large_string"):
-            raise TextSourceError(
-                f"The dataset has the columns {', '.join(source.column_names)}; it needs a column `text` of strings, "
-                'a document in each row. Rename one: `dataset.rename_column(..., "text")`.'
-            )
-        documents = source.select_columns("text")
-    elif isinstance(source, list | tuple) and all(isinstance(text, str) for text in source):
-        documents = Dataset.from_dict({"text": list(source)}, features=Features(text=Value("string")))
-    else:
-        kind = type(source).__name__
-        if isinstance(source, list | tuple):
-            kind += f" of {', '.join(sorted({type(text).__name__ for text in source}))}"
-        if isinstance(source, dict):  # also a `DatasetDict`
-            kind += f" with the keys {', '.join(map(str, source))}"
-        raise TextSourceError(
-            f"The text is a {kind}. Give a file, a folder, the name of a dataset, a list of strings, "
-            "or one split of a `datasets.Dataset` that is loaded in full."
-        )
-    if not any(text and not text.isspace() for text in texts_of(documents)):
-        raise TextSourceError(f"The {type(source).__name__} holds no text. {WITH_SENTENCES}")
-    return documents
 
 
 def texts_of(documents: Dataset) -> Iterator[str]:

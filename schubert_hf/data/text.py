@@ -14,8 +14,9 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
+from .in_memory import documents_in_memory
 from .pairs import split_sentences
-from .sources import FIRST, WITH_SENTENCES, TextSourceError, documents_in_memory, read_text, texts_of
+from .sources import FIRST, WITH_SENTENCES, TextSourceError, read_text, texts_of
 
 WIKITEXT_TITLE = re.compile(r"^ = [^=].* = ?$")
 FEW = 10  # documents
