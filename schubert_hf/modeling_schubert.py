@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -387,6 +388,18 @@ class SchuBertPreTrainedModel(PreTrainedModel):
             model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         _check_loaded(model, loaded, source, may_differ)
         return (model, loaded) if output_loading_info else model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save as in transformers. If the config has an `auto_map`, the two Python files that it names are added.
+
+        A published checkpoint that was fine-tuned thus still opens where this package is not installed.
+        """
+        if is_main_process and getattr(self.config, "auto_map", None) and not Path(save_directory).is_file():
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            custom_object_save(SchuBertPreTrainedModel, save_directory)  # before what may upload the folder
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
     @classmethod
     def from_dense(cls: type[ModelT], dense: PreTrainedModel, **kwargs: Any) -> ModelT:

@@ -17,6 +17,7 @@ from schubert_hf import SchuBertConfig, SchuBertForMaskedLM, auto_map
 from schubert_hf.auto import MODELS, register
 from schubert_hf.configuration_schubert import ARCHITECTURES
 from schubert_hf.hub.page import OLDEST_TRANSFORMERS
+from schubert_hf.shipping import ship
 
 ROOT = Path(schubert_hf.__file__).parent
 SHIPPED = ("configuration_schubert.py", "modeling_schubert.py")
@@ -131,6 +132,40 @@ print(head.classifier.out_features, type(head).__module__.startswith("transforme
     total, head = run(code, folder)
     assert float(total) == pytest.approx(model(torch.arange(1, 12)[None]).logits.sum().item(), abs=1e-3)
     assert head == "3 True"
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_checkpoint_still_opens_without_this_package(saved, tmp_path):
+    folder, _ = saved
+    ship(folder)
+    tuned = AutoModelForMaskedLM.from_pretrained(folder)
+    torch.nn.init.ones_(tuned.cls.predictions.bias)
+    tuned.save_pretrained(tmp_path / "tuned")
+    code = """
+import sys, torch
+sys.modules["schubert_hf"] = None
+from transformers import AutoModelForMaskedLM
+for name, again in (("tuned", "again"), ("again", None)):
+    model = AutoModelForMaskedLM.from_pretrained(f"{sys.argv[1]}/{name}", trust_remote_code=True)
+    print(model(torch.arange(1, 12)[None]).logits.sum().item())
+    if again:
+        model.save_pretrained(f"{sys.argv[1]}/{again}")
+"""
+    expected = tuned(torch.arange(1, 12)[None]).logits.sum().item()
+    assert list(map(float, run(code, folder))) == pytest.approx([expected] * 2, abs=1e-3)
+
+
+def test_files_are_saved_where_the_config_names_them(saved, tmp_path):
+    folder, model = saved
+    ship(folder)
+    tuned = AutoModelForMaskedLM.from_pretrained(folder)
+    tuned.save_pretrained(tmp_path / "tuned")
+    tuned.save_pretrained(tmp_path / "second", is_main_process=False)
+    model.save_pretrained(tmp_path / "plain")
+    kept = [{path.name for path in (tmp_path / name).glob("*.py")} for name in ("tuned", "second", "plain")]
+    assert kept == [set(SHIPPED), set(), set()]
+    for name in SHIPPED:
+        assert (tmp_path / "tuned" / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
