@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ..encoders.kinds import CROSS
+from ..configuration_schubert import SchuBertConfig
+from ..encoders.kinds import CROSS, SENTENCE, TRANSFORMER, kind_of, read
 from .tables import Table
 
 _TAGS = {
@@ -17,6 +19,19 @@ FIGURES = {
     "rank_correlation": "rank correlation of all pairwise similarities",
     "neighbours": "nearest neighbours that stay, of ten",
 }
+
+
+def facts_of_files(folder: Path) -> dict[str, Any] | None:
+    """Kind, labels and maximal length of what sentence-transformers saved; None for anything else.
+
+    An encoder that was fine-tuned has these files, but not the record of the run that pruned it.
+    """
+    if (kind := kind_of(str(folder))) not in (SENTENCE, CROSS):
+        return None
+    config = SchuBertConfig.from_dict(read(str(folder), "config.json") or {})
+    settings, tokenizer = (read(str(folder), name) or {} for name in (TRANSFORMER, "tokenizer_config.json"))
+    given = settings.get("max_seq_length") or tokenizer.get("model_max_length") or config.max_position_embeddings
+    return {"kind": kind, "labels": config.num_labels, "max_length": min(given, config.max_position_embeddings)}
 
 
 def pipeline_tag(encoder: dict[str, Any]) -> str:

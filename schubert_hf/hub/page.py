@@ -44,7 +44,7 @@ def render_card(record: Record, name: str) -> str:
     inspection = record.inspect(name)
     by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
     architecture = inspection.architecture.replace("ForPreTraining", "ForMaskedLM")  # what a page shows of both heads
-    encoder = (record.made or {}).get("encoder")
+    encoder = record.encoder
     pipeline_tag = PIPELINES.get(architecture) if encoder is None else encoders.pipeline_tag(encoder)
     return fill_template(
         inspection,
@@ -78,7 +78,7 @@ def card_metadata(record: Record, name: str, pipeline_tag: str | None) -> ModelC
     base, text = record.base_model, record.provenance.get("train_data", {})
     has_base = bool(base.get("hub"))
     published = model_index(record.evaluations)
-    encoder = (record.made or {}).get("encoder")
+    encoder = record.encoder
     return ModelCardData(
         model_name=name.rpartition("/")[2] if published else None,
         library_name="transformers" if encoder is None else "sentence-transformers",

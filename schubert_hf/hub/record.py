@@ -11,6 +11,7 @@ from ..export.record import current_exports
 from ..latency.timing import measure
 from ..run.checkpoint import write_json
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TRIMMING_RECORD
+from .encoders import facts_of_files
 from .errors import RecordError
 from .evaluations import read_evaluations
 from .inspection import Inspection, read_config, read_json
@@ -32,6 +33,7 @@ class Record:
     tokenizer: str | None = None  # its class
     trimmed: dict[str, Any] | None = None  # of `trimming.json`, where only the vocabulary was cut
     exports: dict[str, Any] = field(default_factory=dict)  # of `exports.json`: file -> what is known of it
+    saved_encoder: dict[str, Any] | None = None  # what the files of sentence-transformers say, if there are any
 
     @classmethod
     def of_folder(cls, folder: Path, *, license: str | None = None) -> Record:
@@ -50,6 +52,7 @@ class Record:
             exports=current_exports(folder),
             tokenizer=(read_json(folder / TOKENIZER) or {}).get("tokenizer_class"),
             trimmed=read_json(folder / TRIMMING_RECORD),
+            saved_encoder=facts_of_files(folder),
         )
         return replace(record, license=license or record.base_model.get("license"))
 
@@ -65,6 +68,11 @@ class Record:
     def made(self) -> dict[str, Any] | None:
         """How it was made smaller: the record of the pruning run, or of the trimming."""
         return self.run or self.trimmed
+
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        """What is known of a sentence encoder or cross-encoder; of one that was fine-tuned, what its files say."""
+        return (self.made or {}).get("encoder") or self.saved_encoder
 
     @property
     def base_model(self) -> dict[str, Any]:

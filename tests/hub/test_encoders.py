@@ -89,3 +89,21 @@ def test_pages(encoder, reranker, capsys):
     page = (encoder[0] / "README.md").read_text()
     assert "have 11 dimensions, the dense model's 15" in page
     assert "stay valid" not in page
+
+
+def test_pages_of_fine_tuned_encoders_know_what_opens_them(encoder, reranker, tmp_path):
+    """sentence-transformers saves its own files, but not the record of the run."""
+    for kind, (folder, _), tag in (
+        (SentenceTransformer, encoder, "sentence-similarity"),
+        (CrossEncoder, reranker, "text-ranking"),
+    ):
+        tuned = tmp_path / "tuned" / kind.__name__
+        kind(str(folder), device="cpu").save_pretrained(str(tuned), create_model_card=False)
+        main(["card", str(tuned), "--name", "org/tuned", "--no-latency"])
+        page = (tuned / "README.md").read_text()
+        data = ModelCard(page).data
+        assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", tag)
+        assert f'model = {kind.__name__}("org/tuned", trust_remote_code=True)' in page
+        assert f"limited to {17 if kind is SentenceTransformer else 23} word pieces" in page
+        assert "AutoModel" not in page
+        assert "of the dense model" not in page
