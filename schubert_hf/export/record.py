@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..encoders.kinds import MODULES, read, transformer_folder
 from ..run.provenance import sha256
 from .errors import ExportError
 
@@ -15,7 +16,8 @@ WEIGHTS = "model*.safetensors"
 
 def weights_of(folder: Path) -> str:
     """Identifies the weights that a folder's exports were made from."""
-    return ",".join(sha256(path) for path in sorted(folder.glob(WEIGHTS)))
+    inside = folder / transformer_folder(read(str(folder), MODULES))
+    return ",".join(sha256(path) for path in sorted(inside.glob(WEIGHTS)))
 
 
 def read_exports(folder: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from folders import LONGEST
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
@@ -12,6 +13,8 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from schubert_hf.commands import main
 from schubert_hf.export import export
+from schubert_hf.export.errors import ExportError
+from schubert_hf.export.record import current_exports
 
 WIDTH = 12
 
@@ -56,3 +59,13 @@ def test_its_export_has_all_that_clients_need(old_encoder, tmp_path):
     opened = SentenceTransformer(str(output), device="cpu")
     assert opened.max_seq_length == 9
     np.testing.assert_allclose(opened.encode("A cat."), wanted.encode("A cat."), atol=1e-5)
+
+
+def test_its_export_is_stale_once_its_weights_are_others(old_encoder):
+    pytest.importorskip("onnxruntime", reason="the extra `export`")
+    (made,) = export(old_encoder)
+    assert list(current_exports(old_encoder)) == [made.file]
+    path = old_encoder / "0_Transformer" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(ExportError, match="made from other weights"):
+        current_exports(old_encoder)
