@@ -203,9 +203,11 @@ def _open(name: str, revision: str | None) -> Inspection:
             return inspect_preset(name)
         try:
             folder = Path(hf_hub_download(name, CONFIG, revision=revision)).parent
-            for file in (PRUNING_RECORD, TRIMMING_RECORD):
-                with contextlib.suppress(EntryNotFoundError):  # of a model that was not pruned
+            for file in (PRUNING_RECORD, TRIMMING_RECORD, MODULES):
+                with contextlib.suppress(EntryNotFoundError):  # of a model that was not pruned, or is no encoder
                     hf_hub_download(name, file, revision=revision)
+            if inside := transformer_folder(read(str(folder), MODULES)):
+                hf_hub_download(name, f"{inside}/{CONFIG}", revision=revision)
         except (HFValidationError, *FAILURES) as error:
             presets = ", ".join(SchuBertConfig.presets)
             raise InspectError(

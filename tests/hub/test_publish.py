@@ -92,6 +92,13 @@ def test_inspect_by_name(worker, hub, folder):
     assert json.loads(out)["parameters"] == found["parameters"]
 
 
+def test_inspect_an_encoder_of_the_old_layout_by_name(worker, hub, folder):
+    inside = {f"0_Transformer/{name}": (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    modules = json.dumps([{"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}])
+    hub.create("org/old", **{"config.json": b'{"__version__": "0.2.0"}', "modules.json": modules.encode(), **inside})
+    assert worker("inspect", "org/old")["value"]["shape"]["hidden_sizes"] == [13, 11]
+
+
 def test_a_page_written_by_hand_stays_unless_asked(worker, hub, folder):
     hub.create("org/old", **{"README.md": HANDWRITTEN})
     done = publish(worker, folder, "org/old")
