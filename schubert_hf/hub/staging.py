@@ -127,7 +127,7 @@ def _check_weights_and_tokenizer(folder: Path) -> None:
         if (folder / "tokenizer_config.json").exists():
             what = "tokenizer"
             words = len(AutoTokenizer.from_pretrained(folder))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, ImportError) as error:  # ImportError: of a tokenizer's own package
         raise PublishError(f"The {what} does not load: {error}".replace(str(folder), "the folder")) from error
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):

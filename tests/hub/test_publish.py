@@ -233,6 +233,13 @@ def test_nothing_is_sent_that_is_not_whole(worker, hub, folder, tmp_path):
     assert "does not load" in broken("no weights", lambda copy: (copy / "model.safetensors").unlink())
     assert "does not load" in broken("torn", lambda copy: (copy / "model.safetensors").write_bytes(b"torn"))
     assert "does not load" in broken("other", lambda copy: edit_config(copy, filter_sizes=[16, 0]))
+
+    def take_a_package(copy):
+        settings = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}
+        (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+        (copy / "vocab.txt").write_text("[UNK]")
+
+    assert "tokenizer does not load: You need to install fugashi" in broken("package", take_a_package)
     assert "'gpt2' model" in broken("gpt2", lambda copy: edit_config(copy, model_type="gpt2"))
     assert "no config.json" in broken("empty", lambda copy: (copy / "config.json").unlink())
     assert "cannot be read" in broken(
