@@ -60,6 +60,8 @@ class Backend:
 def random_inputs(checkpoint: Checkpoint, workload: Workload) -> Inputs:
     """Random tokens without padding: `input_ids`, `attention_mask` and `token_type_ids`, each (batch, seq).
 
+    For a multiple-choice head they are (1, batch, seq): the sequences are the choices of one question.
+
     Raises:
         BenchError: the model has fewer positions.
     """
@@ -68,7 +70,9 @@ def random_inputs(checkpoint: Checkpoint, workload: Workload) -> Inputs:
         raise BenchError(
             f"`seq_len` is {workload.seq_len}, but `{checkpoint.name}` has {positions} positions. Give at most that."
         )
-    shape = (workload.batch_size, workload.seq_len)
+    shape: tuple[int, ...] = (workload.batch_size, workload.seq_len)
+    if checkpoint.class_name.endswith("ForMultipleChoice"):
+        shape = (1, *shape)
     generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay where they are
     tokens = torch.randint(checkpoint.config.vocab_size, shape, generator=generator).to(workload.device)
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "token_type_ids": torch.zeros_like(tokens)}

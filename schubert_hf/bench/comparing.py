@@ -144,6 +144,8 @@ def compare(
     workloads = [Workload(size, length, device, dtype) for size, length in product(batch_sizes, seq_lens)]
     if not models or not workloads:
         raise BenchError("There is nothing to time. Give at least one model, batch size and length.")
+    if rounds < 1:
+        raise BenchError(f"`rounds` is {rounds}; allowed is a whole number of at least 1.")
     candidates = _candidates([Checkpoint.find(name) for name in models], backends, workloads[0])
     batches = [[random_inputs(one.checkpoint, workload) for one in candidates] for workload in workloads]
     measurements: list[Measurement] = []

@@ -65,6 +65,8 @@ class Bench:
         for path in filter(None, [self.json, self.picture]):
             if not Path(path).absolute().parent.is_dir():
                 raise BenchError(f"`{path}`: there is no such folder. Make it, or give another file.")
+            if Path(path).is_dir():
+                raise BenchError(f"`{path}` is a folder. Give a file.")
         if self.picture is not None:
             check_picture(Path(self.picture), self.models)
         try:
@@ -75,6 +77,8 @@ class Bench:
                 "`--device cpu`, or install a PyTorch built for the device."
             ) from error
         if self.threads is not None:
+            if self.threads < 1:
+                raise BenchError(f"`threads` is {self.threads}; allowed is a whole number of at least 1.")
             torch.set_num_threads(self.threads)
         with hub_asked_once(*self.models):
             comparison = compare(

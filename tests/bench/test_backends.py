@@ -73,3 +73,11 @@ def test_inputs_have_no_padding(dense):
     assert {tuple(x.shape) for x in inputs.values()} == {(2, 11)}
     assert inputs["attention_mask"].all()
     assert not inputs["token_type_ids"].any()
+
+
+def test_sequences_of_a_multiple_choice_head_are_choices(bert_config, tmp_path):
+    transformers.BertForMultipleChoice(bert_config()).save_pretrained(tmp_path / "choice")
+    name = str(tmp_path / "choice")
+    inputs = random_inputs(Checkpoint.find(name), Workload(2, 7, "cpu"))
+    assert {tuple(x.shape) for x in inputs.values()} == {(1, 2, 7)}
+    assert len(compare([name], backends=["torch"], batch_sizes=[1, 2], **SMALL).measurements) == 2

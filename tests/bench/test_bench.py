@@ -141,6 +141,7 @@ def test_no_path_is_shown_and_no_two_names_are_alike(dense, tmp_path):
         ({"backends": ["torch", "exported"]}, r"None of the models has a file for `exported`.*schubert export"),
         ({"backends": ["exported"], "device": "meta"}, "`exported` runs on the CPU, not on `meta`"),
         ({"batch_sizes": [0]}, "`batch_size` is 0"),
+        ({"rounds": 0}, "`rounds` is 0; allowed is a whole number of at least 1"),
         ({"seq_lens": [24]}, r"`seq_len` is 24, but `.*dense` has 23 positions"),
     ],
 )
@@ -211,6 +212,8 @@ def test_the_command(dense, pruned, tmp_path, capsys):
     for arguments, message in {
         ("--picture", "a.gif"): "cannot be drawn",
         ("--json", "no/such/a.json"): "no such folder",
+        ("--json", str(tmp_path)): "is a folder. Give a file",
+        ("--threads", "0"): "`threads` is 0; allowed is a whole number of at least 1",
         ("--dtype", "int3"): "`dtype` is 'int3'. Allowed are float32",
     }.items():
         with pytest.raises(SystemExit, match=message):
