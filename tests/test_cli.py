@@ -251,3 +251,6 @@ def test_card_of_a_folder(tmp_path, capsys, ragged):
         main(["card", str(tmp_path)])
     main(["card", str(tmp_path), "--overwrite-readme", "--no-latency"])
     assert page.read_text() != "# By hand"
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(SystemExit, match="holds a 'bert' model; allowed is 'schubert'"):
+        main(["card", str(tmp_path), "--no-latency"])

@@ -30,14 +30,16 @@ class Card:
 
     def run(self) -> None:
         from ..hub.evaluations import add_results
+        from ..hub.staging import check_model_type
         from ..hub.writing import README, handwritten_page, write_page
 
         folder = Path(self.folder)
+        if self.base_results and not self.results:
+            raise RecordError("`base_results` is given without `results`. Give both.")
+        check_model_type(folder)
         if not self.overwrite_readme and handwritten_page(folder) is not None:
             raise PublishError(f"`{folder / README}` was written by hand. Replace it with --overwrite-readme.")
         if self.results:
             add_results(folder, [Path(path) for path in self.results], [Path(path) for path in self.base_results])
-        elif self.base_results:
-            raise RecordError("`base_results` is given without `results`. Give both.")
         write_page(folder, self.name, license=self.license, latency=self.latency)
         sys.stdout.write(f"Wrote {folder / README}\n")

@@ -105,11 +105,7 @@ def _modules(source: Path) -> list[str]:
 def _check_source(source: Path) -> None:
     if not source.is_dir():
         raise PublishError(f"`{source}` is no folder. Give the folder of a saved model.")
-    model_type = read_config(source).get("model_type")
-    if model_type != SchuBertConfig.model_type:
-        raise PublishError(
-            f"`{source}` holds a {model_type!r} model; allowed is 'schubert'. Prune it, or convert it first."
-        )
+    check_model_type(source)
     for shipped in SHIPPED:
         copy = source / shipped.name
         if copy.exists() and copy.read_bytes() != shipped.read_bytes():
@@ -117,6 +113,15 @@ def _check_source(source: Path) -> None:
                 f"`{copy}` is not the file of this version of schubert_hf. Remove it to publish the "
                 "package's, or install the version that it comes from."
             )
+
+
+def check_model_type(source: Path) -> None:
+    """Raises `PublishError` for a folder whose model is of another type: what a page says would be wrong of it."""
+    model_type = read_config(source).get("model_type")
+    if model_type != SchuBertConfig.model_type:
+        raise PublishError(
+            f"`{source}` holds a {model_type!r} model; allowed is 'schubert'. Prune it, or convert it first."
+        )
 
 
 def _check_weights_and_tokenizer(folder: Path) -> None:
