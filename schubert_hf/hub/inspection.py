@@ -128,8 +128,18 @@ class Inspection:
 
     @classmethod
     def of_json(cls, name: str, config: dict[str, Any], run: dict[str, Any] | None) -> Inspection:
-        """Of the contents of `config.json` and of `pruning.json` or `trimming.json`."""
-        base = None if run is None else Shape.from_json(run["source"])
+        """Of the contents of `config.json` and of `pruning.json` or `trimming.json`.
+
+        Raises:
+            RecordError: the record of the run lacks the shape of the base.
+        """
+        try:
+            base = None if run is None else Shape.from_json(run["source"])
+        except (KeyError, TypeError) as error:
+            raise RecordError(
+                f"The record of the run ({PRUNING_RECORD} or {TRIMMING_RECORD}) does not say what shape the base had. "
+                "Copy it from the run's folder again, or remove it."
+            ) from error
         provenance = (run or {}).get("provenance", {})
         base_name, rows = provenance.get("base_model", {}).get("name"), provenance.get("vocabulary", {}).get("rows")
         return cls(name, SchuBertConfig.from_dict(dict(config)), base, base_name, rows and rows[0])

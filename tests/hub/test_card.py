@@ -81,6 +81,11 @@ def test_the_page_tells_that_nothing_was_trained(facts):
     assert said in render_card(replace(facts, run={**facts.run, "config": settings}), "org/small")
 
 
+def test_a_record_without_the_shape_of_the_base_is_named(facts):
+    with pytest.raises(RecordError, match=r"pruning.json.*does not say what shape the base had. Copy it"):
+        render_card(replace(facts, run={"rounds": []}), "org/small")
+
+
 def test_sections_without_data_are_absent(facts):
     full = Facts.from_json({**facts.to_json(), "evaluations": [SST2.to_json()], "license": "mit"})
     assert {"Speed", "Losses", "How it was pruned", "Evaluation", "Licence"} <= set(sections(render_card(full, "a")))
