@@ -45,4 +45,5 @@ def print_published(published: Any) -> None:
     if published.kept_readme:
         lines.append("Its README.md was written by hand and is kept; --overwrite-readme replaces it.")
     load = f'"{published.repo_id}", revision="{published.commit}", trust_remote_code=True'
-    sys.stdout.write("\n".join([*lines, f"    AutoModel.from_pretrained({load})", ""]))
+    how = f"{published.opener}.from_pretrained" if published.opener.startswith("Auto") else published.opener
+    sys.stdout.write("\n".join([*lines, f"    {how}({load})", ""]))

@@ -42,15 +42,14 @@ _MARK = re.compile(r"\n<!-- schubert_hf made this page from data \(([0-9a-f]{16}
 def render_card(record: Record, name: str) -> str:
     """The README.md of a model; `name` is what `from_pretrained` takes: its name on the Hub, or its folder."""
     inspection = record.inspect(name)
-    by_class = {model.__name__: auto.__name__ for auto, model in MODELS.items()}
-    architecture = inspection.architecture.replace("ForPreTraining", "ForMaskedLM")  # what a page shows of both heads
+    architecture = _shown(inspection)
     encoder = record.encoder
     pipeline_tag = PIPELINES.get(architecture) if encoder is None else encoders.pipeline_tag(encoder)
     return fill_template(
         inspection,
         card_metadata(record, name, pipeline_tag),
         name=name,
-        auto_class=by_class[architecture],
+        auto_class=_auto_class(architecture),
         pipeline_tag=pipeline_tag,
         encoder=encoder,
         encoder_table=encoder and encoders.figure_table(encoder),
@@ -71,6 +70,20 @@ def render_card(record: Record, name: str) -> str:
         command=wrap_command(record.provenance.get("command", "")),
         **({} if record.run is None else _pruning(record, record.run)),
     )
+
+
+def opener(record: Record) -> str:
+    """The class that opens a model as what it is, with its head: of sentence-transformers, or an Auto class."""
+    return str(record.encoder["kind"]) if record.encoder else _auto_class(_shown(record.inspect("model")))
+
+
+def _shown(inspection: Inspection) -> str:
+    """The class that a page shows: of the two pretraining heads, the masked LM's."""
+    return inspection.architecture.replace("ForPreTraining", "ForMaskedLM")
+
+
+def _auto_class(architecture: str) -> str:
+    return {model.__name__: auto.__name__ for auto, model in MODELS.items()}[architecture]
 
 
 def card_metadata(record: Record, name: str, pipeline_tag: str | None) -> ModelCardData:

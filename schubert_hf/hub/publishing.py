@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ..pruning.result import PruningResult
 from ..run.checkpoint import write_json
 from ..run.output import PRUNING_RECORD
 from .errors import FAILURES, PublishError, RecordError, explain, is_transient
+from .page import opener
+from .record import Record
 from .staging import save_model, stage
 from .writing import README, handwritten_page
 
@@ -37,6 +39,7 @@ class Published:
     commit: str
     files: tuple[str, ...]
     kept_readme: bool  # whether the repository had a page written by hand, which is kept
+    opener: str = "AutoModel"  # the class that opens it with its head
 
 
 def publish(
@@ -79,7 +82,8 @@ def publish(
         except (RecordError, ExportError) as error:
             raise PublishError(str(error)) from error
         api = HfApi(token=token)
-        return _retry(lambda: _upload(api, staged, repo_id, private, overwrite_readme, commit_message), repo_id)
+        done = _retry(lambda: _upload(api, staged, repo_id, private, overwrite_readme, commit_message), repo_id)
+        return replace(done, opener=opener(Record.of_folder(staged)))
 
 
 def check_ready(repo_id: str, *, token: str | None = None) -> str:

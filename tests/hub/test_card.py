@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from schubert_hf.hub import Evaluation, Facts, RecordError, render_card, write_page
 from schubert_hf.hub.evaluations import eval_result_files, read_evaluations, write_evaluations
 from schubert_hf.hub.inspection import flop_parts, parameter_parts
-from schubert_hf.hub.page import check_card, has_text, is_generated
+from schubert_hf.hub.page import check_card, has_text, is_generated, opener
 from schubert_hf.hub.pictures import draw_widths
 from schubert_hf.hub.writing import handwritten_page, write_missing_pages
 from schubert_hf.shape import Shape
@@ -79,6 +79,14 @@ def test_the_page_tells_that_nothing_was_trained(facts):
     assert said not in render_card(facts, "org/small")
     settings = {**facts.run["config"], "recovery_steps": 0}
     assert said in render_card(replace(facts, run={**facts.run, "config": settings}), "org/small")
+
+
+def test_the_page_of_a_classifier_opens_it_with_its_head(facts):
+    classifier = replace(facts, config={**facts.config, "architectures": ["SchuBertForSequenceClassification"]})
+    page = render_card(classifier, "org/small")
+    assert opener(classifier) == "AutoModelForSequenceClassification"
+    assert "class of any other task loads it, too, with a new, untrained head" in page
+    assert "class of any task" not in page
 
 
 def test_a_record_without_the_shape_of_the_base_is_named(facts):

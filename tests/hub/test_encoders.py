@@ -15,6 +15,8 @@ from schubert_hf import SchuBertForSequenceClassification
 from schubert_hf.commands import main
 from schubert_hf.encoders.cross_encoder import CrossEncoder as OpenedCrossEncoder
 from schubert_hf.encoders.sentence_encoder import SentenceEncoder
+from schubert_hf.hub.page import opener
+from schubert_hf.hub.record import Record
 
 SCRIPT = Path(__file__).with_name("open_encoder.py")
 FACTS = {"kind": "SentenceTransformer", "width": 15, "dense_width": 15, "map_parameters": 180, "texts": 99}
@@ -82,6 +84,7 @@ def test_pages(encoder, reranker, capsys):
         assert '"org/small", trust_remote_code=True)' in page
         for word in words:
             assert word in page
+        assert f"import {opener(Record.of_folder(folder))}\n" in page
     narrow = {**FACTS, "width": 11, "rank_correlation": 0.9, "max_length": 17}
     run = json.loads((encoder[0] / "pruning.json").read_text())
     (encoder[0] / "pruning.json").write_text(json.dumps({**run, "encoder": narrow}))

@@ -69,6 +69,7 @@ def test_from_memory_and_by_the_command(worker, hub, folder):
     code, out = worker("command", "publish", folder, "org/command", "--private", "--no-latency")["value"]
     assert (code, hub.repos["org/command"].private) == (0, True)
     assert "/org/command" in out
+    assert 'AutoModelForMaskedLM.from_pretrained("org/command", revision="' in out
     code, out = worker("command", "publish", folder, "a/b/c")["value"]
     assert code.startswith("error: `a/b/c` is no legal name")
 
