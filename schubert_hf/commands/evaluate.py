@@ -59,6 +59,9 @@ class Evaluate:
 
         if self.text is None and self.squad is None and self.mrpc is None and self.tasks is None:
             raise EvaluationDataError("There is nothing to evaluate on. Give `--text`, `--squad` or `--mrpc`.")
+        for name, value in (("max_texts", self.max_texts), ("max_questions", self.max_questions)):
+            if value is not None and value < 1:
+                raise EvaluationDataError(f"`{name}` is {value}; allowed is a whole number of at least 1.")
         figures: dict[str, Any] = {}
         if is_sentence_encoder(self.model):
             if self.text is not None or self.squad is not None or self.mrpc is not None:

@@ -53,6 +53,8 @@ def test_a_cross_encoder_agrees_with_itself(cross_encoder, data, capsys):
         ([], "nothing to evaluate on"),
         (["--text", "text.txt"], "does not say where the dense model is"),
         (["--text", "text.txt", "--dense", "nothing"], "`nothing` is no sentence encoder"),
+        (["--text", "text.txt", "--max-texts", "0"], "`max_texts` is 0; allowed is a whole number of at least 1"),
+        (["--squad", "x.json", "--max-questions", "-1"], "`max_questions` is -1; allowed is a whole number"),
         (["--tasks", "STSBenchmark"], "mteb, which is not installed"),
     ],
 )
