@@ -106,7 +106,7 @@ class Finetuning(EvaluatedTraining):
         """
         check_output_folder(self.output)
         guard = self.session.guard
-        with guard, guard.deferred():
+        with self.session.running(), guard.deferred():
             self.train("fine-tuning", self.output.name, resume=resume)
             result = self._finish()
             guard.check()  # a signal in the last step ends what would come after this run

@@ -147,7 +147,7 @@ class SchuBertPruner:
             NonFiniteLossError: training diverged, also at half the learning rate; the last checkpoint is whole.
         """
         self._open_session()
-        with self.session.guard, explained(self.config.micro_batch_size or self.config.batch_size):
+        with self.session.running(), explained(self.config.micro_batch_size or self.config.batch_size):
             checkpoint = self.session.open(resume=resume)
             if not resume:
                 check_empty(self.folders)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,6 +17,7 @@ from ..errors import SchuBertError
 from .checkpoint import atomic_folder
 
 MARKER = "config.json"  # written last: a folder with it holds a whole model
+LOCK = ".lock"  # of the run that writes to the folder
 # Of the run that made the model.
 PRUNING_RECORD, TRIMMING_RECORD, FINETUNING_RECORD = "pruning.json", "trimming.json", "finetuning.json"
 # A tokenizer as transformers and sentence-transformers read it, in all its forms.
@@ -45,6 +47,35 @@ def check_output_folder(output: Path) -> None:
         reason = error.strerror
     if reason is not None:
         raise OutputFolderError(f"`{output}` cannot be written: {reason}. Give another output folder.")
+
+
+@contextlib.contextmanager
+def only_writer(output: Path) -> Iterator[None]:
+    """Within the block no other run writes to a folder; the end of the process, however it ends, ends that, too.
+
+    Raises:
+        OutputFolderError: another run does, or the folder cannot be written.
+    """
+    lock = FileLock(output / LOCK)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise OutputFolderError(
+            f"Another run writes to `{output}`. Wait until it has ended, or give another output folder."
+        ) from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    except OSError as error:
+        raise OutputFolderError(
+            f"`{output}` cannot be written: {error.strerror}. Make room, or give another output folder."
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before another run can have it
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 @contextlib.contextmanager

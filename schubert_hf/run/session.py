@@ -5,10 +5,11 @@ Random numbers and learning rates are functions of seed and step, so no generato
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .checkpoint import CheckpointError, check_settings, load_optimizer, load_state, newest_checkpoint, save_checkpoint
 from .interrupt import InterruptGuard
+from .output import only_writer
 from .processes import on_main_process
 from .provenance import versions
 
@@ -42,7 +44,7 @@ class Part:
 
 
 class Session:
-    """Saves and resumes one run: a model and some parts. Within `with session.guard:` signals stop it cleanly.
+    """Saves and resumes one run: a model and some parts.
 
     Args:
         accelerator: of the run. Every process must call every method.
@@ -74,6 +76,20 @@ class Session:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.name, self.keep, self.tokenizer = name, keep, tokenizer
         self.guard = InterruptGuard(accelerator, at_once=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Within the block signals stop the run cleanly, and it alone writes to the folder that its own is in.
+
+        Raises:
+            OutputFolderError: another run writes to it.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.folder is not None:
+                own = only_writer(self.folder.parent)
+                on_main_process(self.accelerator, lambda: stack.enter_context(own))
+            stack.enter_context(self.guard)
+            yield
 
     def open(self, *, resume: bool) -> Path | None:
         """Loads the parts from the newest whole checkpoint.

@@ -102,7 +102,7 @@ class Pretraining(EvaluatedTraining):
 
     def run(self, *, resume: bool = False) -> None:
         """Trains to the end, evaluating and saving every `save_steps`; see `EvaluatedTraining.train`."""
-        with self.session.guard:
+        with self.session.running():
             self.train("pretraining", "pretraining", resume=resume)
             if not self.evaluations:  # no steps were wanted
                 self.record()

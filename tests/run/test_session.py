@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import types
 
 import pytest
@@ -14,6 +16,7 @@ from transformers import BertConfig, BertModel
 from schubert_hf.run import session as module
 from schubert_hf.run.checkpoint import CheckpointError, list_checkpoints, load_model
 from schubert_hf.run.interrupt import Interrupted
+from schubert_hf.run.output import OutputFolderError
 from schubert_hf.run.session import Part, Session, find_checkpoint
 
 TINY = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 5}
@@ -133,9 +136,34 @@ def test_a_signal_waits_until_a_checkpoint_is_whole(open_session, tmp_path, monk
 
     monkeypatch.setattr(module, "save_checkpoint", interrupted)
     session = open_session()
-    with pytest.raises(Interrupted), session.guard:
+    with pytest.raises(Interrupted), session.running():
         session.save()
     assert len(list_checkpoints(tmp_path / "checkpoints")) == 1
+
+
+def test_one_run_at_a_time_writes_to_a_folder(open_session, tmp_path):
+    with open_session().running():
+        for _ in range(2):  # the first refusal leaves the lock where it is
+            with pytest.raises(OutputFolderError, match="Another run writes to"), open_session().running():
+                pass
+    with open_session().running():
+        open_session().save()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_lock_ends_with_its_process(open_session, tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from schubert_hf.run.output import only_writer
+with only_writer(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert (tmp_path / ".lock").exists()
+    with open_session().running():
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_main_process_decides(tmp_path):
