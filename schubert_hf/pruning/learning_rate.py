@@ -4,8 +4,9 @@ Adam's first step moves every weight by the learning rate, whatever the gradient
 many examples, gives the loss after a first step at every rate for the price of a forward pass each. The rate with the
 lowest loss says how far the weights can follow the gradient, and each step of a recovery may go about as far. A fold
 of few examples tells that roughly, so the rate is drawn towards a typical one, less so the more the first step gains;
-where it gains much, later steps go the same way, and the rate is higher than the measured one. A long recovery has the
-time to come back from larger steps, and wants them.
+where it gains much, later steps go the same way, and the rate is higher than the measured one. Where it gains little,
+the noise of single steps is what limits them; a long recovery has the time to come back from it, and wants higher
+rates.
 
 Where outputs of the dense model are matched, the loss is a distance from it. There training gets much further than the
 best first step, and a first step that harms tells more: the rate is the one at which it doubles the distance.
@@ -25,7 +26,7 @@ TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too sho
 TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
 SURE = 0.02  # of the loss: where the first step takes away so much, the measurement alone counts
 MUCH, FARTHER = 0.1, 1.5  # of the loss: where it takes away so much, the rate is so many times the measured one
-SHORT, LONG = 60, 300  # steps, between which the rate grows with their square root; more were not measured
+SHORT, LONG = 60, 300  # steps, between which the rate grows with them; more were not measured
 LEAST, MOST = 1e-6, 1e-3  # peaks where outputs are matched
 HIGHEST = 2e-3  # the highest peak elsewhere: the first step may go further than those that follow can
 FARTHEST = 10.0  # that a rate is from the next one which is tried for `doubling_rate`
@@ -75,7 +76,8 @@ def find_learning_rate(
 ) -> float:
     """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust) or `doubling_rate`, more if it is long.
 
-    Where the first step takes away more of the loss, the best one is trusted more, and exceeded.
+    Where the first step takes away more of the loss, the best one is trusted more, and exceeded, and the number of
+    steps counts less. Where the dense model is followed, the rate grows with their square root.
 
     Args:
         loss_at, evaluations: see `best_first_step`.
@@ -83,14 +85,15 @@ def find_learning_rate(
         steps: of the recovery.
         follows_dense: whether outputs of the dense model are matched; see `training.objective.Objective`.
     """
-    longer = math.sqrt(min(max(steps, SHORT), LONG) / SHORT)
+    longer = min(max(steps, SHORT), LONG) / SHORT
     if follows_dense:
-        return min(MOST, longer * doubling_rate(loss_at, evaluations, before))
+        return min(MOST, math.sqrt(longer) * doubling_rate(loss_at, evaluations, before))
     rate, lowest = best_first_step(loss_at, evaluations)
     gained = max(0.0, before - lowest) / before if 0 < before < math.inf else 0.0
     trust = TRUST + (1 - TRUST) * min(1.0, gained / SURE)
-    farther = 1 + (FARTHER - 1) * min(1.0, gained / MUCH)
-    return float(min(HIGHEST, farther * longer * rate**trust * TYPICAL ** (1 - trust)))
+    much = min(1.0, gained / MUCH)
+    farther = 1 + (FARTHER - 1) * much
+    return float(min(HIGHEST, farther * longer ** (1 - much) * rate**trust * TYPICAL ** (1 - trust)))
 
 
 def doubling_rate(loss_at: Callable[[float], float], evaluations: int, before: float) -> float:

@@ -1,14 +1,16 @@
 """Step 7 of Algorithm 1: the smaller model is trained, and keeps the best weights that it had on the way.
 
 Which are the best is decided on a fold: training examples that are read before the recovery and not trained on in it.
-The weights right after the cut compete, so a recovery may be wasted, but harms nothing. The learning rate is found on
-the same fold, where the user gives none; and should it turn out far too high, the recovery goes back to its best
-weights and continues at a lower one.
+The weights right after the cut compete, so a recovery may be wasted, but harms nothing. Those of its end are kept if
+they gain a good part of what the best do: the rate has come down then, and which of the others a fold of few examples
+prefers is chance. The learning rate is found on the same fold, where the user gives none; and should it turn out far
+too high, the recovery goes back to its best weights and continues at a lower one.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from .learning_rate import MEASURED, START, TYPICAL, Measurement, find_learning_
 logger = logging.getLogger(__name__)
 MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the recovery, at which its weights are compared
 WORSE = 0.2  # of the loss after the cut: where one on the way is higher by more, the rate that was found is too high
+ENOUGH = 1 / 3  # of the best gain on the fold is what the weights of the end need
 LOWER = 0.25  # of such a rate is what the recovery continues at, from its best weights
 
 
@@ -65,8 +68,8 @@ class Recovery(Part):
             description: of progress bars and messages.
 
         Returns:
-            `learning_rate`, the peak, that of its end where it was lowered; `best_step`, after which the weights were
-            the best, 0 for those after the cut.
+            `learning_rate`, the peak, that of its end where it was lowered; `best_step`, after which the weights are
+            kept, 0 for those after the cut.
 
         Raises:
             Interrupted, NonFiniteLossError: see `Phases.run`.
@@ -108,7 +111,8 @@ class Recovery(Part):
             if begun is None or step not in moments:
                 return False
             loss, cut = mean_loss(self.accelerator, own, fold), begun["cut_loss"]
-            if loss < begun["best_loss"]:
+            enough = ENOUGH * (cut - begun["best_loss"]) if step == config.steps else math.inf
+            if loss < begun["best_loss"] or cut - loss > enough:
                 self._begun = {**begun, "best_loss": loss, "best_step": step}
                 self._best = _weights_of(own.model)
             elif finds_rate and loss - cut > WORSE * abs(cut) and step < config.steps:

@@ -36,7 +36,7 @@ class RoundRecord:
         alphas: smallest, mean and largest alpha by group, before selection.
         seconds: by phase.
         learning_rate: the recovery's peak, as it was given or found, or lowered since; None where nothing was trained.
-        best_step: of the recovery, after which the weights were the best and are kept; 0: those right after the cut.
+        best_step: of the recovery, after which the weights are kept; 0: those right after the cut.
         halved: phases that ran at half the learning rate, here or in an earlier round, after a loss was not finite.
     """
 

@@ -73,11 +73,16 @@ def test_a_first_step_that_never_doubles_the_loss_gives_the_ends(loss, before, e
 
 
 def test_longer_recoveries_have_higher_rates():
-    few, short, middle, long, longer = (
-        rates.find_learning_rate(lambda rate: 1 + rate, 4, 1.0, steps) for steps in (8, 60, 180, 300, 9000)
-    )
-    assert few == short < middle < long == longer
-    assert long == pytest.approx(short * 5**0.5)
+    """Unless the first step gains much: then it says how far each step may go."""
+
+    def found(steps, gain):
+        return rates.find_learning_rate(lambda rate: 1 - gain + abs(rate - 1e-4), 4, 1.0, steps)
+
+    few, short, middle, long, longer = (found(steps, gain=0.0) for steps in (8, 60, 180, 300, 9000))
+    assert few == short
+    assert (middle, long, longer) == pytest.approx((3 * short, 5 * short, 5 * short))
+    assert found(300, gain=rates.MUCH / 2) == pytest.approx(5**0.5 * found(60, gain=rates.MUCH / 2), rel=1e-3)
+    assert found(300, gain=rates.MUCH) == pytest.approx(found(60, gain=rates.MUCH), rel=1e-3)
 
 
 @pytest.mark.parametrize("before", [0.0, float("inf"), float("nan")])

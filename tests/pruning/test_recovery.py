@@ -132,6 +132,12 @@ def test_the_best_moment_wins(make_pruner):
     assert any(not torch.equal(weights[11][name], value) for name, value in result.model.state_dict().items())
 
 
+def test_the_end_is_kept_if_it_gains_enough(make_pruner):
+    """Of the gain of step 6, 20, it keeps 10."""
+    watched = judged({**LOSSES, 12: 40.0})
+    assert make_pruner(**LONG, recovery_learning_rate=1e-3, **watched).prune().rounds[0].best_step == 12
+
+
 HARMED = {3: 90.0, 6: -1.0, 9: 90.0}  # after these steps; 6 is the best
 
 
