@@ -26,7 +26,7 @@ TYPICAL = 1e-4  # what suits many models: the rate of a recovery that is too sho
 TRUST = 2 / 3  # in the measurement, against the typical rate, on a logarithmic scale
 SURE = 0.02  # of the loss: where the first step takes away so much, the measurement alone counts
 MUCH, FARTHER = 0.1, 1.5  # of the loss: where it takes away so much, the rate is so many times the measured one
-SHORT, LONG = 60, 300  # steps, between which the rate grows with them; more were not measured
+SHORT, LONG = 60, 300  # steps, between which the rate grows with a power of them; more were not measured
 LEAST, MOST = 1e-6, 1e-3  # peaks where outputs are matched
 HIGHEST = 2e-3  # the highest peak elsewhere: the first step may go further than those that follow can
 FARTHEST = 10.0  # that a rate is from the next one which is tried for `doubling_rate`
@@ -72,22 +72,29 @@ class Measurement:
 
 
 def find_learning_rate(
-    loss_at: Callable[[float], float], evaluations: int, before: float, steps: int, *, follows_dense: bool = False
+    loss_at: Callable[[float], float],
+    evaluations: int,
+    before: float,
+    steps: int,
+    *,
+    power: float = 1.0,
+    follows_dense: bool = False,
 ) -> float:
     """The peak rate of a recovery: best_first_step^trust * TYPICAL^(1 - trust) or `doubling_rate`, more if it is long.
 
     Where the first step takes away more of the loss, the best one is trusted more, and exceeded, and the number of
-    steps counts less. Where the dense model is followed, the rate grows with their square root.
+    steps counts less.
 
     Args:
         loss_at, evaluations: see `best_first_step`.
         before: the loss of the weights after the cut.
         steps: of the recovery.
-        follows_dense: whether outputs of the dense model are matched; see `training.objective.Objective`.
+        power: of the steps, by which a long recovery's rate grows; `rate_power` of `training.objective.Objective`.
+        follows_dense: whether outputs of the dense model are matched; see there.
     """
-    longer = min(max(steps, SHORT), LONG) / SHORT
+    longer = (min(max(steps, SHORT), LONG) / SHORT) ** power
     if follows_dense:
-        return min(MOST, math.sqrt(longer) * doubling_rate(loss_at, evaluations, before))
+        return min(MOST, longer * doubling_rate(loss_at, evaluations, before))
     rate, lowest = best_first_step(loss_at, evaluations)
     gained = max(0.0, before - lowest) / before if 0 < before < math.inf else 0.0
     trust = TRUST + (1 - TRUST) * min(1.0, gained / SURE)

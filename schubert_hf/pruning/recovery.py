@@ -169,7 +169,8 @@ class Recovery(Part):
                 return mean_loss(accelerator, own, fold)
 
             evaluations, steps = self.measurement.evaluations, self.config.recovery_steps
-            found = find_learning_rate(loss_at, evaluations, loss, steps, follows_dense=own.follows_dense)
+            how = {"power": own.rate_power, "follows_dense": own.follows_dense}
+            found = find_learning_rate(loss_at, evaluations, loss, steps, **how)
         accelerator.free_memory()
         if scaler is not None:
             accelerator.scaler.load_state_dict(scaler)

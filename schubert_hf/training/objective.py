@@ -55,11 +55,13 @@ class Objective(nn.Module):
 
     Attributes:
         follows_dense: whether the losses are distances from the dense model, which then needs no second teacher.
+        rate_power: how the learning rate of a long recovery grows with its steps, as a power of them.
         dropout: whether training drops units. What a teacher without dropout gives is followed better without it.
     """
 
     terms: tuple[str, ...] = ("loss",)
     follows_dense = False
+    rate_power = 1.0
     dropout = True
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -110,6 +110,7 @@ class OutputsObjective(Objective):
     """
 
     follows_dense = True
+    rate_power = 0.5
     dropout = False
     lift_weight: Tensor | None
     lift_bias: Tensor | None

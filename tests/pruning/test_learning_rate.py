@@ -59,7 +59,9 @@ def test_where_the_dense_model_is_followed_the_first_step_doubles_the_loss(doubl
 
     assert doubling_rate(loss_at, 4, 0.04) == pytest.approx(doubles, rel=0.1)
     assert len(asked) == 4
-    few, many = (rates.find_learning_rate(loss_at, 4, 0.04, steps, follows_dense=True) for steps in (20, 9000))
+    few, many = (
+        rates.find_learning_rate(loss_at, 4, 0.04, steps, power=0.5, follows_dense=True) for steps in (20, 9000)
+    )
     assert few == pytest.approx(doubles, rel=0.1)
     assert many == pytest.approx(min(few * 5**0.5, rates.MOST))
 
@@ -75,12 +77,13 @@ def test_a_first_step_that_never_doubles_the_loss_gives_the_ends(loss, before, e
 def test_longer_recoveries_have_higher_rates():
     """Unless the first step gains much: then it says how far each step may go."""
 
-    def found(steps, gain):
-        return rates.find_learning_rate(lambda rate: 1 - gain + abs(rate - 1e-4), 4, 1.0, steps)
+    def found(steps, gain, **how):
+        return rates.find_learning_rate(lambda rate: 1 - gain + abs(rate - 1e-4), 4, 1.0, steps, **how)
 
     few, short, middle, long, longer = (found(steps, gain=0.0) for steps in (8, 60, 180, 300, 9000))
     assert few == short
     assert (middle, long, longer) == pytest.approx((3 * short, 5 * short, 5 * short))
+    assert found(300, gain=0.0, power=0.0) == short
     assert found(300, gain=rates.MUCH / 2) == pytest.approx(5**0.5 * found(60, gain=rates.MUCH / 2), rel=1e-3)
     assert found(300, gain=rates.MUCH) == pytest.approx(found(60, gain=rates.MUCH), rel=1e-3)
 
