@@ -92,7 +92,7 @@ def find_learning_rate(
         power: of the steps, by which a long recovery's rate grows; `rate_power` of `training.objective.Objective`.
         follows_dense: whether outputs of the dense model are matched; see there.
     """
-    longer = (min(max(steps, SHORT), LONG) / SHORT) ** power
+    longer: float = (min(max(steps, SHORT), LONG) / SHORT) ** power
     if follows_dense:
         return min(MOST, longer * doubling_rate(loss_at, evaluations, before))
     rate, lowest = best_first_step(loss_at, evaluations)

@@ -169,8 +169,9 @@ class Recovery(Part):
                 return mean_loss(accelerator, own, fold)
 
             evaluations, steps = self.measurement.evaluations, self.config.recovery_steps
-            how = {"power": own.rate_power, "follows_dense": own.follows_dense}
-            found = find_learning_rate(loss_at, evaluations, loss, steps, **how)
+            found = find_learning_rate(
+                loss_at, evaluations, loss, steps, power=own.rate_power, follows_dense=own.follows_dense
+            )
         accelerator.free_memory()
         if scaler is not None:
             accelerator.scaler.load_state_dict(scaler)
