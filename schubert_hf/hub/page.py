@@ -43,7 +43,7 @@ def render_card(record: Record, name: str) -> str:
     """The README.md of a model; `name` is what `from_pretrained` takes: its name on the Hub, or its folder."""
     inspection = record.inspect(name)
     architecture = _shown(inspection)
-    encoder = record.encoder
+    encoder = record.package
     pipeline_tag = PIPELINES.get(architecture) if encoder is None else encoders.pipeline_tag(encoder)
     return fill_template(
         inspection,
@@ -74,7 +74,7 @@ def render_card(record: Record, name: str) -> str:
 
 def opener(record: Record) -> str:
     """The class that opens a model as what it is, with its head: of sentence-transformers, or an Auto class."""
-    return str(record.encoder["kind"]) if record.encoder else _auto_class(_shown(record.inspect("model")))
+    return str(record.package["kind"]) if record.package else _auto_class(_shown(record.inspect("model")))
 
 
 def _shown(inspection: Inspection) -> str:
@@ -91,7 +91,7 @@ def card_metadata(record: Record, name: str, pipeline_tag: str | None) -> ModelC
     base, text = record.base_model, record.provenance.get("train_data", {})
     has_base = bool(base.get("hub"))
     published = model_index(record.evaluations)
-    encoder = record.encoder
+    encoder = record.package
     return ModelCardData(
         model_name=name.rpartition("/")[2] if published else None,
         library_name="transformers" if encoder is None else "sentence-transformers",

@@ -70,7 +70,7 @@ class Record:
         return self.run or self.trimmed
 
     @property
-    def encoder(self) -> dict[str, Any] | None:
+    def package(self) -> dict[str, Any] | None:
         """What is known of a sentence encoder or cross-encoder; of one that was fine-tuned, what its files say."""
         return (self.made or {}).get("encoder") or self.saved_encoder
 
