@@ -144,6 +144,20 @@ def test_an_empty_name_is_not_the_working_folder(tmp_path: Path, monkeypatch: py
     assert stripped(load_documents(Path())) == WANTED
 
 
+def test_names_of_files_are_no_documents(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("one.txt", "two.txt")]
+    Path(names[0]).write_text(TEXT)
+    assert load_documents(names)["text"][:] == names  # one is no file
+    Path(names[1]).write_text(TEXT)
+    with pytest.raises(TextSourceError, match=r"holds 2 names of files, such as `.*one.txt`.*Give the folder"):
+        load_documents(names)
+
+
+def test_a_document_that_utf_8_cannot_hold() -> None:
+    with pytest.raises(TextSourceError, match=r"cannot be written as UTF-8.*errors='replace'"):
+        load_documents(["A \ud800 king."])
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     for source in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "nowhere.txt", "./nowhere", "~/nowhere.xz"):
         with pytest.raises(TextSourceError, match="does not exist"):

@@ -257,8 +257,6 @@ def test_a_task_model_without_its_task_is_told_the_way_out(classifier) -> None:
         ({"push_to_hub": "org/x"}, SettingError, r"needs `output_dir`"),
         ({"text": [1, 2]}, TextSourceError, "a list of strings"),
         ({"text": []}, TextSourceError, "holds no text"),
-        ({"text": ["text.txt"] * 2}, TextSourceError, "holds 2 names of files, such as `text.txt`.*Give the folder"),
-        ({"text": ["A \ud800 king."]}, TextSourceError, r"cannot be written as UTF-8.*errors='replace'"),
         ({"text": Dataset.from_dict({"words": ["a"]})}, TextSourceError, r"columns words; it needs a column `text`"),
         ({"model": BertForPreTraining(BertConfig(num_hidden_layers=1))}, ConversionError, "Give `tokenizer`"),
     ],
