@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ..bench.errors import BenchError
 from ..cli import positional
-from ..training.loop_config import option
+from ..training.loop_config import check_ranges, option
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Bench:
     )
     dtype: str = option("float32", "Type of the weights in PyTorch: float32, bfloat16 or float16.")
     device: str = option("cpu", "Device for PyTorch; exported files run on the CPU.")
-    threads: int | None = option(None, "CPU threads. Default: PyTorch's.")
+    threads: int | None = option(None, "CPU threads. Default: PyTorch's.", least=1)
     rounds: int = option(20, "Turns per model, each with two timed passes.")
     seconds: float = option(20.0, "Time for each batch size and length, roughly.")
     processor_time: bool = option(
@@ -59,6 +59,7 @@ class Bench:
         from ..report import print_comparison
         from ..run.network import hub_asked_once
 
+        check_ranges(self, BenchError)
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
         if self.dtype not in dtypes:
             raise BenchError(f"`dtype` is {self.dtype!r}. Allowed are {', '.join(dtypes)}.")
@@ -77,8 +78,6 @@ class Bench:
                 "`--device cpu`, or install a PyTorch built for the device."
             ) from error
         if self.threads is not None:
-            if self.threads < 1:
-                raise BenchError(f"`threads` is {self.threads}; allowed is a whole number of at least 1.")
             torch.set_num_threads(self.threads)
         with hub_asked_once(*self.models):
             comparison = compare(

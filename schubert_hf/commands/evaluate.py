@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ..cli import positional
 from ..errors import EvaluationDataError
-from ..training.loop_config import option
+from ..training.loop_config import check_ranges, option
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Evaluate:
     squad: str | None = option(None, "A file in SQuAD's format: each question is searched for in all its paragraphs.")
     mrpc: str | None = option(None, "Folder with the official dev.tsv of MRPC.")
     tasks: str | None = option(None, 'MTEB tasks, such as "STSBenchmark,SciFact"; needs mteb and a network.')
-    max_texts: int = option(1000, "At most this many sentences or examples of --text.")
-    max_questions: int | None = option(None, "At most this many questions of --squad. Default: all.")
+    max_texts: int = option(1000, "At most this many sentences or examples of --text.", least=1)
+    max_questions: int | None = option(None, "At most this many questions of --squad. Default: all.", least=1)
     json: bool = option(False, "Print JSON.")
 
     usage: ClassVar[str] = "schubert evaluate FOLDER [--dense MODEL] [--text FILE] [--squad FILE] [--mrpc FOLDER]"
@@ -59,9 +59,7 @@ class Evaluate:
 
         if self.text is None and self.squad is None and self.mrpc is None and self.tasks is None:
             raise EvaluationDataError("There is nothing to evaluate on. Give `--text`, `--squad` or `--mrpc`.")
-        for name, value in (("max_texts", self.max_texts), ("max_questions", self.max_questions)):
-            if value is not None and value < 1:
-                raise EvaluationDataError(f"`{name}` is {value}; allowed is a whole number of at least 1.")
+        check_ranges(self, EvaluationDataError)
         figures: dict[str, Any] = {}
         if is_sentence_encoder(self.model):
             if self.text is not None or self.squad is not None or self.mrpc is not None:

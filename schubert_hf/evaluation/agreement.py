@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ..data.stream import Batch
 from ..errors import EvaluationDataError
-from ..training.reading import head_of, read
+from ..training.reading import head_of, read, several_labels
 
 
 @torch.no_grad()
@@ -41,8 +41,7 @@ def agreement(
             f"The models are a {type(own).__name__} and a {type(dense).__name__}, with {own.config.num_labels} and "
             f"{dense.config.num_labels} labels. Give two with the same head."
         )
-    kinds = {getattr(one.config, "problem_type", None) for one in (own, dense)}
-    several = head == "SequenceClassification" and "multi_label_classification" in kinds
+    several = several_labels(head, own) or several_labels(head, dense)
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for pair in batches:
         ours, theirs = (

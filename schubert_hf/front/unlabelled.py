@@ -83,13 +83,12 @@ def outputs_job(
         makers = example_makers(loaded, pairs=pairs, prompts=prompts)
         train, held_out = make_examples(arguments, config, makers, **form)
     collator, own_space = PaddingCollator(tokenizer), arguments.own_space
-    embed = None if encoder is None else encoder.embed
     return Job(
         model=loaded,
         tokenizer=tokenizer,
         train=train,
         held_out=held_out,
-        objective=Outputs() if embed is None else Outputs(embed=embed, embeds_ids=True),
+        objective=Outputs() if encoder is None else Outputs(embed=encoder.embed, embeds_ids=True),
         collator=collator,
         package=None if encoder is None else packager(encoder, train, held_out, collator, own_space=own_space),
         max_length=max_length,

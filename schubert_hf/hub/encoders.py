@@ -21,14 +21,15 @@ FIGURES = {
 }
 
 
-def facts_of_files(folder: Path) -> dict[str, Any] | None:
+def facts_of_files(folder: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     """Kind, labels and maximal length of what sentence-transformers saved; None for anything else.
 
-    An encoder that was fine-tuned has these files, but not the record of the run that pruned it.
+    An encoder that was fine-tuned has these files, but not the record of the run that pruned it. `content`: of its
+    config.json.
     """
     if (kind := kind_of(str(folder))) not in (SENTENCE, CROSS):
         return None
-    config = SchuBertConfig.from_dict(read(str(folder), "config.json") or {})
+    config = SchuBertConfig.from_dict(dict(content))
     settings, tokenizer = (read(str(folder), name) or {} for name in (TRANSFORMER, "tokenizer_config.json"))
     given = settings.get("max_seq_length") or tokenizer.get("model_max_length") or config.max_position_embeddings
     return {"kind": kind, "labels": config.num_labels, "max_length": min(given, config.max_position_embeddings)}

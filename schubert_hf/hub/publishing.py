@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from ..run.checkpoint import write_json
 from ..run.output import PRUNING_RECORD
 from .errors import FAILURES, PublishError, RecordError, explain, is_transient
 from .page import opener
-from .record import Record
 from .staging import save_model, stage
 from .writing import README, handwritten_page
 
@@ -39,7 +38,7 @@ class Published:
     commit: str
     files: tuple[str, ...]
     kept_readme: bool  # whether the repository had a page written by hand, which is kept
-    opener: str = "AutoModel"  # the class that opens it with its head
+    opener: str  # the class that opens it with its head
 
 
 def publish(
@@ -78,12 +77,12 @@ def publish(
         staged = Path(scratch) / "staged"
         staged.mkdir()
         try:
-            stage(folder, staged, repo_id, license=license, latency=latency, keep_readme=not overwrite_readme)
+            record = stage(folder, staged, repo_id, license=license, latency=latency, keep_readme=not overwrite_readme)
         except (RecordError, ExportError) as error:
             raise PublishError(str(error)) from error
         api = HfApi(token=token)
-        done = _retry(lambda: _upload(api, staged, repo_id, private, overwrite_readme, commit_message), repo_id)
-        return replace(done, opener=opener(Record.of_folder(staged)))
+        how = opener(record)
+        return _retry(lambda: _upload(api, staged, repo_id, how, private, overwrite_readme, commit_message), repo_id)
 
 
 def check_ready(repo_id: str, *, token: str | None = None) -> str:
@@ -120,7 +119,7 @@ def _as_folder(source: Any, tokenizer: PreTrainedTokenizerBase | None, saved: Pa
 
 
 def _upload(
-    api: HfApi, staged: Path, repo_id: str, private: bool | None, overwrite_readme: bool, message: str
+    api: HfApi, staged: Path, repo_id: str, how: str, private: bool | None, overwrite_readme: bool, message: str
 ) -> Published:
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     head = api.model_info(repo_id)
@@ -146,7 +145,7 @@ def _upload(
     except ValueError as error:  # the Hub checks the page's metadata first
         text = str(error).replace(str(api.token), "***")
         raise PublishError(f"`{repo_id}`: the Hub does not accept README.md: {text}") from None
-    return Published(repo_id, f"{api.endpoint}/{repo_id}", info.oid, tuple(files), keep)
+    return Published(repo_id, f"{api.endpoint}/{repo_id}", info.oid, tuple(files), keep, how)
 
 
 def _retry(action: Callable[[], Published], repo_id: str) -> Published:

@@ -43,8 +43,9 @@ class Record:
             RecordError: one of the files cannot be read.
             ExportError: its exports are not those of its weights.
         """
+        config = read_config(folder)
         record = cls(
-            config=read_config(folder),
+            config=config,
             run=read_json(folder / PRUNING_RECORD),
             latency=read_json(folder / LATENCY),
             evaluations=read_evaluations(folder),
@@ -52,7 +53,7 @@ class Record:
             exports=current_exports(folder),
             tokenizer=(read_json(folder / TOKENIZER) or {}).get("tokenizer_class"),
             trimmed=read_json(folder / TRIMMING_RECORD),
-            saved_encoder=facts_of_files(folder),
+            saved_encoder=facts_of_files(folder, config),
         )
         return replace(record, license=license or record.base_model.get("license"))
 

@@ -24,7 +24,7 @@ from .errors import PublishError
 from .evaluations import FILE as EVALUATIONS
 from .inspection import CONFIG, read_config
 from .page import check_card
-from .record import LATENCY
+from .record import LATENCY, Record
 from .writing import README, handwritten_page, write_page
 
 # What else is uploaded from a result's folder: no checkpoints, optimizers, logs, or other people's Python files.
@@ -64,13 +64,16 @@ def stage(
     license: str | None = None,
     latency: bool = True,
     keep_readme: bool = True,
-) -> None:
+) -> Record:
     """Fills the empty folder `target` with everything that a published repository holds.
 
     Args:
         source: the folder of a result; it is only read.
         name, license, latency: see `write_page`.
         keep_readme: keep the page of `source` if it was written by hand.
+
+    Returns:
+        What its page was made from.
 
     Raises:
         PublishError: `source` holds no model, one that does not load or has NaN or infinite weights, a tokenizer that
@@ -90,10 +93,11 @@ def stage(
             shutil.copyfile(path, copy)
     ship(target, source / CONFIG)
     _check_weights_and_tokenizer(target)
-    write_page(target, name, license=license, latency=latency)
+    record = write_page(target, name, license=license, latency=latency)
     if keep_readme and (text := handwritten_page(source)) is not None:
         (target / README).write_text(text, encoding="utf-8")
     check_card((target / README).read_text(encoding="utf-8"))
+    return record
 
 
 def _modules(source: Path) -> list[str]:

@@ -22,13 +22,16 @@ README = "README.md"
 PAGE_DATA = "record.json"
 
 
-def write_page(folder: Path, name: str | None = None, *, license: str | None = None, latency: bool = False) -> None:
+def write_page(folder: Path, name: str | None = None, *, license: str | None = None, latency: bool = False) -> Record:
     """Writes README.md, its pictures and `.eval_results/` into a model's folder, from the data in it.
 
     Args:
         name: of the model on the page; by default the folder's.
         license: see `Record.of_folder`.
         latency: measure it first, unless the folder holds a `latency.json`.
+
+    Returns:
+        What the page was made from.
     """
     name = name or folder.resolve().name  # `.` has none
     record = Record.of_folder(folder, license=license)
@@ -36,6 +39,7 @@ def write_page(folder: Path, name: str | None = None, *, license: str | None = N
         record = record.measured(folder)
     files = {**eval_result_files(record.evaluations), README: render_card(record, name)}
     _write(folder, record.inspect(name), files, record.run)
+    return record
 
 
 def update_page(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from ..data.stream import Batch, mix_seed
 from .differences import Bernoulli, Categorical, Difference, Projected, Squared
 from .objective import Objective, ObjectiveError, Predictions, freeze_second_bias, real_tokens
-from .reading import HEADS, Given, head_of, items, read
+from .reading import HEADS, Given, head_of, items, read, several_labels
 
 # From token states (batch, seq, h), their attention mask (batch, seq) and, with `embeds_ids`, their word pieces to
 # embeddings (batch, width).
@@ -240,7 +240,7 @@ def _give(
 @torch.no_grad()
 def _measure(dense: PreTrainedModel, sample: Batch, recipe: Outputs, temperature: float) -> Reference:
     """Scales of the terms, and moments of the last hidden states, on the first training examples."""
-    head, terms, config = head_of(dense), _terms(dense, recipe.embed), dense.config
+    head, terms = head_of(dense), _terms(dense, recipe.embed)
     states: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(sample["input_ids"]), EXAMPLES):
@@ -264,7 +264,7 @@ def _measure(dense: PreTrainedModel, sample: Batch, recipe: Outputs, temperature
         differences: dict[str, Difference] = {"embedding": Squared(2 * size), "similarity": Projected(anchors, spread)}
     elif terms == ("score",):
         differences = {"score": Squared(float(torch.cat(found["score"]).var(correction=0)))}
-    elif getattr(config, "problem_type", None) == "multi_label_classification" and head == "SequenceClassification":
+    elif several_labels(head, dense):
         differences = {"logits": Bernoulli(temperature)}
     else:
         differences = dict.fromkeys(terms, Categorical(temperature)) if head else {}

@@ -49,6 +49,11 @@ def head_of(model: PreTrainedModel) -> str:
     return head
 
 
+def several_labels(head: str, model: PreTrainedModel) -> bool:
+    """Whether any number of a classifier's labels may be right: each logit counts by itself."""
+    return head == "SequenceClassification" and model.config.problem_type == "multi_label_classification"
+
+
 def read(head: str, model: PreTrainedModel, batch: Batch, *, hidden_states: bool = False) -> Given:
     """The outputs of a model with that head; `states` are those of real tokens, a tagger's logits too."""
     used: Any = model
