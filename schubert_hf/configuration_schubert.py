@@ -200,7 +200,8 @@ class SchuBertConfig(configuration_utils.PreTrainedConfig):
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """Read `config.json`; that of a BERT or of one of `families` as SchuBERT's, others raise an error."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        return cls._as_schubert(config_dict), kwargs
+        with _config_errors("config.json holds no JSON object"):
+            return cls._as_schubert({**config_dict}), kwargs
 
     @classmethod
     def _as_schubert(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
@@ -294,7 +295,6 @@ def _check_lengths(lists: dict[str, list[int]]) -> None:
         raise SchuBertConfigError(f"All lists need one entry per layer, but {lengths}. Give lists of the same length.")
 
 
-def _check_model_type(model_type: str) -> None:
-    if model_type not in ("schubert", "bert"):
-        why = SchuBertConfig.why_refused(model_type, "schubert", "bert")
-        raise SchuBertConfigError(f"`model_type` is {model_type!r}. {why}")
+def _check_model_type(kind: str) -> None:
+    if kind not in ("schubert", "bert"):
+        raise SchuBertConfigError(f"`model_type` is {kind!r}. {SchuBertConfig.why_refused(kind, 'schubert', 'bert')}")

@@ -62,7 +62,10 @@ def read_config(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> 
     if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
         raise OSError(f"the folder holds no {CONFIG_NAME}.")  # transformers would look for it on the Hub
     path = cached_file(name_or_path, CONFIG_NAME, **place)
-    content, _ = PreTrainedConfig.get_config_dict(path)
+    try:
+        content = {**PreTrainedConfig.get_config_dict(path)[0]}
+    except TypeError as error:
+        raise OSError(f"{CONFIG_NAME} holds no JSON object.") from error
     commit = extract_commit_hash(path, None)
     return content, given if commit is None else {**given, "revision": commit}
 

@@ -116,9 +116,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     title = f"{what}: size by part (FLOPs: {SEQUENCE} tokens, without the head)"
     console.print(draw(title, size_table(inspection)))
     if (dense := inspection.dense) is not None:
-        kept = inspection.parameters.total / dense.parameters.total
-        name = f" from {inspection.base_name}" if inspection.base_name else ""
-        console.print(
-            f"Removed{name}: {1 - kept:.1%} of the parameters; "
-            f"narrower in {', '.join(inspection.pruned_dimensions) or 'nothing'}."
-        )
+        kept, base = inspection.parameters.total / dense.parameters.total, inspection.base_name or "the base"
+        removed = f"Removed from {base}: {1 - kept:.1%} of the parameters"
+        compared = removed if kept <= 1 else f"Larger than {base}: {kept:.1%} of its parameters"
+        console.print(f"{compared}; narrower in {', '.join(inspection.pruned_dimensions) or 'nothing'}.")

@@ -128,6 +128,8 @@ def test_inspect_a_preset(capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"]["total"] == 66315266
     assert found["base"]["name"] == "schubert-99m"
+    main(["inspect", "schubert-99m", "--base", "schubert-66m"])
+    assert "Larger than schubert-66m: 149." in capsys.readouterr().out
     assert found["removed"]["hidden_sizes"] == round(1 - 466 / 768, 4)
 
 

@@ -7,6 +7,7 @@ from oracles import save_edited
 from safetensors.torch import load_file, save_file
 
 from schubert_hf import (
+    SchuBertConfig,
     SchuBertConfigError,
     SchuBertForMaskedLM,
     SchuBertForPreTraining,
@@ -277,6 +278,18 @@ def test_relative_positions_are_refused(edited):
     (folder / "config.json").write_text(json.dumps({**config, "position_embedding_type": "relative_key"}))
     with pytest.raises(SchuBertConfigError, match="'relative_key'"):
         SchuBertForMaskedLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", '"bert"'])
+def test_a_config_that_holds_no_object(edited, content):
+    folder = edited(lambda tensors: None)
+    (folder / "config.json").write_text(content)
+    for refused in (SchuBertForMaskedLM.from_pretrained, load):
+        with pytest.raises(OSError, match=r"config\.json.* holds no JSON object"):
+            refused(folder)
+    if content == "[1]":
+        with pytest.raises(SchuBertConfigError, match=r"config\.json holds no JSON object"):
+            SchuBertConfig.from_pretrained(folder)
 
 
 def test_a_bert_config_makes_no_schubert(bert_config):

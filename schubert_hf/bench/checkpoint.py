@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..auto import MODELS
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import why_not_opened
-from ..encoders.kinds import MODULES, read
+from ..encoders.kinds import modules_of, transformer_folder
 from ..families import FAMILIES
 from ..hub.errors import FAILURES
 from ..run.progress import quiet
@@ -49,8 +49,7 @@ class Checkpoint:
         Raises:
             BenchError: there is no model, or transformers does not know its type.
         """
-        modules = read(name, MODULES) if _is_legal(name) else None
-        subfolder = (modules[0].get("path") or "") if modules else ""
+        subfolder = transformer_folder(modules_of(name)) if _is_legal(name) else ""
         try:
             config = AutoConfig.from_pretrained(name, subfolder=subfolder)
         except (OSError, ValueError) as error:

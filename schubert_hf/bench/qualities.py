@@ -44,7 +44,7 @@ def read_qualities(models: Sequence[str]) -> Quality | None:
     identities = {name: source(name) for name in models}
     for name in models:
         record = read(name, PRUNING_RECORD) or {}
-        own, dense = _figures(record, [Evaluation.from_json(item) for item in read(name, FILE) or ()])
+        own, dense = _figures(record, [Evaluation.from_json(item) for item in read(name, FILE, list) or ()])
         base = record.get("provenance", {}).get("base_model", {})
         bases = [other for other in models if other != name and _is_same(identities[other], base)]
         for title, value in own.items():

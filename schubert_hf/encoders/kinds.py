@@ -33,11 +33,14 @@ def kind_of(model: Any) -> str | None:
 
     Returns:
         None for anything else, also where nothing can be found under the name.
+
+    Raises:
+        EncoderError: it has a modules.json that lists no modules.
     """
     if not isinstance(model, str):
         kinds = [kind.__name__ for kind in type(model).__mro__ if kind.__module__.partition(".")[0] == LIBRARY]
         return next((name for name in kinds if name in (SENTENCE, CROSS, "SparseEncoder")), None)
-    if read(model, MODULES) is not None:
+    if modules_of(model):
         return str((read(model, SETTINGS) or {}).get("model_type", SENTENCE))
     config = read(model, "config.json") or {}
     classifies = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or [])
@@ -56,11 +59,11 @@ def check_checkpoint(name: str) -> None:
     That matters: sentence-transformers runs the code of a local folder without asking, and unpickles the weights of a
     module where it finds no others.
     """
-    modules = read(name, MODULES) or []
-    check_modules(f"`{name}`", [str(module["type"]) for module in modules])
+    modules = modules_of(name)
+    check_modules(f"`{name}`", [module["type"] for module in modules])
     for module in modules[2:]:
-        kind = str(module["type"]).rpartition(".")[2]
-        if kind in WEIGHTED and _find(name, f"{module.get('path')}/model.safetensors") is None:
+        kind = module["type"].rpartition(".")[2]
+        if kind in WEIGHTED and _find(name, f"{module['path']}/model.safetensors") is None:
             raise EncoderError(
                 f"`{name}` has no safetensors weights of its {kind}. A pytorch_model.bin is not read, since that "
                 "unpickles what it holds. If you trust it, convert it once: `SentenceTransformer(name)."
@@ -71,13 +74,29 @@ def check_checkpoint(name: str) -> None:
     check_family(f"`{name}`", config.get("model_type"))
 
 
-def transformer_folder(modules: Any) -> str:
-    """Where in a checkpoint its transformer lies: "" for its root; old sentence encoders have "0_Transformer".
+def modules_of(name: str) -> list[dict[str, str]]:
+    """`type` and `path` of each module of a sentence encoder, from its modules.json; empty where it has none.
 
-    Args:
-        modules: what its modules.json holds; None where there is none.
+    Raises:
+        EncoderError: the file lists no modules.
     """
-    return str(modules[0].get("path") or "") if isinstance(modules, list) and modules else ""
+    try:
+        path = _find(name, MODULES)
+    except (OSError, ValueError):  # no name that anything can have
+        return []
+    try:
+        modules = [] if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        return [{**module, "type": str(module["type"]), "path": str(module.get("path") or "")} for module in modules]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EncoderError(
+            f"`{MODULES}` of `{name}` cannot be read as a list of modules with a `type` each: {error!r}. Copy or "
+            "download it again."
+        ) from error
+
+
+def transformer_folder(modules: list[dict[str, str]]) -> str:
+    """Where in a checkpoint with such modules its transformer lies: "" for its root, as of old "0_Transformer"."""
+    return modules[0]["path"] if modules else ""
 
 
 def check_modules(name: str, types: Sequence[str]) -> None:
@@ -116,11 +135,12 @@ def check_family(name: str, family: str | None) -> None:
         )
 
 
-def read(name: str, file: str) -> Any:
-    """A JSON file of a checkpoint, a folder or a name on the Hub; None where it is not there or cannot be read."""
+def read(name: str, file: str, form: type = dict) -> Any:
+    """A JSON file of a checkpoint, a folder or a name on the Hub; None where it is not there or holds no `form`."""
     try:
         path = _find(name, file)
-        return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        value = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        return value if isinstance(value, form) else None
     except (OSError, ValueError):
         return None
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ..encoders.kinds import MODULES, SETTINGS, read, transformer_folder
+from ..encoders.kinds import MODULES, SETTINGS, modules_of, transformer_folder
 from ..run.output import TOKENIZER_FILES
 
 # The last one: settings of the transformer, which old sentence encoders name after its family.
@@ -19,7 +19,7 @@ def copy_settings(source: Path, target: Path) -> None:
     What lies beside a transformer comes to the root, where clients look for it; old sentence encoders have it in a
     folder of its own.
     """
-    modules = read(str(source), MODULES) or []
+    modules = modules_of(str(source))
     inside = transformer_folder(modules)
     behind = [f"{module['path']}/config.json" for module in modules if module["path"] not in ("", inside)]
     for origin, patterns in ((source / inside, FILES), (source, (MODULES, SETTINGS, *behind))):

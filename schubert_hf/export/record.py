@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..encoders.kinds import MODULES, read, transformer_folder
+from ..encoders.kinds import modules_of, transformer_folder
 from ..run.provenance import sha256
 from .errors import ExportError
 
@@ -16,7 +16,7 @@ WEIGHTS = "model*.safetensors"
 
 def weights_of(folder: Path) -> str:
     """Identifies the weights that a folder's exports were made from."""
-    inside = folder / transformer_folder(read(str(folder), MODULES))
+    inside = folder / transformer_folder(modules_of(str(folder)))
     return ",".join(sha256(path) for path in sorted(inside.glob(WEIGHTS)))
 
 

@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from ..configuration_schubert import ARCHITECTURES, SchuBertConfig
-from ..encoders.kinds import MODULES, read, transformer_folder
+from ..encoders.kinds import MODULES, modules_of, transformer_folder
 from ..run.output import PRUNING_RECORD, TRIMMING_RECORD
 from ..shape import DIMENSIONS, Shape, with_shape
 from .errors import FAILURES, InspectError, RecordError, explain
@@ -216,7 +216,7 @@ def _open(name: str, revision: str | None) -> Inspection:
             for file in (PRUNING_RECORD, TRIMMING_RECORD, MODULES):
                 with contextlib.suppress(EntryNotFoundError):  # of a model that was not pruned, or is no encoder
                     hf_hub_download(name, file, revision=revision)
-            if inside := transformer_folder(read(str(folder), MODULES)):
+            if inside := transformer_folder(modules_of(str(folder))):
                 hf_hub_download(name, f"{inside}/{CONFIG}", revision=revision)
         except (HFValidationError, *FAILURES) as error:
             presets = ", ".join(SchuBertConfig.presets)
@@ -225,5 +225,5 @@ def _open(name: str, revision: str | None) -> Inspection:
                 f"{explain(error, name, sends=False)}"
             ) from None
     record = read_json(folder / PRUNING_RECORD) or read_json(folder / TRIMMING_RECORD)
-    config = read_config(folder / transformer_folder(read(str(folder), MODULES)))
+    config = read_config(folder / transformer_folder(modules_of(str(folder))))
     return Inspection.of_json(name, config, record)

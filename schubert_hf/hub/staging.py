@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
-from ..encoders.kinds import MODULES, SETTINGS, TRANSFORMER, read
+from ..encoders.kinds import MODULES, SETTINGS, TRANSFORMER, modules_of
 from ..errors import USER_ERRORS
 from ..export.record import RECORD, current_exports
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TOKENIZER_FILES, TRIMMING_RECORD
@@ -102,7 +102,7 @@ def stage(
 
 def _modules(source: Path) -> list[str]:
     """What else is taken of a sentence encoder: the settings and weights of the modules behind its transformer."""
-    folders = [Path(module["path"]).name for module in read(str(source), MODULES) or [] if module["path"]]
+    folders = [Path(module["path"]).name for module in modules_of(str(source)) if module["path"]]
     return [f"{folder}/{name}" for folder in folders for name in ("config.json", "model.safetensors")]
 
 

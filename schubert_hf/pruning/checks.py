@@ -37,6 +37,8 @@ def own_copy(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         ConversionError, UnknownTensorError: it is none that can be pruned.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ConversionError("`model` is on the meta device, without weights. Load it with `from_pretrained`.")
     ours = model.config.model_type == SchuBertConfig.model_type
     copied = copy.deepcopy(model) if ours else convert_bert(model)
     name = type(copied).__name__

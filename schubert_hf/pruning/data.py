@@ -238,7 +238,7 @@ def _check_ids(name: str, batch: dict[str, Tensor], config: SchuBertConfig) -> N
     if ids is not None and ids.shape[-1] > most:
         raise PruningDataError(
             f"`{name}` has examples of {ids.shape[-1]} word pieces, but the model has positions for {most}. Give "
-            f"shorter examples, e.g. `make_pairs(..., max_length={most})`."
+            f"shorter ones: `max_length={most}` or less."
         )
     for key, size in (("input_ids", config.vocab_size), ("token_type_ids", config.type_vocab_size)):
         values = batch.get(key)

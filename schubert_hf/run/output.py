@@ -40,9 +40,11 @@ def check_output_folder(output: Path) -> None:
     """Raises `OutputFolderError` where a result cannot be written, before any work is done."""
     if (output / MARKER).exists():
         raise OutputFolderError(f"`{output}` already holds a model. Give another output folder, or remove this one.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(output, os.W_OK | os.X_OK) else "no permission"
+    try:  # without making it, so that a run that fails early leaves nothing
+        place = next(path for path in (output, *output.parents) if path.exists())
+        reason = None if os.access(place, os.W_OK | os.X_OK) else "no permission"
+        if not place.is_dir():
+            reason = f"`{place}` is a file"
     except OSError as error:
         reason = error.strerror
     if reason is not None:

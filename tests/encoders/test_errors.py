@@ -55,6 +55,13 @@ def test_modules_that_are_not_known(folder, place, module, words):
         schubert_hf.prune(str(folder), "60%", text=["A text."])
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"path": ""}]', "5"])
+def test_a_list_of_modules_that_is_none(folder, content):
+    (folder / "modules.json").write_text(content)
+    with pytest.raises(EncoderError, match=r"`modules\.json` of `.*dense` cannot be read as a list of modules"):
+        schubert_hf.prune(str(folder), "60%", text=["A text."])
+
+
 def test_what_cannot_be_opened(folder, tokenizer, sentence_transformer):
     edit(folder / "1_Pooling" / "config.json", lambda config: config.update(pooling_mode="median"))
     with pytest.raises(

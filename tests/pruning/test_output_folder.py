@@ -6,6 +6,8 @@ from schubert_hf.run.output import OutputFolderError, check_output_folder, resul
 def test_files_move_in_together(tmp_path):
     output = tmp_path / "new" / "result"
     check_output_folder(output)
+    assert not (tmp_path / "new").exists()  # a run that fails early leaves nothing
+    output.mkdir(parents=True)
     (output / "notes.txt").write_text("mine")
     with result_files(output) as folder:
         (folder / "config.json").write_text("{}")

@@ -75,6 +75,11 @@ def test_bad_input_is_refused_before_any_work(make_pruner, tmp_path, options, er
             ConversionError,
             "`bert` is a MPNetForMaskedLM. MPNet cannot become a SchuBERT.*Take one that can",
         ),
+        (
+            lambda tiny, bert_config: SchuBertForPreTraining(tiny()).to("meta"),
+            ConversionError,
+            "`model` is on the meta device, without weights",
+        ),
     ],
 )
 def test_other_models_are_refused(make_pruner, tiny, bert_config, tmp_path, build, error, message):
