@@ -174,7 +174,8 @@ def load_tokenizer(
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError, ImportError) as error:
+    # The last two: some tokenizers without their files.
+    except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
         why = first_line(error)
         if isinstance(error, ImportError):  # what to install may be in any of its lines
             why = " ".join(str(error).split())

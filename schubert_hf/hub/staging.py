@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_schubert import SchuBertConfig
 from ..conversion import convert_bert, load
 from ..encoders.kinds import MODULES, SETTINGS, TRANSFORMER, modules_of
 from ..errors import USER_ERRORS
+from ..evaluation.loading import load_tokenizer
 from ..export.record import RECORD, current_exports
 from ..run.output import FINETUNING_RECORD, PRUNING_RECORD, TOKENIZER_FILES, TRIMMING_RECORD
 from ..shipping import SHIPPED, ship
@@ -130,18 +131,14 @@ def check_model_type(source: Path) -> None:
 
 def _check_weights_and_tokenizer(folder: Path) -> None:
     """Loads a folder as a reader would."""
-    words, what = 0, "model"
+    what = "model"
     try:
         model = load(folder)
         if (folder / "tokenizer_config.json").exists():
             what = "tokenizer"
-            words = len(AutoTokenizer.from_pretrained(folder))
-    except (SafetensorError, OSError, ValueError, ImportError) as error:  # ImportError: of a tokenizer's own package
+            load_tokenizer(folder, model.config)
+    except (SafetensorError, OSError, ValueError) as error:
         raise PublishError(f"The {what} does not load: {error}".replace(str(folder), "the folder")) from error
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise PublishError(f"`{name}` holds NaN or infinite values. Train again, or go back a round.")
-    if words > model.config.vocab_size:
-        raise PublishError(
-            f"The tokenizer has {words} words, the model {model.config.vocab_size}. Save the tokenizer of this model."
-        )

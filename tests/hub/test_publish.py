@@ -240,7 +240,16 @@ def test_nothing_is_sent_that_is_not_whole(worker, hub, folder, tmp_path):
         (copy / "tokenizer_config.json").write_text(json.dumps(settings))
         (copy / "vocab.txt").write_text("[UNK]")
 
-    assert "tokenizer does not load: You need to install fugashi" in broken("package", take_a_package)
+    def take_the_vocabulary(copy):
+        (copy / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerLegacy"}))
+        (copy / "tokenizer.json").unlink()
+
+    def keep_the_special_words(copy):
+        (copy / "tokenizer.json").unlink()
+
+    assert "tokenizer beside its weights that opens: You need to install fugashi" in broken("package", take_a_package)
+    assert "no tokenizer beside its weights that opens" in broken("vocabulary", take_the_vocabulary)
+    assert "The tokenizer does not load" in broken("special", keep_the_special_words)
     assert "'gpt2' model" in broken("gpt2", lambda copy: edit_config(copy, model_type="gpt2"))
     assert "no config.json" in broken("empty", lambda copy: (copy / "config.json").unlink())
     assert "cannot be read" in broken(
