@@ -42,8 +42,8 @@ class Arguments:
     max_length: int = option(128, "Word pieces per example.")
     epochs: int = option(3, "Of the fine-tuning before the cut.")
     learning_rate: float = option(1e-4, "Of the fine-tuning, before and after.")
-    rounds: int = option(3, "Rounds of the pruner.")
-    recovery_steps: int = option(60, "Steps per round.")
+    rounds: int = option(1, "Rounds of the pruner.")
+    recovery_steps: int = option(180, "Steps per round.")
     recovery_learning_rate: float | None = option(None, "Of the recovery. Default: the pruner finds it.")
     output_dir: str = option("runs/pruned_on_tasks", "Folder for models and results.")
 
