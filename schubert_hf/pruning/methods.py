@@ -69,12 +69,15 @@ class Scored(NamedTuple):
         tensors: weights to cut instead of the model's own, by name.
         projected: the model with a projection of its embeddings that it lacks, or, where a masked-LM head reads them,
             with others than its own; plans that cut e are for this one.
+        alone: the importance in `model`, where `scores` are those in `projected`: a decoder that is tied to embeddings
+            without a projection reads the channels themselves. For plans that leave e as it is.
     """
 
     model: PreTrainedModel
     scores: Scores
     tensors: Mapping[str, Tensor] | None = None
     projected: PreTrainedModel | None = None
+    alone: Scores | None = None
 
     def cut_by(self, groups: Container[Group]) -> PreTrainedModel:
         """The model that loses units of these groups."""
@@ -100,9 +103,12 @@ def by_curvature(problem: Problem) -> Scored:
         groups[EMBEDDINGS] = projected.config.embedding_size
     if not problem.projects and masked_lm(model) is None:
         model, projected = projected or model, None
-    objective = problem.objective(projected or model)
-    scores = curvature_importance(objective, groups, problem.cost, problem.batches, problem.reduce)
-    return Scored(model, scores, projected=projected)
+
+    def scores_in(one: PreTrainedModel, groups: Mapping[Group, int]) -> Scores:
+        return curvature_importance(problem.objective(one), groups, problem.cost, problem.batches, problem.reduce)
+
+    alone = scores_in(model, problem.groups) if problem.projects and projected is not None else None
+    return Scored(model, scores_in(projected or model, groups), projected=projected, alone=alone)
 
 
 def by_alphas(problem: Problem) -> Scored:

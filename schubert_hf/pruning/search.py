@@ -152,9 +152,11 @@ class Competition:
 
     def _plan(self, kinds: set[str], widths: Widths = MappingProxyType({})) -> PruningPlan | None:
         """The plan that cuts some kinds, and others to fixed widths; None where they cannot meet the budget."""
-        scores = {group: score for group, score in self.scores.items() if group.dimension in kinds}
+        cuts_embeddings = EMBEDDINGS.dimension in kinds or EMBEDDINGS in widths
+        known = self.scores if cuts_embeddings or self.scored.alone is None else self.scored.alone
+        scores = {group: score for group, score in known.items() if group.dimension in kinds}
         for group, width in widths.items():
-            score = self.scores[group]
+            score = known[group]
             fixed = torch.full_like(score, LAST)
             order = score.argsort(stable=True)[: len(score) - width]
             fixed[order] = -1 / (1 + torch.arange(len(order), dtype=fixed.dtype))  # before all others, in their order

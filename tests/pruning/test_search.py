@@ -1,5 +1,7 @@
 """Plans compete: the one that is carried out is the best of those that were measured, and none is measured in vain."""
 
+from functools import partial
+
 import pytest
 import torch
 from oracles import batches, build, parameter_cost, ragged
@@ -8,11 +10,11 @@ from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.data import FEW, first_predictions, first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
-from schubert_hf.pruning.methods import Scored
+from schubert_hf.pruning.methods import Problem, Scored, by_curvature
 from schubert_hf.pruning.restoration import restore
 from schubert_hf.pruning.search import FITTED, LEAST, MEASURED, Competition
 from schubert_hf.pruning.selection import select
-from schubert_hf.pruning.units import Group, find_groups
+from schubert_hf.pruning.units import EMBEDDINGS, STREAM, Group, find_groups
 from schubert_hf.training.objective import Objective, PretrainingObjective, real_tokens
 
 
@@ -76,6 +78,27 @@ def test_streams_of_a_fixed_width_lose_the_channels_that_matter_least():
     assert plan is not None
     assert plan.hidden == tuple(sorted(hidden.argsort()[6:].tolist()))
     assert plan.heads == tuple(tuple(range(heads)) for heads in model.config.head_counts)
+
+
+def test_plans_that_leave_e_alone_are_scored_without_a_projection():
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    cost, some = parameter_cost(model.config, type(model).__name__), masked(4)
+
+    def scored(projects):
+        groups = find_groups(model.config, "hfakv")
+        return by_curvature(Problem(model, PretrainingObjective, groups, cost, some, lambda x: x, None, 0, projects))
+
+    def plan(kinds, scored):
+        choose = partial(select, config=model.config, cost=cost, budget=0.6 * model.num_parameters())
+        return Competition(scored, PretrainingObjective, choose, some[:2], some[2:])._plan(set(kinds), {STREAM: 24})
+
+    own, both = scored(False), scored(True)
+    assert own.alone is None
+    assert EMBEDDINGS in both.scores
+    torch.testing.assert_close(both.alone, own.scores, rtol=1e-9, atol=0)  # as if nothing could be projected
+    assert not torch.allclose(both.scores[STREAM], own.scores[STREAM], rtol=1e-2)  # the decoder reads e there
+    for kinds in ("fkv", "fakv"):
+        assert plan(kinds, both) == plan(kinds, own) != plan(kinds, both._replace(alone=None))
 
 
 def test_kinds_that_cannot_meet_the_budget_are_passed_over():
