@@ -360,8 +360,9 @@ class SchuBertPreTrainedModel(PreTrainedModel):
         """Load a checkpoint of SchuBERT, BERT, or one of `SchuBertConfig.families`, converted without loss.
 
         As in transformers, a head or pooler that the checkpoint lacks is freshly initialised, with transformers'
-        warning, and one that this class lacks is left out. Anything else that does not fit is an error. Only
-        safetensors are read: nothing is unpickled. Arguments are those of transformers' `from_pretrained`.
+        warning, and one that this class lacks is left out; so is what a class of your own adds. Anything else that
+        does not fit is an error. Only safetensors are read: nothing is unpickled. Arguments are those of
+        transformers' `from_pretrained`.
 
         Raises:
             SchuBertConfigError: the checkpoint is of another family.
@@ -403,6 +404,11 @@ class SchuBertPreTrainedModel(PreTrainedModel):
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             custom_object_save(SchuBertPreTrainedModel, save_directory)  # before what may upload the folder
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: str | os.PathLike[str]) -> dict[str, float]:
+        """What `save_pretrained(push_to_hub=True)` uploads only where it has changed: not the Python files."""
+        times = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in times.items() if not name.endswith(".py")}
 
     @classmethod
     def from_dense(cls: type[ModelT], dense: PreTrainedModel, **kwargs: Any) -> ModelT:
@@ -468,8 +474,15 @@ _NO_SAFETENSORS = (
     "`BertForPreTraining.from_pretrained(name).save_pretrained(folder)`, then load the folder."
 )
 
-# The modules that may be freshly initialised, as a whole, or left out: all that is not embeddings or encoder.
+BODY = ("embeddings", "embeddings_project", "encoder")
+# The modules that may be freshly initialised, as a whole, or left out: all that is not the body.
 TASK_MODULES = ("pooler.", "cls.predictions.", "cls.seq_relationship.", "classifier.", "qa_outputs.")
+
+
+def _task_modules(model: PreTrainedModel) -> tuple[str, ...]:
+    """`TASK_MODULES`, and what a class of the user's own has beside the body."""
+    own = [f"{name}." for name, _ in model.named_children() if name not in (*BODY, "bert")]
+    return (*TASK_MODULES, *own, *(name for name, _ in model.named_parameters(recurse=False)))
 
 
 def _check_loaded(model: PreTrainedModel, loaded: dict[str, Any], source: str, may_differ: bool) -> None:
@@ -482,7 +495,7 @@ def _check_loaded(model: PreTrainedModel, loaded: dict[str, Any], source: str, m
     missing, unexpected = plain(loaded["missing_keys"]), plain(loaded["unexpected_keys"])
     shapes = {(name.removeprefix("bert."), tuple(got), tuple(want)) for name, got, want in loaded["mismatched_keys"]}
     differ = {f"{name} {got} for {want}" for name, got, want in shapes}
-    for module in TASK_MODULES:
+    for module in _task_modules(model):
         own = {name for name in expected if name.startswith(module)}
         if own - tied <= missing:
             missing -= own
@@ -490,6 +503,10 @@ def _check_loaded(model: PreTrainedModel, loaded: dict[str, Any], source: str, m
             unexpected = {name for name in unexpected if not name.startswith(module)}
         if may_differ:
             differ = {name for name in differ if not name.startswith(module)}
+    saved = model.config.architectures or ["SchuBert"]
+    if model.config.family == "bert" and not any(name.startswith("SchuBert") for name in saved):
+        # The head of a class that is not known here; transformers warns that it is left out.
+        unexpected = {name for name in unexpected if name.partition(".")[0] in BODY}
 
     wrong = {"missing": missing, "left over": unexpected, "of another shape": differ}
     if any(wrong.values()):

@@ -9,10 +9,18 @@ import json
 import shutil
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from .auto import auto_map
 from .configuration_schubert import SchuBertConfig
 
 SHIPPED = [Path(__file__).parent / name for name in ("configuration_schubert.py", "modeling_schubert.py")]
+
+
+def opened_anywhere(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, which from now on is saved with the files: `save_pretrained` writes what its config names."""
+    model.config.auto_map = auto_map()
+    return model
 
 
 def ship(folder: Path, config: Path | None = None) -> None:

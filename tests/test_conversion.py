@@ -21,6 +21,7 @@ from schubert_hf import (
 )
 from schubert_hf.auto import MODELS
 from schubert_hf.conversion import ConversionError
+from schubert_hf.modeling_schubert import SchuBertPreTrainedModel
 
 HEADS = list(MODELS.values())
 ONE_LAYER = {"hidden_sizes": [4], "filter_sizes": [7], "head_counts": [1], "key_query_sizes": [4], "value_sizes": [4]}
@@ -278,6 +279,37 @@ def test_relative_positions_are_refused(edited):
     (folder / "config.json").write_text(json.dumps({**config, "position_embedding_type": "relative_key"}))
     with pytest.raises(SchuBertConfigError, match="'relative_key'"):
         SchuBertForMaskedLM.from_pretrained(folder)
+
+
+class Ranker(SchuBertPreTrainedModel):
+    """A class of the user's own: a head, and a parameter, that this package does not know."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert, self.rank = SchuBertModel(config), torch.nn.Linear(config.hidden_size, 1)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.post_init()
+
+
+def test_a_class_of_ones_own_starts_from_a_checkpoint_and_leaves_one(bert, tmp_path):
+    bert(transformers.BertForMaskedLM).save_pretrained(tmp_path / "dense")
+    ranker, info = Ranker.from_pretrained(tmp_path / "dense", output_loading_info=True)
+    assert info["missing_keys"] == {
+        *("rank.weight", "rank.bias", "scale"),
+        *("bert.pooler.dense.weight", "bert.pooler.dense.bias"),
+    }
+    ranker.save_pretrained(tmp_path / "ranker")
+    assert not Ranker.from_pretrained(tmp_path / "ranker", output_loading_info=True)[1]["missing_keys"]
+    encoder, info = SchuBertModel.from_pretrained(tmp_path / "ranker", output_loading_info=True)
+    assert info["unexpected_keys"] == {"rank.weight", "rank.bias", "scale"}  # of which transformers warns
+    torch.testing.assert_close(encoder.state_dict(), ranker.bert.state_dict())
+    tensors = load_file(tmp_path / "ranker" / "model.safetensors")
+    save_file({**tensors, "encoder.x": torch.ones(1)}, tmp_path / "ranker" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SchuBertLoadError, match=r"left over: encoder\.x"):
+        SchuBertModel.from_pretrained(tmp_path / "ranker")
+    save_file({n: x for n, x in tensors.items() if n != "rank.bias"}, tmp_path / "ranker" / "model.safetensors")
+    with pytest.raises(SchuBertLoadError, match=r"missing: rank\.bias"):
+        Ranker.from_pretrained(tmp_path / "ranker")
 
 
 @pytest.mark.parametrize("content", ["[1]", "null", '"bert"'])

@@ -48,11 +48,27 @@ def test_lora_needs_no_target_modules(ragged, batch, randomised):
     assert (outputs.logits - before).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["LoraConfig", "IA3Config", "VeraConfig", "LoHaConfig"])
-def test_other_adapters_find_their_targets(ragged, batch, kind):
-    wrapped = peft.get_peft_model(SchuBertForMaskedLM(ragged()), getattr(peft, kind)())
+ADAPTERS = ["LoraConfig", "VeraConfig", "LoHaConfig"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [*((kind, EMPTY) for kind in ADAPTERS), *((kind, {}) for kind in [*ADAPTERS, "IA3Config"])]
+)
+def test_other_adapters_find_their_targets(ragged, batch, kind, shape):
+    wrapped = peft.get_peft_model(SchuBertForMaskedLM(ragged(**shape)), getattr(peft, kind)())
     wrapped(**batch(SchuBertForMaskedLM)).loss.backward()
     assert any(p.grad is not None and bool(p.grad.any()) for p in wrapped.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PromptEncoderConfig"])
+def test_virtual_tokens_have_the_width_of_the_embeddings(ragged, batch, kind):
+    model = SchuBertForSequenceClassification(ragged(embedding_size=19, **EMPTY))
+    width = model.config.embedding_size
+    prompts = getattr(peft, kind)(task_type="SEQ_CLS", num_virtual_tokens=4, token_dim=width)
+    inputs = {name: x[:, :-4] if x.ndim > 1 else x for name, x in batch(type(model)).items()}  # positions for 4 more
+    wrapped = peft.get_peft_model(model, prompts)
+    wrapped(**inputs).loss.backward()
+    assert bool(wrapped.prompt_encoder.default.embedding.weight.grad.any())
 
 
 def test_an_adapter_is_saved_and_loaded(ragged, batch, tmp_path):

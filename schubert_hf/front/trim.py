@@ -31,6 +31,7 @@ from ..run.output import TRIMMING_RECORD, check_output_folder, result_files
 from ..run.progress import without_loading_bars
 from ..run.provenance import machine, versions
 from ..shape import Shape
+from ..shipping import opened_anywhere
 from ..vocabulary.selection import Selection
 from ..vocabulary.trimming import trim_model
 from .arguments import PruneArguments, SettingError
@@ -150,7 +151,7 @@ def trim_words(
         loaded = convert_bert(loaded)
     always = [] if encoder is None else list(encoder.prompts.values())
     trimmed = trim_model(loaded, tokenizer, selection, texts=texts, held_out=held_out, always=always)
-    small = trimmed.model.eval()
+    small = opened_anywhere(trimmed.model.eval())
     package = None if encoder is None else _package(encoder, small, trimmed.tokenizer)
     return TrimResult(small, trimmed.tokenizer, trimmed.facts, package)
 

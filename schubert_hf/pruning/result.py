@@ -17,7 +17,7 @@ from ..run.output import MARKER, PRUNING_RECORD, check_output_folder, result_fil
 from ..run.progress import Clock, format_seconds
 from ..run.session import Part
 from ..shape import Shape
-from ..shipping import ship
+from ..shipping import opened_anywhere, ship
 from .config import PruningConfig, PruningConfigError
 from .plan import PruningPlan
 
@@ -223,6 +223,7 @@ def check_empty(folders: Sequence[Path]) -> None:
 
 def write_result(result: PruningResult) -> bool:
     """Writes a result into its folder; whether it was missing there."""
+    opened_anywhere(result.model)  # also as its owner saves it
     folder = result.output_dir
     if folder is None or (folder / MARKER).exists():
         return False

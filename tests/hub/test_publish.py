@@ -82,6 +82,12 @@ def test_push_to_hub_of_a_result(worker, hub, folder):
     assert "## Losses" in files["README.md"].decode()
 
 
+def test_a_push_while_saving_takes_the_files_along(worker, hub, folder):
+    answer = worker("push_while_saving", folder, "org/saved")
+    assert "value" in answer, answer["error"]
+    assert set(hub.repos["org/saved"].commits[-1].files) >= SHIPPED | {"config.json", "model.safetensors"}
+
+
 def test_inspect_by_name(worker, hub, folder):
     publish(worker, folder, "org/small")
     found = worker("inspect", "org/small")["value"]

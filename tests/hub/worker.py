@@ -18,7 +18,7 @@ time.sleep = lambda seconds: (slept.append(seconds), real_sleep(min(seconds, 0.0
 
 from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
-from schubert_hf import SchuBertForMaskedLM, commands, hub, load  # noqa: E402
+from schubert_hf import SchuBertForMaskedLM, auto_map, commands, hub, load  # noqa: E402
 from schubert_hf.conversion import load_for_pretraining  # noqa: E402
 from schubert_hf.pruning.result import PruningResult, RoundRecord  # noqa: E402
 from schubert_hf.shape import Shape  # noqa: E402
@@ -39,6 +39,13 @@ def publish_model(folder, name, **kwargs):
     done = publish(model, name, **kwargs)
     assert "auto_map" not in model.config.to_dict()
     return done
+
+
+def push_while_saving(folder, name):
+    """`save_pretrained(push_to_hub=True)` of a model whose config names the two files."""
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    model.config.auto_map = auto_map()
+    model.save_pretrained(f"{folder}-again", push_to_hub=True, repo_id=name)
 
 
 def push_result(folder, name):
@@ -83,7 +90,7 @@ def command(*words):
     return [0, out.read_text()]
 
 
-CALLS = (publish, publish_model, push_result, without_token, inspect, open_model, command)
+CALLS = (publish, publish_model, push_while_saving, push_result, without_token, inspect, open_model, command)
 FUNCTIONS = {call.__name__: call for call in CALLS}
 for line in sys.stdin:
     name, arguments, kwargs = json.loads(line)

@@ -189,9 +189,12 @@ def test_divergence_is_one_error_and_finished_rounds_stay(make_pruner, tmp_path)
 
 
 def test_a_result_can_be_opened_without_this_package(make_pruner, tmp_path):
-    """By `trust_remote_code=True`: all that this takes is in the folder."""
-    make_pruner(output_dir=tmp_path, rounds=1).prune()
-    auto_class = get_class_from_dynamic_module("modeling_schubert.SchuBertForMaskedLM", str(tmp_path))
-    assert auto_class.__module__.startswith("transformers_modules.")
-    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == auto_map()
-    auto_class.from_pretrained(tmp_path)
+    """By `trust_remote_code=True`: all that this takes is in the folder, whoever saves it."""
+    written, by_its_owner = tmp_path / "written", tmp_path / "again"
+    make_pruner(output_dir=written, rounds=1).prune()
+    make_pruner(rounds=1).prune().model.save_pretrained(by_its_owner)
+    for folder in (written, by_its_owner):
+        auto_class = get_class_from_dynamic_module("modeling_schubert.SchuBertForMaskedLM", str(folder))
+        assert auto_class.__module__.startswith("transformers_modules.")
+        assert json.loads((folder / "config.json").read_text())["auto_map"] == auto_map()
+        auto_class.from_pretrained(folder)
