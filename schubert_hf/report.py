@@ -113,7 +113,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     console = console or Console()
     console.print(draw(WIDTHS, width_table(inspection.shape, inspection.base)))
     what = f"{inspection.architecture} of the family {inspection.config.family}"
-    title = f"{what}: size by part (FLOPs: {SEQUENCE} tokens, without the head)"
+    title = f"{what}: size by part (FLOPs: {SEQUENCE} tokens, with a pooler and no head)"
     console.print(draw(title, size_table(inspection)))
     if (dense := inspection.dense) is not None:
         kept, base = inspection.parameters.total / dense.parameters.total, inspection.base_name or "the base"

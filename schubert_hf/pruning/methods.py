@@ -107,7 +107,7 @@ def by_curvature(problem: Problem) -> Scored:
     def scores_in(one: PreTrainedModel, groups: Mapping[Group, int]) -> Scores:
         return curvature_importance(problem.objective(one), groups, problem.cost, problem.batches, problem.reduce)
 
-    alone = scores_in(model, problem.groups) if problem.projects and projected is not None else None
+    alone = scores_in(model, problem.groups) if problem.projects and masked_lm(model) is not None else None
     return Scored(model, scores_in(projected or model, groups), projected=projected, alone=alone)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from oracles import batches, build, parameter_cost, ragged
 
-from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, compact
+from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining, SchuBertForSequenceClassification, compact
 from schubert_hf.cost import BudgetError
 from schubert_hf.pruning.data import FEW, first_predictions, first_tokens, split
 from schubert_hf.pruning.least_squares import RIDGE
@@ -16,6 +16,7 @@ from schubert_hf.pruning.search import FITTED, LEAST, MEASURED, Competition
 from schubert_hf.pruning.selection import select
 from schubert_hf.pruning.units import EMBEDDINGS, STREAM, Group, find_groups
 from schubert_hf.training.objective import Objective, PretrainingObjective, real_tokens
+from schubert_hf.training.outputs import Outputs
 
 
 def compete(model, scores, share=0.8, *, objective=PretrainingObjective, data=8, reduce=None):
@@ -99,6 +100,22 @@ def test_plans_that_leave_e_alone_are_scored_without_a_projection():
     assert not torch.allclose(both.scores[STREAM], own.scores[STREAM], rtol=1e-2)  # the decoder reads e there
     for kinds in ("fkv", "fakv"):
         assert plan(kinds, both) == plan(kinds, own) != plan(kinds, both._replace(alone=None))
+
+
+def test_without_a_decoder_a_projection_changes_no_order():
+    model = build(SchuBertForSequenceClassification, ragged(hidden_sizes=[36, 36, 36]))
+    cost, some = parameter_cost(model.config, type(model).__name__), batches(4)
+    make = Outputs().taught_by(model, some[0], temperature=1.0, seed=0)
+    groups = find_groups(model.config, "hfakv")
+    own, both = (
+        by_curvature(Problem(model, make, groups, cost, some, lambda x: x, None, 0, projects))
+        for projects in (False, True)
+    )
+    assert both.alone is None
+    ratio = both.scores.pop(STREAM) / own.scores.pop(STREAM)
+    torch.testing.assert_close(ratio, ratio[:1].expand(36), rtol=1e-6, atol=0)  # a channel of h costs less there
+    for group, scores in own.scores.items():
+        torch.testing.assert_close(both.scores[group], scores, rtol=1e-6, atol=0)
 
 
 def test_kinds_that_cannot_meet_the_budget_are_passed_over():
