@@ -291,9 +291,12 @@ class Ranker(SchuBertPreTrainedModel):
         self.post_init()
 
 
-def test_a_class_of_ones_own_starts_from_a_checkpoint_and_leaves_one(bert, tmp_path):
-    bert(transformers.BertForMaskedLM).save_pretrained(tmp_path / "dense")
-    ranker, info = Ranker.from_pretrained(tmp_path / "dense", output_loading_info=True)
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_class_of_ones_own_starts_from_a_checkpoint_and_leaves_one(bert, ragged, tmp_path, dense):
+    empty = ragged(filter_sizes=[41, 0, 53], head_counts=[3, 0, 1])
+    model = bert(transformers.BertForMaskedLM) if dense else SchuBertForMaskedLM(empty)
+    model.save_pretrained(tmp_path / "first")
+    ranker, info = Ranker.from_pretrained(tmp_path / "first", output_loading_info=True)
     assert info["missing_keys"] == {
         *("rank.weight", "rank.bias", "scale"),
         *("bert.pooler.dense.weight", "bert.pooler.dense.bias"),
