@@ -53,7 +53,6 @@ def main() -> None:
         folder = Path(arguments.output_dir) if arguments.output_dir is not None else None
         results = Results(description)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             results = Results.open(folder, description)
         found = evaluate_model(
             model,

@@ -88,7 +88,6 @@ def main() -> None:
 
 def write_answers(evaluation: SquadEvaluation, folder: Path) -> None:
     """Answers and candidates, as the official scripts name them."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "predictions.json", evaluation.predictions())
     write_json(folder / "null_odds.json", {answer.id: answer.null_difference for answer in evaluation.answers})
     write_json(folder / "nbest.json", {answer.id: answer.to_json() for answer in evaluation.answers})

@@ -149,7 +149,6 @@ def check_settings(output: Path, arguments: Arguments) -> None:
     if known is not None and other:
         changes = "; ".join(f"`{name}` was {known.get(name)!r} and is {settings[name]!r}" for name in other)
         raise CheckpointError(f"`{output}` holds another study: {changes}. Give another `--output-dir`.")
-    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "settings.json", settings)
 
 

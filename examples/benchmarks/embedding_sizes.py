@@ -104,7 +104,6 @@ def main() -> None:
                     cell["embedding_size"] = encoder[0].model.config.embedding_size
                 cell |= {"seconds": round(time.monotonic() - began), **environment(accelerator)}
                 cell["command"] = command_line("python examples/benchmarks/embedding_sizes.py", arguments)
-                folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / FIGURES, cell)
                 print(f"{folder.name}: {json.dumps(cell.get('figures', 'not reachable'))}", flush=True)
             found.append((folder, cell))

@@ -107,7 +107,6 @@ class Bench:
     def __init__(self, arguments: Arguments, accelerator: Accelerator) -> None:
         self.arguments, self.accelerator = arguments, accelerator
         self.output = Path(arguments.output_dir)
-        self.output.mkdir(parents=True, exist_ok=True)
         self.dense, self.options = open_model(arguments)
         self.metric, self.sign = ("loss", 1.0) if arguments.task is None else ("classification_accuracy", -100.0)
         self.base: SchuBertPruner | None = None

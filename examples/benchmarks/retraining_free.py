@@ -99,7 +99,6 @@ def main() -> None:
                 found = trials.measure(trials.dense) if method == DENSE else trials.run(method, percent)
                 cell = {"method": method, "percent": percent, **found, "settings": arguments.settings()}
                 cell |= {"command": cell_command(arguments, method, percent), **environment(accelerator)}
-                path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, cell)
                 print(f"{method}, {percent} %: {cell.get('scores', cell.get('unreachable'))}", flush=True)
             cells.append(cell)

@@ -120,7 +120,6 @@ def main() -> None:
                 cell |= {"figures": compare_encoders(own, embedded(), held_out, dense.similarity)}
                 cell |= {"parameters": sum(x.numel() for x in encoder.parameters()), **environment(accelerator)}
                 cell["command"] = command_line("python examples/benchmarks/sentence_encoders.py", arguments)
-                folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / FIGURES, cell)
                 print(f"{row}, {steps} steps, {seconds} s: {json.dumps(cell['figures'])}", flush=True)
             cells.append(cell)

@@ -84,7 +84,6 @@ class LatencyCost:
             self.table = measure_table(self._timer, conditions["axes"], conditions)
             self.calibrate(self._source)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, self.table.to_json())
             except OSError as error:
                 warnings.warn(f"The table of latencies cannot be kept as `{path}`: {error}", stacklevel=2)

@@ -66,7 +66,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside `path` and renames it into place."""
+    """Writes JSON beside `path` and renames it into place; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.writing")  # two processes never write the same one
     beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _flush(beside)

@@ -178,7 +178,7 @@ def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_output_folder_with_a_model_is_refused(tmp_path: Path) -> None:
     check_output_folder(tmp_path / "new")
-    (tmp_path / "new" / "config.json").write_text("{}")
+    write_json(tmp_path / "new" / "config.json", {})  # which makes the folder
     with pytest.raises(OutputFolderError, match="already holds a model"):
         check_output_folder(tmp_path / "new")
     (tmp_path / "file").write_text("")

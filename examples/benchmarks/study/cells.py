@@ -128,7 +128,6 @@ class Study:
             with atomic_folder(self._model_path(row, seed, stage)) as folder, quiet():
                 model.save_pretrained(folder)
         path = self.cell_path(row.name, seed, self.plan.sizes[stage])
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         if not self.keep_models:
             last = stage == len(self.plan.sizes) - 1
