@@ -8,7 +8,7 @@ So the units are scored once, and then these plans are tried, each to the same b
 2. filters, keys, queries and values alone, embeddings and stream left as wide as they are;
 3. the same with fixed narrower embeddings, and with the best of them fixed narrower streams, ever narrower as long as
    that helps;
-4. the best of them with heads, and with whole layers, in the order.
+4. the best of them, and 2 where it is not hopeless, with heads, and with whole layers, in the order.
 
 Each is refit on a little text and compared with the network that was cut on a fold of it: the divergence of its
 predictions, T^2 KL at T = 1, summed over the terms of the objective. An objective that follows the dense model, or
@@ -49,7 +49,7 @@ from .units import EMBEDDINGS, STREAM, Group
 FITTED, LEAST, MOST = 2, 1024, 4096
 MEASURED = 2048  # tokens that a plan is measured on
 STEP = 1 / 8  # of stream or embeddings: widths that are tried lie so far apart, and half as far around the best
-HOPELESS = 2  # times the loss at full width
+HOPELESS = 2  # times the best loss
 LAST = 1e30  # a score that nothing else reaches: such units go when nothing else is left
 Choose = Callable[[Scores], PruningPlan]
 Widths = Mapping[Group, int]
@@ -110,12 +110,16 @@ class Competition:
         for group in (EMBEDDINGS, STREAM):
             if group in self.scores:
                 widths = self._narrow(few, group, widths)
-        self._try(self._plan(few, widths), few)
-        for letter in "al":
-            if letter in self.kinds:
-                self._try(self._plan(few | {letter}, widths), few | {letter})
+        self._attempt(few, widths)
         assert self.best is not None
+        for letter in sorted(self.kinds & set("al")):
+            self._attempt(few | {letter}, widths)
+            if self._attempt(few, {}) < HOPELESS * self.best[0]:
+                self._attempt(few | {letter}, {})
         return self.best[1]
+
+    def _attempt(self, kinds: set[str], widths: Widths) -> float:
+        return self._try(self._plan(kinds, widths), kinds | {group.dimension for group in widths})
 
     def _narrow(self, few: set[str], group: Group, widths: Widths) -> Widths:
         """Tries ever fewer units of a group as long as that helps; returns the best widths, of others those given.

@@ -138,6 +138,16 @@ def test_half_a_step_is_tried_where_a_whole_one_did_not_lose_too_much(worse, tri
     assert [one["hidden_size"] for one in rivals.tried[1:]] == tried
 
 
+@pytest.mark.parametrize(("whole", "again"), [(1.9, [("fakv", 36)]), (2.1, [])])
+def test_heads_go_beside_a_whole_stream_too_where_that_is_not_hopeless(whole, again):
+    model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
+    rivals = compete(model, scores_of(model, "hfakv"), 0.7)
+    rivals._measure = lambda plan: whole if len(plan.hidden) == 36 else 1.0 + abs(len(plan.hidden) - 32) / 36
+    rivals.run()
+    tried = [(one["dimensions"], one["hidden_size"]) for one in rivals.tried]
+    assert tried[tried.index(("hfakv", 32)) + 1 :] == again
+
+
 @pytest.mark.parametrize("dimensions", ["fkv", "h", "a", "ha"])
 def test_where_there_is_one_way_nothing_is_measured(dimensions):
     model = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36]))
