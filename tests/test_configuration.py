@@ -256,3 +256,9 @@ def test_embeddings_of_their_own_width(ragged, tmp_path):
     ):
         with pytest.raises(SchuBertConfigError, match=words):
             ragged(**fields)
+
+
+def test_a_file_that_holds_a_list_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(SchuBertConfigError, match=r"config\.json holds no JSON object"):
+        SchuBertConfig.from_pretrained(tmp_path)

@@ -7,9 +7,11 @@ import torch
 from accelerate import init_empty_weights, load_checkpoint_and_dispatch
 from datasets import Dataset
 from forks import run
-from transformers import Trainer, TrainingArguments
+from safetensors.torch import load_file, save_file
+from transformers import BertForMaskedLM, Trainer, TrainingArguments
 
-from schubert_hf import SchuBertForMaskedLM, SchuBertForSequenceClassification
+from schubert_hf import SchuBertForMaskedLM, SchuBertForSequenceClassification, SchuBertLoadError, SchuBertModel
+from schubert_hf.modeling_schubert import SchuBertPreTrainedModel
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's
@@ -206,3 +208,36 @@ def test_fsdp2_on_two_processes_trains_as_one(ragged, tmp_path):
     assert one.keys() == two.keys()
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
+
+
+class Ranker(SchuBertPreTrainedModel):
+    """A class of the user's own: a head, and a parameter, that this package does not know."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert, self.rank = SchuBertModel(config), torch.nn.Linear(config.hidden_size, 1)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.post_init()
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_class_of_ones_own_starts_from_a_checkpoint_and_leaves_one(bert_config, ragged, tmp_path, dense):
+    model = BertForMaskedLM(bert_config()) if dense else SchuBertForMaskedLM(ragged(**EMPTY))
+    model.save_pretrained(tmp_path / "first")
+    ranker, info = Ranker.from_pretrained(tmp_path / "first", output_loading_info=True)
+    assert info["missing_keys"] == {
+        *("rank.weight", "rank.bias", "scale"),
+        *("bert.pooler.dense.weight", "bert.pooler.dense.bias"),
+    }
+    ranker.save_pretrained(tmp_path / "ranker")
+    assert not Ranker.from_pretrained(tmp_path / "ranker", output_loading_info=True)[1]["missing_keys"]
+    encoder, info = SchuBertModel.from_pretrained(tmp_path / "ranker", output_loading_info=True)
+    assert info["unexpected_keys"] == {"rank.weight", "rank.bias", "scale"}  # of which transformers warns
+    torch.testing.assert_close(encoder.state_dict(), ranker.bert.state_dict())
+    tensors = load_file(tmp_path / "ranker" / "model.safetensors")
+    save_file({**tensors, "encoder.x": torch.ones(1)}, tmp_path / "ranker" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SchuBertLoadError, match=r"left over: encoder\.x"):
+        SchuBertModel.from_pretrained(tmp_path / "ranker")
+    save_file({n: x for n, x in tensors.items() if n != "rank.bias"}, tmp_path / "ranker" / "model.safetensors")
+    with pytest.raises(SchuBertLoadError, match=r"missing: rank\.bias"):
+        Ranker.from_pretrained(tmp_path / "ranker")
