@@ -15,7 +15,7 @@ from ..conversion import why_not_opened
 from ..data.sources import first_line
 from ..run.progress import quiet
 from ..shipping import ship
-from .kinds import MODULES, TRANSFORMER, EncoderError
+from .kinds import TRANSFORMER, EncoderError, modules_of
 
 # Pooling modes -> the ends of their old settings' names.
 OLD_POOLING = {
@@ -92,7 +92,7 @@ def _add_old_names(source: Any, folder: Path) -> None:
 
     text-embeddings-inference's router parses both files, and refuses a folder in which one of these is missing.
     """
-    for module in json.loads((folder / MODULES).read_text(encoding="utf-8")) if (folder / MODULES).exists() else []:
+    for module in modules_of(str(folder)):
         config = folder / module["path"] / "config.json"
         if module["type"].rpartition(".")[2] == "Pooling":
             modes = json.loads(config.read_text(encoding="utf-8"))["pooling_mode"]

@@ -2,7 +2,7 @@
 
 Which kinds may go decides more than the scores do. Where half of a network goes, a narrower stream may cost more than
 it brings, where two thirds go it may be the other way round, and whether heads may go as wholes depends on the model.
-So the units are scored once, and then these plans are tried, each to the same budget:
+So the units are scored (`methods.by_curvature`), and then these plans are tried, each to the same budget:
 
 1. all kinds in one order, as the scores say;
 2. filters, keys, queries and values alone, embeddings and stream left as wide as they are;
