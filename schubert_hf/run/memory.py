@@ -174,12 +174,11 @@ def saved_bytes(objective: nn.Module, batch: dict[str, Tensor]) -> int:
     known = {x.untyped_storage().data_ptr() for x in (*objective.parameters(), *objective.buffers(), *inputs)}
     saved: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address is used twice
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:  # a graph that got its own outputs back would never be freed
         storage = tensor.untyped_storage()
         saved.setdefault(storage.data_ptr(), storage)
-        return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         objective(batch)
     return sum(storage.nbytes() for pointer, storage in saved.items() if pointer not in known)
 

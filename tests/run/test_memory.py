@@ -1,6 +1,8 @@
 """The estimate is what a real step allocates and AdamW holds, and an error names the largest micro-batch that fits."""
 
 import dataclasses
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -192,6 +194,17 @@ def test_measuring_changes_nothing() -> None:
     assert [module.training for module in objective.modules()] == modes
     assert all(torch.equal(x, weights[name]) for name, x in objective.state_dict().items())
     assert all(x.grad is None for x in objective.parameters())
+
+
+def test_measuring_leaves_nothing_behind() -> None:
+    """What the hooks of autograd are given must not keep the graph alive that they are called by."""
+    objective, outputs = build(), []
+    for module in objective.model.modules():
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.register_forward_hook(lambda _module, _inputs, output: outputs.append(weakref.ref(output)))
+    estimate_training(Accelerator(cpu=True), objective, make_batch(), free=0)
+    gc.collect()
+    assert outputs and not any(output() is not None for output in outputs)
 
 
 def test_without_room_on_the_device_nothing_is_measured() -> None:
