@@ -54,14 +54,14 @@ class Regression:
         sums += exact(torch.cat([own, lack], dim=1).mT @ own)
 
     def solve(self, ridge: float | None = None) -> list[Correction]:
-        """One correction per map; `ridge`: the same for all, which nothing chooses."""
+        """One correction per map; `ridge`: the same for all, which nothing chooses. To be asked once."""
         fitted, fold = summed(self.fitted, self.reduce), summed(self.fold, self.reduce)
         number = float(fold[self.width, self.width])
         if ridge is not None or not number:
             chosen = [RIDGE if ridge is None else ridge] * len(self.outputs)
         else:
             chosen = self._best_on(fold, fitted)
-        everything, solved = fitted + fold, {}
+        everything, solved = fitted.add_(fold), {}  # in place, as both are large
         for one in dict.fromkeys(chosen):
             solved[one] = self._solutions(everything, one)
         return [solved[one][number] for number, one in enumerate(chosen)]
@@ -99,6 +99,7 @@ class Regression:
         if int(failed):  # rounding of single-precision products can leave it indefinite where the ridge is tiny
             weight = torch.linalg.solve(covariance, shared.mT).mT
         else:
+            del covariance
             weight = torch.cholesky_solve(shared.mT, factor).mT
         bias = lack - weight @ mean
         parts = zip(torch.split(weight, self.outputs), torch.split(bias, self.outputs), strict=True)

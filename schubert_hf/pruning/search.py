@@ -29,6 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cost import BudgetError
+from ..run.memory import return_freed
 from ..shape import LETTERS, Shape
 from ..training.micro_batches import by_length
 from ..training.objective import Objective
@@ -179,6 +180,7 @@ class Competition:
             return math.inf
         if plan not in self.known:
             self.known[plan] = loss = self._measure(plan)
+            return_freed()
             if self.bar is not None:
                 self.bar.update()
             letters, shape = "".join(letter for letter in LETTERS if letter in kinds), plan.shape

@@ -2,10 +2,12 @@
 
 import dataclasses
 import gc
+import platform
 import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from accelerate import Accelerator
@@ -205,6 +207,16 @@ def test_measuring_leaves_nothing_behind() -> None:
     estimate_training(Accelerator(cpu=True), objective, make_batch(), free=0)
     gc.collect()
     assert outputs and not any(output() is not None for output in outputs)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_is_freed_between_tensors_that_stay_is_returned() -> None:
+    size, process = 2**16, psutil.Process()  # bytes: too small for memory of its own
+    tensors = [torch.zeros(size, dtype=torch.uint8) for _ in range(2000)]
+    del tensors[::2]
+    held = process.memory_info().rss
+    memory.return_freed()
+    assert held - process.memory_info().rss > 0.5 * 1000 * size
 
 
 def test_without_room_on_the_device_nothing_is_measured() -> None:
