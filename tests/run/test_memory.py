@@ -206,7 +206,8 @@ def test_measuring_leaves_nothing_behind() -> None:
             module.register_forward_hook(lambda _module, _inputs, output: outputs.append(weakref.ref(output)))
     estimate_training(Accelerator(cpu=True), objective, make_batch(), free=0)
     gc.collect()
-    assert outputs and not any(output() is not None for output in outputs)
+    assert outputs
+    assert not any(output() is not None for output in outputs)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
