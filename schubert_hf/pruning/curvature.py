@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,17 +28,47 @@ from transformers import PreTrainedModel
 
 from ..anatomy import embeddings, layers
 from ..cost import Cost, unit_cost
-from ..heads import readers
+from ..heads import masked_lm, readers
 from ..shape import Shape
 from ..training.objective import Objective, real_tokens
 from .criteria import Scores
 from .precision import Batch, Reduce, exact, summed
-from .units import Group
+from .units import EMBEDDINGS, STREAM, Group
 
 FREE = 1e-6  # of the dearest unit: what costs nothing is not worth removing, and no division by 0 either
 Sums = dict[str, Tensor]
-# Where units are read: "embeddings" (e), "channels" (h), "filters" (f), "values" (a, v), "queries" (k), and the place.
+# Where units are read: "embeddings" (e), "channels" (h), "filters" (f), "values" (a, v), "queries" (k), "decoded"
+# (what a masked-LM head's norm gives before it is turned), and the place.
 Site = tuple[str, int | str]
+
+
+@dataclass(frozen=True)
+class Rises:
+    """Of the loss, summed over the items that it is a mean of, when a unit goes.
+
+    Attributes:
+        of: shape (units,), by group.
+        items: how many there are.
+        decoded: shape (e,): what each channel adds to this where a masked-LM head, turned here, has a decoder that is
+            tied to embeddings without a projection, and so reads the channels themselves.
+    """
+
+    of: Mapping[Group, Tensor]
+    items: float
+    decoded: Tensor | None = None
+
+    def without_projection(self) -> Rises:
+        """What they are in the model that had none, which computes the same: no entries to cut, but more channels."""
+        rises = {group: rise.clone() for group, rise in self.of.items() if group != EMBEDDINGS}
+        if STREAM in rises and self.decoded is not None:
+            rises[STREAM][: len(self.decoded)] += self.decoded
+        return Rises(rises, self.items)
+
+    def by_cost(self, cost: Cost, shape: Shape) -> Scores:
+        """By what each unit of a model of this shape costs."""
+        costs = {group: unit_cost(cost, shape, *group) for group in self.of}
+        least = FREE * max(costs.values()) or 1.0
+        return {group: rise / self.items / max(costs[group], least) for group, rise in self.of.items()}
 
 
 def curvature_importance(
@@ -47,7 +78,15 @@ def curvature_importance(
     batches: Sequence[Batch],
     reduce: Reduce | None = None,
 ) -> Scores:
-    """The rise of the loss that removing a unit brings, by the unit's cost; the objective's model is not changed.
+    """The rise of the loss that removing a unit brings, by the unit's cost; see `measure_rises`."""
+    shape = Shape.of(objective.model.config)
+    return measure_rises(objective, groups, batches, reduce).by_cost(cost, shape)
+
+
+def measure_rises(
+    objective: Objective, groups: Mapping[Group, int], batches: Sequence[Batch], reduce: Reduce | None = None
+) -> Rises:
+    """The rise of the loss that removing a unit brings; the objective's model is not changed.
 
     `batches` are on the model's device; `reduce` sums a tensor over processes that see different batches.
     """
@@ -62,15 +101,13 @@ def curvature_importance(
             group: observed.rise(group, units, reduce) for group, units in groups.items() if group.dimension != "l"
         }
         rises |= _rises_without_layers(objective, groups, batches, reduce)
-        total = summed(torch.tensor([float(items)]), reduce)
+        total = float(summed(torch.tensor([float(items)]), reduce))
+        decoded = next(iter(observed.read_as("decoded", reduce)), None)
     finally:
         model.train(was_training)
         for parameter in trainable:
             parameter.requires_grad_(True)
-    shape = Shape.of(model.config)
-    costs = {group: unit_cost(cost, shape, *group) for group in groups}
-    least = FREE * max(costs.values()) or 1.0
-    return {group: rises[group] / total / max(costs[group], least) for group in groups}
+    return Rises(rises, total, None if decoded is None else decoded / 2)
 
 
 class _Observed:
@@ -103,10 +140,8 @@ class _Observed:
         """1/2 sum of Cov(x) E[g g^T] over the entries of each unit, shape (units,), times the number of items."""
         if group.dimension in "he":
             total = torch.zeros(units, dtype=torch.float64)
-            for site in self.sums:
-                if site[0] == {"h": "channels", "e": "embeddings"}[group.dimension]:
-                    spread = _spread(self._summed(site, reduce))
-                    total[: len(spread)] += spread
+            for spread in self.read_as({"h": "channels", "e": "embeddings"}[group.dimension], reduce):
+                total[: len(spread)] += spread
             return total / 2
         kind = {"f": "filters", "k": "queries"}.get(group.dimension, "values")
         sums = self._summed((kind, group.layer or 0), reduce)
@@ -119,6 +154,10 @@ class _Observed:
         blocks = both.view(heads, -1, heads, len(both) // heads)
         axes = (1, 3) if group.dimension == "a" else (0, 2)
         return blocks.sum(axes).diagonal() / 2
+
+    def read_as(self, kind: str, reduce: Reduce | None) -> list[Tensor]:
+        """Var(x) E[g^2] of every site of a kind, shape (width of the site,) each."""
+        return [_spread(self._summed(site, reduce)) for site in self.sums if site[0] == kind]
 
     def _summed(self, site: Site, reduce: Reduce | None) -> Sums:
         return {name: summed(value, reduce) for name, value in self.sums[site].items()}
@@ -144,29 +183,33 @@ class _Observed:
             reads_embeddings = projection is not None and reader.source == "transform"
             kind = "embeddings" if reads_embeddings else "channels"
             yield reader.module.register_forward_pre_hook(self._reads((kind, reader.name)))
+        head = masked_lm(self.model)
+        if head is not None and head.turned:
+            yield head.norm.register_forward_hook(lambda _m, _a, output: self._observe(("decoded", "norm"), output))
 
     def _reads(self, site: Site, *, crossed: bool = False) -> Callable[..., Any]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            entries = args[0].view_as(args[0])  # a tensor of its own: its gradient is that along this map alone
-            real = self.real if args[0].ndim == 3 else None  # what most heads read is chosen already
-            x = _tokens(args[0], real)
-            record = {"n": torch.tensor(float(len(x))), "x": x.sum(0)}
-            self._add(site, record if self.whole else {**record, "xx": _products(x, x, crossed)})
+        return lambda _module, args: (self._observe(site, args[0], crossed), *args[1:])
 
-            def take(gradient: Tensor) -> None:
-                if not self.whole:
-                    g = _tokens(gradient, real)
-                    self._add(site, {"gg": _products(g, g, crossed)})
-                    return
-                a, b = (_over_tokens(one, real) for one in (gradient * args[0].detach(), gradient))
-                pairs = {"aa": (a, a), "ab": (a, b), "bb": (b, b)}
-                self._add(site, {name: _products(*pair, crossed) for name, pair in pairs.items()})
+    def _observe(self, site: Site, inputs: Tensor, crossed: bool = False) -> Tensor:
+        """The same entries as a tensor of their own, whose gradient is that along one map alone."""
+        entries = inputs.view_as(inputs)
+        real = self.real if inputs.ndim == 3 else None  # what most heads read is chosen already
+        x = _tokens(inputs, real)
+        record = {"n": torch.tensor(float(len(x))), "x": x.sum(0)}
+        self._add(site, record if self.whole else {**record, "xx": _products(x, x, crossed)})
 
-            if entries.requires_grad:
-                entries.register_hook(take)  # type: ignore[no-untyped-call]
-            return (entries, *args[1:])
+        def take(gradient: Tensor) -> None:
+            if not self.whole:
+                g = _tokens(gradient, real)
+                self._add(site, {"gg": _products(g, g, crossed)})
+                return
+            a, b = (_over_tokens(one, real) for one in (gradient * inputs.detach(), gradient))
+            pairs = {"aa": (a, a), "ab": (a, b), "bb": (b, b)}
+            self._add(site, {name: _products(*pair, crossed) for name, pair in pairs.items()})
 
-        return hook
+        if entries.requires_grad:
+            entries.register_hook(take)  # type: ignore[no-untyped-call]
+        return entries
 
     def _gates(self, site: Site) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

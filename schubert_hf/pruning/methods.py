@@ -23,7 +23,7 @@ from ..training.objective import Objective
 from ..training.step import NonFiniteLossError
 from .basis import change_basis
 from .criteria import Scores, alpha_importance, magnitude_importance, random_importance, ranks_within_groups
-from .curvature import curvature_importance
+from .curvature import measure_rises
 from .embeddings import measure_embeddings, project_embeddings
 from .gates import Gates, fold_tensors
 from .moments import measure_heads
@@ -103,12 +103,12 @@ def by_curvature(problem: Problem) -> Scored:
         groups[EMBEDDINGS] = projected.config.embedding_size
     if not problem.projects and masked_lm(model) is None:
         model, projected = projected or model, None
-
-    def scores_in(one: PreTrainedModel, groups: Mapping[Group, int]) -> Scores:
-        return curvature_importance(problem.objective(one), groups, problem.cost, problem.batches, problem.reduce)
-
-    alone = scores_in(model, problem.groups) if problem.projects and masked_lm(model) is not None else None
-    return Scored(model, scores_in(projected or model, groups), projected=projected, alone=alone)
+    widest = projected or model
+    rises = measure_rises(problem.objective(widest), groups, problem.batches, problem.reduce)
+    scores, alone = rises.by_cost(problem.cost, Shape.of(widest.config)), None
+    if problem.projects and rises.decoded is not None:
+        alone = rises.without_projection().by_cost(problem.cost, Shape.of(model.config))
+    return Scored(model, scores, projected=projected, alone=alone)
 
 
 def by_alphas(problem: Problem) -> Scored:

@@ -8,10 +8,12 @@ from oracles import batches, build, ragged
 
 from schubert_hf import SchuBertForMaskedLM, SchuBertForPreTraining
 from schubert_hf.cost import ParameterCost, unit_cost
-from schubert_hf.pruning.curvature import curvature_importance
-from schubert_hf.pruning.units import Group, find_groups
+from schubert_hf.pruning.curvature import curvature_importance, measure_rises
+from schubert_hf.pruning.embeddings import measure_embeddings, project_embeddings
+from schubert_hf.pruning.units import EMBEDDINGS, STREAM, Group, find_groups
 from schubert_hf.shape import Shape
 from schubert_hf.training.objective import PretrainingObjective
+from schubert_hf.training.outputs import Outputs
 
 
 def labelled(number=3):
@@ -74,6 +76,25 @@ def test_against_autograd():
     torch.testing.assert_close(scores[Group("k", 2)], (q * g).square().sum(0) / 2 / items)
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_one_look_at_the_projected_model_says_what_the_model_itself_does(labels):
+    """Its decoder is tied to embeddings without a projection: the channels of h are read there, too."""
+    model, data = build(SchuBertForMaskedLM), labelled()
+    make = PretrainingObjective
+    if not labels:
+        make = Outputs(draws=8).taught_by(copy.deepcopy(model), data[0], temperature=1.0, seed=0)
+    cost, groups = ParameterCost(model), find_groups(model.config, "hfakv")
+    projected = project_embeddings(model, measure_embeddings(make(model), data))
+    found = measure_rises(make(projected), {**groups, EMBEDDINGS: projected.config.embedding_size}, data)
+    own = found.without_projection().by_cost(cost, Shape.of(model.config))
+    wanted = curvature_importance(make(model), groups, cost, data)
+    assert own.keys() == wanted.keys()
+    for group, score in wanted.items():
+        torch.testing.assert_close(own[group], score, rtol=1e-7, atol=1e-14)
+    in_projected = found.by_cost(cost, Shape.of(projected.config))
+    assert float((own[STREAM] / in_projected[STREAM]).std()) > 0.01  # and not the same but for the price
+
+
 def test_the_model_is_as_it_was():
     model, data = build(SchuBertForMaskedLM).train(), labelled(1)
     model.bert.embeddings.requires_grad_(False)
@@ -119,7 +140,7 @@ def test_layers_are_worth_what_the_loss_rises_by_without_them():
 
 def test_processes_add_up():
     model, data = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36])), labelled(4)
-    groups = find_groups(model.config, "hfakvl")
+    groups = find_groups(model.config, "hfakv")
     cost = ParameterCost(model)
     whole = curvature_importance(PretrainingObjective(model), groups, cost, data)
     # Two processes of the same data each see half of it twice: sums double, and everything is relative.
