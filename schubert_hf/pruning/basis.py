@@ -52,7 +52,9 @@ def change_basis(model: ModelT, moments: Sequence[HeadMoments | None] | None = N
         A model that computes the same in evaluation, to rounding; entry n of a head is its n-th most important. It
         shares with `model` the tensors that stay as they are.
     """
-    turned = {id(x) for layer in layers(model) for part in _maps(layer.attention) for x in part.parameters()}
+    heads = [layer.attention for layer in layers(model)]
+    maps = [linear for attention in heads for linear in (*attention.inputs.values(), attention.output)]
+    turned = {id(parameter) for linear in maps for parameter in linear.parameters()}
     # Copies hold what they are told to hold in the place of the tensors that they would copy.
     changed = copy.deepcopy(model, {id(x): x for x in model.parameters() if id(x) not in turned})
     for number, layer in enumerate(layers(changed)):
@@ -61,10 +63,6 @@ def change_basis(model: ModelT, moments: Sequence[HeadMoments | None] | None = N
             _sort_key_query(layer.attention, measured)
             _sort_value(layer.attention, measured)
     return changed
-
-
-def _maps(attention: Sublayer) -> list[nn.Module]:
-    return [*attention.inputs.values(), attention.output]
 
 
 def _sort_key_query(attention: Sublayer, measured: HeadMoments | None) -> None:

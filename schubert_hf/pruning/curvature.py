@@ -107,7 +107,7 @@ def measure_rises(
         model.train(was_training)
         for parameter in trainable:
             parameter.requires_grad_(True)
-    return Rises(rises, total, None if decoded is None else decoded / 2)
+    return Rises(rises, total, decoded)
 
 
 class _Observed:
@@ -142,7 +142,7 @@ class _Observed:
             total = torch.zeros(units, dtype=torch.float64)
             for spread in self.read_as({"h": "channels", "e": "embeddings"}[group.dimension], reduce):
                 total[: len(spread)] += spread
-            return total / 2
+            return total
         kind = {"f": "filters", "k": "queries"}.get(group.dimension, "values")
         sums = self._summed((kind, group.layer or 0), reduce)
         if group.dimension == "f":
@@ -156,8 +156,8 @@ class _Observed:
         return blocks.sum(axes).diagonal() / 2
 
     def read_as(self, kind: str, reduce: Reduce | None) -> list[Tensor]:
-        """Var(x) E[g^2] of every site of a kind, shape (width of the site,) each."""
-        return [_spread(self._summed(site, reduce)) for site in self.sums if site[0] == kind]
+        """1/2 Var(x) sum of g^2, entry by entry, of every site of a kind."""
+        return [_spread(self._summed(site, reduce)) / 2 for site in self.sums if site[0] == kind]
 
     def _summed(self, site: Site, reduce: Reduce | None) -> Sums:
         return {name: summed(value, reduce) for name, value in self.sums[site].items()}

@@ -140,7 +140,7 @@ def test_layers_are_worth_what_the_loss_rises_by_without_them():
 
 def test_processes_add_up():
     model, data = build(SchuBertForMaskedLM, ragged(hidden_sizes=[36, 36, 36])), labelled(4)
-    groups = find_groups(model.config, "hfakv")
+    groups = find_groups(model.config, "hfakvl")
     cost = ParameterCost(model)
     whole = curvature_importance(PretrainingObjective(model), groups, cost, data)
     # Two processes of the same data each see half of it twice: sums double, and everything is relative.
